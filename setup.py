@@ -1,0 +1,66 @@
+"""Metadata of the distribution, its dependencies and its console script."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Read the version from its file, without importing the package and so without its dependencies."""
+    text = (HERE / "braincog_transformers" / "version.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+setup(
+    name="braincog_transformers",
+    version=read_version(),
+    description="Spiking transformers for BrainCog: one registry, exact to their papers, trained by one command.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The braincog_transformers maintainers",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["spiking neural networks", "transformers", "neuromorphic", "BrainCog", "PyTorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.10",
+    packages=find_packages(include=["braincog_transformers", "braincog_transformers.*"]),
+    package_data={"braincog_transformers": ["py.typed"]},
+    py_modules=["braincog_transformers_main"],
+    entry_points={"console_scripts": ["braincog-transformers = braincog_transformers_main:main"]},
+    install_requires=[
+        "braincog>=0.2.7.19",
+        "einops>=0.8",
+        "h5py>=3.8",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pyyaml>=6.0",
+        "safetensors>=0.4.3",
+        "scikit-learn>=1.4",
+        # thop, which braincog imports, reads distutils.version: setuptools provides it since Python 3.12 dropped it.
+        "setuptools>=69",
+        "tensorboard>=2.14",
+        "timm>=1.0.15",
+        "tonic>=1.5",
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "tqdm>=4.65",
+    ],
+    extras_require={
+        # tonic reads CIFAR10-DVS files of the newer format (.aedat4) through this package.
+        "aedat4": ["aedat>=2.2"],
+        "test": ["aedat>=2.2", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9"],
+    },
+)
