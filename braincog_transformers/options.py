@@ -1,0 +1,350 @@
+"""Resolve the options of a run: defaults, then the recipe, then the command line, checked as a whole.
+
+`resolve(argv)` is what the command line calls; `Options.from_dict` builds the same object in code. Nothing here
+imports torch, so that help texts and mistakes are answered at once.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from . import option_groups as groups
+from .errors import UserError, unknown
+from .option_groups import GROUPS, REFUSED
+
+__all__ = ["ENTRIES", "Entry", "Options", "build_parser", "read_recipe", "resolve"]
+
+_SYNONYMS = {"native_amp": "amp"}
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Describe one option: where it lives and what it takes (made from the fields of the groups)."""
+
+    group: str
+    name: str
+    kind: type
+    many: bool
+    optional: bool
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @property
+    def flag(self) -> str:
+        """Spell the option as on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    def convert(self, value: Any) -> Any:
+        """Turn a value of the command line or of a recipe into the option's type, or raise `UserError`."""
+        if value is None and self.optional:
+            return None
+        if not self.many:
+            return self._convert_one(value)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(self._convert_one(one) for one in values)
+
+    def _convert_one(self, value: Any) -> Any:
+        wrong = UserError(f"{self.flag} needs {_KINDS[self.kind]}; got {value!r}")
+        if self.kind is bool or isinstance(value, bool):
+            if not (self.kind is bool and isinstance(value, bool)):
+                raise wrong
+            return value
+        if not isinstance(value, (int, float, str)) or (self.kind is int and isinstance(value, float)):
+            raise wrong
+        try:
+            return self.kind(value)  # YAML reads 1e-3 as a text, so that texts are numbers here too
+        except ValueError:
+            raise wrong from None
+
+    def problems(self, value: Any) -> Iterator[str]:
+        """Yield each rule of the option that the value breaks."""
+        if value is None and self.optional:
+            return
+        values = value if self.many else (value,)
+        count = self.metadata["count"]
+        if self.many and (not values or (count and len(values) not in count)):
+            wanted = " or ".join(map(str, count)) or "one or more"
+            yield f"{self.flag} needs {wanted} values; got {len(values)}"
+        for one in values:
+            if isinstance(one, float) and not math.isfinite(one):
+                yield f"{self.flag} must be finite; got {one}"
+            elif (rule := self._broken(one)) is not None:
+                yield f"{self.flag} must be {rule}; got {one!r}"
+
+    def _broken(self, value: Any) -> str | None:
+        choices, low, above, high = (self.metadata[key] for key in ("choices", "low", "above", "high"))
+        if choices and value not in choices:
+            return "one of " + ", ".join(choice or "''" for choice in choices)
+        if low is not None and value < low:
+            return f"at least {low:g}"
+        if above is not None and value <= above:
+            return f"above {above:g}"
+        if high is not None and value > high:
+            return f"at most {high:g}"
+        return None
+
+
+def _entries() -> Iterator[Entry]:
+    for group, cls in GROUPS.items():
+        hints = get_type_hints(cls)
+        for item in fields(cls):
+            hint = hints[item.name]
+            optional = type(None) in get_args(hint) and get_origin(hint) is not tuple
+            if optional:
+                hint = next(kind for kind in get_args(hint) if kind is not type(None))
+            many = get_origin(hint) is tuple
+            kind = get_args(hint)[0] if many else hint
+            yield Entry(group, item.name, kind, many, optional, item.default, item.metadata)
+
+
+ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _entries()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Hold every option of a run, by group; building it checks each value and the rules between groups.
+
+    Raises:
+        UserError: one line with every problem found.
+    """
+
+    data: groups.DataOptions = groups.DataOptions()
+    model: groups.ModelOptions = groups.ModelOptions()
+    neuron: groups.NeuronOptions = groups.NeuronOptions()
+    optim: groups.OptimOptions = groups.OptimOptions()
+    sched: groups.SchedOptions = groups.SchedOptions()
+    aug: groups.AugOptions = groups.AugOptions()
+    mix: groups.MixOptions = groups.MixOptions()
+    train: groups.TrainOptions = groups.TrainOptions()
+    run: groups.RunOptions = groups.RunOptions()
+    look: groups.LookOptions = groups.LookOptions()
+    refused: groups.RefusedOptions = groups.RefusedOptions()
+
+    def __post_init__(self) -> None:
+        problems = [text for entry in ENTRIES.values() for text in _entry_problems(entry, self.value(entry.name))]
+        # The rules compare values, so they only make sense once each value is sound.
+        _raise_all(problems or list(_rules(self)))
+
+    def value(self, name: str) -> Any:
+        """Return the value of an option by its name with underscores."""
+        return getattr(getattr(self, ENTRIES[name].group), name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain values by name, ready for `args.yaml`."""
+        values = {entry.name: self.value(entry.name) for entry in ENTRIES.values() if entry.metadata["saved"]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def changed(self) -> dict[str, Any]:
+        """Return those of `to_dict` that differ from the defaults."""
+        return {name: value for name, value in self.to_dict().items() if self.value(name) != ENTRIES[name].default}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Options":
+        """Build options from values by name, with dashes or underscores; what is missing keeps its default.
+
+        Raises:
+            UserError: one line with every unknown name, wrong type, wrong value and broken rule.
+        """
+        converted, problems = _convert_all(values)
+        try:
+            options = cls(
+                **{
+                    group: part(**{name: v for name, v in converted.items() if ENTRIES[name].group == group})
+                    for group, part in GROUPS.items()
+                }
+            )
+        except UserError as error:
+            problems.append(str(error))
+        _raise_all(problems)
+        return options
+
+
+def _raise_all(problems: list[str]) -> None:
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _entry_problems(entry: Entry, value: Any) -> Iterator[str]:
+    if entry.name in REFUSED:
+        if value != entry.default:
+            yield f"{entry.flag} is refused: {REFUSED[entry.name]}"
+    else:
+        yield from entry.problems(value)
+
+
+def _convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values by field name in their types, and what is wrong with the others."""
+    converted, problems = {}, []
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        name = _SYNONYMS.get(name, name)
+        if name not in ENTRIES:
+            problems.append(str(unknown("option", str(key), ENTRIES)))
+        elif name in converted:
+            problems.append(f"{ENTRIES[name].flag} is given twice, under two spellings")
+        else:
+            try:
+                converted[name] = ENTRIES[name].convert(value)
+            except UserError as error:
+                problems.append(str(error))
+    return converted, problems
+
+
+def _rules(options: Options) -> Iterator[str]:
+    """Yield each broken rule between options."""
+    aug, mix, train, run = options.aug, options.mix, options.train, options.run
+    for name in ("scale", "ratio"):
+        low, high = getattr(aug, name)
+        if low > high:
+            yield f"--{name} needs the smaller value first; got {low} {high}"
+    if aug.aug_splits == 1:
+        yield "--aug-splits needs 0, or 2 and more; got 1"
+    for given, flag in ((train.jsd, "--jsd"), (train.split_bn, "--split-bn"), (aug.resplit, "--resplit")):
+        if given and aug.aug_splits < 2:
+            yield f"{flag} compares augmentation splits and needs --aug-splits 2 or more"
+    image_mix = bool(mix.mixup or mix.cutmix or mix.cutmix_minmax)
+    if image_mix and not mix.mixup_prob:
+        yield "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"
+    if mix.mix_up + mix.cut_mix + mix.event_mix + image_mix > 1:
+        yield "give one of --mix-up, --cut-mix, --event-mix and the pair --mixup/--cutmix, not several"
+    if train.tet_loss and (train.jsd or options.model.temporal_flatten):
+        yield "--tet-loss needs the outputs of all steps, which --jsd and --temporal-flatten don't give"
+    if options.model.temporal_flatten and options.model.rand_step:
+        yield "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"
+    weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
+    if run.eval and not weights:
+        yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"
+
+
+def _data_problems(options: Options) -> Iterator[str]:
+    """Yield an unknown data set, and the options that its kind of data has no use for."""
+    from .data.catalog import DATASETS
+
+    name = options.data.dataset
+    if name not in DATASETS:
+        yield str(unknown("data set", name, DATASETS))
+        return
+    only = {
+        "event": ("event_size", "temporal_flatten", "event_augment", "rand_aug", "mix_up", "cut_mix", "event_mix"),
+        "image": ("img_size", "aug_splits"),
+    }
+    kind = DATASETS[name].kind
+    other = "image" if kind == "event" else "event"
+    given = [ENTRIES[key].flag for key in only[other] if options.value(key) != ENTRIES[key].default]
+    if given:
+        yield f"{', '.join(given)}: for {other} data only; {name} holds {kind} data"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser from the fields of the groups; what isn't given is absent from its result."""
+    parser = _Parser(
+        prog="main.py",
+        usage="main.py [options]",
+        description="Train, evaluate and look at spiking transformers.",
+        epilog="Each switch has its opposite (--amp, --no-amp; --no-aug, --aug), to undo a recipe. "
+        "Dashes and underscores in names are the same.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--list-models", action="store_true", help="print the networks of this package and stop")
+    titles = {group: parser.add_argument_group(cls.__doc__) for group, cls in GROUPS.items()}
+    for entry in ENTRIES.values():
+        _add(titles[entry.group], entry)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(message.removeprefix("argument "))
+
+
+def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
+    aliases = entry.metadata["aliases"]
+    names = [name for name in aliases if not name.startswith("--")] + [entry.flag]
+    names += [name for name in aliases if name.startswith("--") and name not in names]
+    text = entry.metadata["help"]
+    if entry.kind is bool:
+        opposite = "--" + (entry.flag[5:] if entry.flag.startswith("--no-") else "no-" + entry.flag[2:])
+        shown = argparse.SUPPRESS if not entry.default else f"the opposite of {entry.flag}"
+        group.add_argument(*names, dest=entry.name, action="store_true", help=text + (" (default)" * entry.default))
+        group.add_argument(opposite, dest=entry.name, action="store_false", help=shown)
+        return
+    if entry.default not in (None, ""):
+        default = " ".join(f"{one:g}" for one in entry.default) if entry.many else entry.default
+        text += f" (default: {default})"
+    if choices := [choice for choice in entry.metadata["choices"] if choice]:
+        text += f" [{', '.join(choices)}]"
+    metavar = {int: "N", float: "X", str: "TEXT"}[entry.kind]
+    group.add_argument(*names, dest=entry.name, nargs="+" if entry.many else None, metavar=metavar, help=text)
+
+
+def _spelled(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the arguments with known spellings of the options' names, and what is wrong with the others."""
+    spelling = {name.replace("_", "-"): name for name in known}
+    arguments, problems = [], []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--") or name == "--":
+            arguments.append(argument)
+        elif (name := name.replace("_", "-")) in spelling:
+            arguments.append(spelling[name] + equals + value)
+        else:
+            problems.append(str(unknown("option", argument.partition("=")[0], known)))
+    return arguments, problems
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Read a recipe: a YAML file of option names and values.
+
+    Raises:
+        UserError: no such file, not YAML, not a list of names and values, or a name twice.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--config: no file {str(path)!r} (looked for in {Path.cwd()}); give the path of a recipe")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {path}: not valid YAML: {reason}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path}: needs lines of 'option: value'; got {type(values).__name__}")
+    keys = [key.value for key, _ in node.value]
+    if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+        raise UserError(f"--config {path}: given twice: {', '.join(repeated)}")
+    return values
+
+
+def resolve(argv: Sequence[str]) -> Options:
+    """Resolve the options of a command line: defaults, then the recipe of `-c`, then the arguments.
+
+    Raises:
+        UserError: one line with every problem found.
+    """
+    parser = build_parser()
+    arguments, problems = _spelled(argv, parser._option_string_actions)
+    _raise_all(problems)
+    given, rest = parser.parse_known_args(arguments)
+    _raise_all([f"argument {text!r} belongs to no option" for text in rest])
+    given = vars(given)
+    given.pop("list_models", None)
+    recipe, problems = {}, []
+    if given.get("config"):
+        recipe, problems = _convert_all(read_recipe(given["config"]))
+        problems = [f"{given['config']}: {problem}" for problem in problems]
+    try:
+        options = Options.from_dict(recipe | given)
+    except UserError as error:
+        problems.append(str(error))
+    _raise_all(problems)
+    _raise_all(list(_data_problems(options)))
+    return options
