@@ -1,0 +1,170 @@
+"""Compiled kernels for the neurons of `ops.neuron`: one pass forward, one backward, and only the input is kept in between.
+
+Forward, a kernel runs the T steps of an element in registers. Backward, a kernel runs them again from the saved input and then goes
+through time in reverse with the adjoint of the equations, written out below. `torch.compile` makes C++ of them on a CPU and Triton on
+a GPU. Numbers (tau, threshold, alpha) are tensors and sizes are symbolic, so a kernel serves every layer with the same T, type
+and kind of neuron.
+"""
+
+import functools
+import types
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .dynamics import Dynamics, charge, membrane_dtype, reset
+from .surrogate import SURROGATES, fire
+
+__all__ = ["applies", "compiler_works", "spikes"]
+
+# The steps are unrolled in the kernel: beyond this many, compiling takes longer than it saves.
+MAX_STEPS = 64
+# Below this many elements a call costs more than its arithmetic, and compiling would be for nothing.
+MIN_ELEMENTS = 1 << 15
+
+
+@functools.cache
+def compiler_works(device_type: str) -> bool:
+    """Try the compiler once on a trivial function; say so, once, when it fails."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device_type))
+    except Exception as error:  # whatever is missing (compiler, headers, Triton, a driver) means the same: no kernels
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        warnings.warn(
+            f"torch.compile does not work for {device_type} here ({reason}); neurons run in plain PyTorch, more slowly.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool = False) -> bool:
+    """Tell whether the kernels take this input, and pay (`forced`: whether they take it at all).
+
+    While a whole network is compiled or exported the plain form is better: it fuses with its neighbours.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor:
+        return False
+    if x.device.type not in ("cpu", "cuda") or not x.is_floating_point() or dynamics.surrogate not in SURROGATES:
+        return False
+    if dynamics.charge == "lif" and leak.requires_grad:
+        return False
+    fits = 1 <= x.shape[0] <= MAX_STEPS and x.numel() > 0
+    return fits and (forced or x.numel() >= MIN_ELEMENTS) and compiler_works(x.device.type)
+
+
+def _forward(x: Tensor, leak: Tensor | None, threshold: Tensor, dynamics: Dynamics) -> Tensor:
+    v = torch.full_like(x[0], dynamics.v_reset, dtype=membrane_dtype(x.dtype))
+    out = []
+    for x_t in x.unbind(0):
+        h = charge(x_t.to(v.dtype), v, leak, dynamics)
+        s = fire(h - threshold, dynamics.strict)
+        v = reset(h, s, threshold, dynamics)
+        out.append(s.to(x.dtype))
+    return torch.stack(out)
+
+
+def _recompute(x, leak, threshold, dynamics):
+    """Return, for each step, the potential before charging, the charged potential, and the spikes."""
+    v = torch.full_like(x[0], dynamics.v_reset)
+    before, charged, fired = [], [], []
+    for x_t in x.unbind(0):
+        h = charge(x_t, v, leak, dynamics)
+        s = fire(h - threshold, dynamics.strict)
+        before.append(v)
+        charged.append(h)
+        fired.append(s)
+        v = reset(h, s, threshold, dynamics)
+    return before, charged, fired
+
+
+def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bool, want_threshold: bool):
+    """Return the gradients of the input `(T, M)`, of k and of the threshold (None where not wanted).
+
+    Going back from t = T-1, with g the gradient arriving at s[t] and `gv` the one arriving at v[t]:
+    dh = (g + gv dv/ds) surrogate(h - threshold) + gv dv/dh, then through the charge to x[t], v[t-1] and k.
+    """
+    derivative = SURROGATES[dynamics.surrogate]
+    dtype = membrane_dtype(x.dtype)
+    x_wide = x.to(dtype)
+    before, charged, fired = _recompute(x_wide, leak, threshold, dynamics)
+    gv = torch.zeros_like(x_wide[0])
+    g_leak, g_threshold, grads = torch.zeros_like(gv), torch.zeros_like(gv), []
+    for t in reversed(range(x.shape[0])):
+        h, s, g = charged[t], fired[t], grad[t].to(dtype)
+        if not dynamics.detach_reset:
+            g = g + gv * (-threshold if dynamics.soft_reset else dynamics.v_reset - h)
+        through_spike = g * derivative(h - threshold, alpha)
+        gh = through_spike + (gv if dynamics.soft_reset else gv * (1 - s))
+        g_threshold = g_threshold - through_spike - (gv * s if dynamics.soft_reset else 0)
+        leaked = 0 if dynamics.charge == "if" else gh / leak if dynamics.charge == "lif" else gh * leak
+        from_rest = before[t] - dynamics.v_reset
+        g_leak = g_leak + gh * (x_wide[t] - from_rest if dynamics.decay_input else -from_rest)
+        grads.append((leaked if dynamics.decay_input and dynamics.charge != "if" else gh).to(x.dtype))
+        gv = torch.zeros_like(gh) if dynamics.detach_mem else gh - leaked
+    return (
+        torch.stack(grads[::-1]),
+        g_leak.sum() if want_leak else None,
+        g_threshold.sum() if want_threshold else None,
+    )
+
+
+@functools.cache
+def _compiled(function: Callable, *setting) -> Callable:
+    """Compile `function` for one setting, under a code object of its own.
+
+    Dynamo counts recompilations by code object and gives up after eight: networks with several kinds of neurons, types or T
+    would run into that.
+    """
+    own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return torch.compile(own, dynamic=True, fullgraph=True)
+
+
+def _memory_order(x: Tensor) -> list[int]:
+    """Return the axes of `x` after the first, the one with the largest stride first."""
+    return [0, *sorted(range(1, x.dim()), key=lambda axis: (-x.stride(axis), axis))]
+
+
+class _FusedNeuron(torch.autograd.Function):
+    """Spikes of `(T, ...)`; the kernels see `(T, M)` in memory order, so no layout is copied."""
+
+    @staticmethod
+    def forward(ctx, x, leak, threshold, alpha, dynamics):
+        order = _memory_order(x)
+        folded = x.permute(order)
+        rows = folded.reshape(x.shape[0], -1)
+        ctx.save_for_backward(rows, leak, threshold, alpha)
+        ctx.dynamics, ctx.order = dynamics, order
+        kernel = _compiled(_forward, rows.shape[0], x.dtype, x.device.type, dynamics)
+        return kernel(rows, leak, threshold, dynamics).view(folded.shape).permute(_inverse(order))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        rows, leak, threshold, alpha = ctx.saved_tensors
+        want_leak, want_threshold = ctx.needs_input_grad[1:3]
+        folded = grad.permute(ctx.order)
+        kernel = _compiled(
+            _backward, rows.shape[0], rows.dtype, grad.dtype, rows.device.type, ctx.dynamics, want_leak, want_threshold
+        )
+        g_rows, g_leak, g_threshold = kernel(
+            rows, folded.reshape(rows.shape), leak, threshold, alpha, ctx.dynamics, want_leak, want_threshold
+        )
+        g_x = g_rows.view(folded.shape).permute(_inverse(ctx.order))
+        return g_x, _like(g_leak, leak), _like(g_threshold, threshold), None, None
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return [order.index(axis) for axis in range(len(order))]
+
+
+def _like(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
+    return None if grad is None else grad.to(parameter.dtype).view(parameter.shape)
+
+
+def spikes(x: Tensor, leak: Tensor | None, threshold: Tensor, alpha: Tensor, dynamics: Dynamics) -> Tensor:
+    """Return the spikes `(T, ...)` for input that `applies`; arguments as in `ops.neuron.multi_step`."""
+    return _FusedNeuron.apply(x, leak, threshold, alpha, dynamics)

@@ -1,0 +1,73 @@
+"""Surrogate gradients: a step forward, the derivative of a smooth curve backward, under BrainCog's class names.
+
+Each derivative takes `x`, the membrane potential minus the threshold, and the steepness `alpha`. The formulas are those of
+`braincog.base.strategy.surrogate`; the spike differs in one point: here a neuron fires at the threshold (`>=`), whatever the
+surrogate, unless `strict` asks for BrainCog's `>` of its arctangent and gate functions.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["SURROGATES", "fire", "spike"]
+
+
+def _sigmoid(x: Tensor, alpha: Tensor) -> Tensor:
+    s = torch.sigmoid(alpha * x)
+    return alpha * s * (1 - s)
+
+
+def _atan(x: Tensor, alpha: Tensor) -> Tensor:
+    scaled = math.pi / 2 * alpha * x
+    return alpha / 2 / (1 + scaled * scaled)
+
+
+def _gate(x: Tensor, alpha: Tensor) -> Tensor:
+    return (x.abs() < 1 / alpha).to(x.dtype)
+
+
+def _quadratic_gate(x: Tensor, alpha: Tensor) -> Tensor:
+    return torch.where(x.abs() <= 1 / alpha, alpha - alpha * alpha * x.abs(), 0.0)
+
+
+SURROGATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "SigmoidGrad": _sigmoid,
+    "AtanGrad": _atan,
+    "GateGrad": _gate,
+    "QGateGrad": _quadratic_gate,
+}
+
+
+def fire(x: Tensor, strict: bool = False) -> Tensor:
+    """Return 1 where `x`, potential minus threshold, is at least 0 (`strict`: above 0), else 0, in the type of `x`."""
+    return (x > 0 if strict else x >= 0).to(x.dtype)
+
+
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, alpha: Tensor, surrogate: str, strict: bool) -> Tensor:
+        ctx.save_for_backward(x, alpha)
+        ctx.surrogate = surrogate
+        return fire(x, strict)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, alpha = ctx.saved_tensors
+        return grad * SURROGATES[ctx.surrogate](x, alpha), None, None, None
+
+
+def spike(x: Tensor, alpha: Tensor, surrogate: str, strict: bool = False) -> Tensor:
+    """Fire, with the derivative of `surrogate` in the backward pass.
+
+    Args:
+        x: membrane potential minus threshold, any shape.
+        alpha: steepness of the surrogate, a scalar tensor; it gets no gradient.
+        surrogate: a key of `SURROGATES`.
+        strict: fire above the threshold only.
+
+    Returns:
+        Zeros and ones in the shape and type of `x`.
+    """
+    return _Spike.apply(x, alpha, surrogate, strict)
