@@ -63,11 +63,15 @@ class DataOptions:
     crop_pct: float | None = _option(None, "share kept by the centre crop in evaluation", above=0, high=1)
     mean: tuple[float, ...] | None = _option(None, "mean by channel (default: the data set's)")
     std: tuple[float, ...] | None = _option(None, "standard deviation by channel (default: the data set's)", above=0)
-    interpolation: str = _option(
-        "", "resizing in evaluation (default: bicubic)", choices=("", "nearest", "bilinear", "bicubic")
+    interpolation: str | None = _option(
+        None, "resizing in evaluation (default: bicubic)", choices=("nearest", "bilinear", "bicubic", "lanczos")
     )
     train_portion: float = _option(0.9, "share for training where a set has no test split", above=0, high=1)
-    split: str = _option("text", "rule that splits a set without a test split")
+    split: str = _option(
+        "text",
+        "split of a set that has none of its own: by file name, TEBN's, or by --seed",
+        choices=("text", "tebn", "random"),
+    )
     frames_by: str = _option(
         "number", "cut recordings into equal numbers of events or equal times", choices=("number", "time")
     )
@@ -162,26 +166,28 @@ class SchedOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AugOptions:
-    """augmentation"""
+    """augmentation (default: what suits the data set; for imnet, timm's)"""
 
     no_aug: bool = _option(False, "no augmentation at all, whatever the other options say")
-    scale: tuple[float, ...] = _option((0.08, 1.0), "share of the area in a random crop", above=0, count=(2,))
-    ratio: tuple[float, ...] = _option((3 / 4, 4 / 3), "aspect ratio of a random crop", above=0, count=(2,))
-    hflip: float | None = _option(
-        None, "chance of a horizontal flip (default: 0.5 where a mirrored sample keeps its class)", low=0, high=1
-    )
-    vflip: float = _option(0.0, "chance of a vertical flip", low=0, high=1)
-    color_jitter: float = _option(0.4, "strength of colour jitter; without effect beside --aa, as in timm", low=0)
-    aa: str = _option("rand-m9-mstd0.5-inc1", "timm's AutoAugment policy for images; none: off")
+    scale: tuple[float, ...] | None = _option(None, "share of the area in a random crop", above=0, high=1, count=(2,))
+    ratio: tuple[float, ...] | None = _option(None, "aspect ratio of a random crop", above=0, count=(2,))
+    hflip: float | None = _option(None, "chance of a horizontal flip", low=0, high=1)
+    vflip: float | None = _option(None, "chance of a vertical flip", low=0, high=1)
+    color_jitter: float | None = _option(None, "strength of colour jitter; without effect beside --aa", low=0)
+    aa: str | None = _option(None, "AutoAugment policy for images, timm's or spikformer-m9-n1-mstd0.4-inc1; none: off")
     aug_splits: int = _option(0, "augmented copies of each image in a batch; 0, or 2 and more", low=0)
-    reprob: float = _option(0.25, "chance of random erasing", low=0, high=1)
-    remode: str = _option("pixel", "filling of erased areas", choices=("const", "rand", "pixel"))
-    recount: int = _option(1, "number of erased areas", low=1)
+    reprob: float | None = _option(None, "chance of random erasing", low=0, high=1)
+    remode: str | None = _option(None, "filling of erased areas", choices=("const", "rand", "pixel"))
+    recount: int | None = _option(None, "number of erased areas", low=1)
     resplit: bool = _option(False, "keep the first augmentation split free of random erasing")
-    train_interpolation: str = _option(
-        "random", "resizing in training", choices=("random", "nearest", "bilinear", "bicubic")
+    train_interpolation: str | None = _option(
+        None, "resizing in training", choices=("random", "nearest", "bilinear", "bicubic", "lanczos")
     )
-    event_augment: str = _option("none", "augmentation of event frames, the same for all frames of a sample")
+    event_augment: str | None = _option(
+        None,
+        "augmentation of event frames: the Spikformer family's, or BrainCog's padded crop",
+        choices=("none", "snn_wide", "crop"),
+    )
     rand_aug: bool = _option(False, "RandAugment on event frames")
     randaug_n: int = _option(3, "operations of --rand-aug by sample", low=1)
     randaug_m: int = _option(15, "magnitude of --rand-aug, 30 being the strongest", low=0, high=30)

@@ -198,9 +198,9 @@ def _rules(options: Options) -> Iterator[str]:
     """Yield each broken rule between options."""
     aug, mix, train, run = options.aug, options.mix, options.train, options.run
     for name in ("scale", "ratio"):
-        low, high = getattr(aug, name)
-        if low > high:
-            yield f"--{name} needs the smaller value first; got {low} {high}"
+        limits = getattr(aug, name)
+        if limits and limits[0] > limits[1]:
+            yield f"--{name} needs the smaller value first; got {limits[0]} {limits[1]}"
     if aug.aug_splits == 1:
         yield "--aug-splits needs 0, or 2 and more; got 1"
     for given, flag in ((train.jsd, "--jsd"), (train.split_bn, "--split-bn"), (aug.resplit, "--resplit")):
@@ -232,6 +232,8 @@ def _data_problems(options: Options) -> Iterator[str]:
         "event": ("event_size", "temporal_flatten", "event_augment", "rand_aug", "mix_up", "cut_mix", "event_mix"),
         "image": ("img_size", "aug_splits"),
     }
+    if options.data.split != ENTRIES["split"].default and not DATASETS[name].splits:
+        yield f"--split: {name} has its own test split; leave the option out"
     kind = DATASETS[name].kind
     other = "image" if kind == "event" else "event"
     given = [ENTRIES[key].flag for key in only[other] if options.value(key) != ENTRIES[key].default]
