@@ -92,9 +92,7 @@ class ModelOptions:
     pretrained: bool = _option(False, "start from the published weights, where the model has a source for them")
     initial_checkpoint: str = _option("", "start from the weights in this file, official or ours")
     step: int | None = _option(None, "number of time steps T (default: the model's)", low=1)
-    encode: str = _option(
-        "direct", "how a static image becomes T inputs", choices=("direct", "rate", "ttfs", "phase")
-    )
+    encode: str = _option("direct", "how a static image becomes T inputs", choices=("direct", "rate", "ttfs", "phase"))
     layer_by_layer: bool = _option(True, "all steps of a layer at once, or the whole network step by step")
     temporal_flatten: bool = _option(False, "fold time into the channels: a network of one step on event data")
     rand_step: bool = _option(False, "train each batch with a random number of steps from 1 to T")

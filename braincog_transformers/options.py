@@ -7,7 +7,7 @@ imports torch, so that help texts and mistakes are answered at once.
 import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -18,6 +18,13 @@ from .option_groups import GROUPS, REFUSED
 __all__ = ["ENTRIES", "Entry", "Options", "build_parser", "read_recipe", "resolve"]
 
 _SYNONYMS = {"native_amp": "amp"}
+_POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "spikformer")
+_ONLY_FOR = {
+    "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
+              "rand_aug", "mix_up", "cut_mix", "event_mix"),
+    "image": ("img_size", "crop_pct", "mean", "std", "interpolation", "encode", "scale", "ratio", "color_jitter",
+              "aa", "aug_splits", "reprob", "remode", "recount", "train_interpolation"),
+}  # fmt: skip
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -112,17 +119,17 @@ class Options:
         UserError: one line with every problem found.
     """
 
-    data: groups.DataOptions = groups.DataOptions()
-    model: groups.ModelOptions = groups.ModelOptions()
-    neuron: groups.NeuronOptions = groups.NeuronOptions()
-    optim: groups.OptimOptions = groups.OptimOptions()
-    sched: groups.SchedOptions = groups.SchedOptions()
-    aug: groups.AugOptions = groups.AugOptions()
-    mix: groups.MixOptions = groups.MixOptions()
-    train: groups.TrainOptions = groups.TrainOptions()
-    run: groups.RunOptions = groups.RunOptions()
-    look: groups.LookOptions = groups.LookOptions()
-    refused: groups.RefusedOptions = groups.RefusedOptions()
+    data: groups.DataOptions = field(default_factory=groups.DataOptions)
+    model: groups.ModelOptions = field(default_factory=groups.ModelOptions)
+    neuron: groups.NeuronOptions = field(default_factory=groups.NeuronOptions)
+    optim: groups.OptimOptions = field(default_factory=groups.OptimOptions)
+    sched: groups.SchedOptions = field(default_factory=groups.SchedOptions)
+    aug: groups.AugOptions = field(default_factory=groups.AugOptions)
+    mix: groups.MixOptions = field(default_factory=groups.MixOptions)
+    train: groups.TrainOptions = field(default_factory=groups.TrainOptions)
+    run: groups.RunOptions = field(default_factory=groups.RunOptions)
+    look: groups.LookOptions = field(default_factory=groups.LookOptions)
+    refused: groups.RefusedOptions = field(default_factory=groups.RefusedOptions)
 
     def __post_init__(self) -> None:
         problems = [text for entry in ENTRIES.values() for text in _entry_problems(entry, self.value(entry.name))]
@@ -188,7 +195,7 @@ def _convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             problems.append(f"{ENTRIES[name].flag} is given twice, under two spellings")
         else:
             try:
-                converted[name] = ENTRIES[name].convert(value)
+                converted[name] = ENTRIES[name].convert("" if (name, value) == ("aa", "none") else value)
             except UserError as error:
                 problems.append(str(error))
     return converted, problems
@@ -201,6 +208,8 @@ def _rules(options: Options) -> Iterator[str]:
         limits = getattr(aug, name)
         if limits and limits[0] > limits[1]:
             yield f"--{name} needs the smaller value first; got {limits[0]} {limits[1]}"
+    if aug.aa and aug.aa.split("-")[0] not in _POLICIES:
+        yield str(unknown("--aa policy", aug.aa, _POLICIES))
     if aug.aug_splits == 1:
         yield "--aug-splits needs 0, or 2 and more; got 1"
     for given, flag in ((train.jsd, "--jsd"), (train.split_bn, "--split-bn"), (aug.resplit, "--resplit")):
@@ -228,17 +237,17 @@ def _data_problems(options: Options) -> Iterator[str]:
     if name not in DATASETS:
         yield str(unknown("data set", name, DATASETS))
         return
-    only = {
-        "event": ("event_size", "temporal_flatten", "event_augment", "rand_aug", "mix_up", "cut_mix", "event_mix"),
-        "image": ("img_size", "aug_splits"),
-    }
-    if options.data.split != ENTRIES["split"].default and not DATASETS[name].splits:
-        yield f"--split: {name} has its own test split; leave the option out"
-    kind = DATASETS[name].kind
-    other = "image" if kind == "event" else "event"
-    given = [ENTRIES[key].flag for key in only[other] if options.value(key) != ENTRIES[key].default]
-    if given:
-        yield f"{', '.join(given)}: for {other} data only; {name} holds {kind} data"
+    info = DATASETS[name]
+    if not info.splits and (given := _given(options, ("split", "train_portion"))):
+        yield f"{given}: {name} has its own test split; leave it out"
+    other = "image" if info.kind == "event" else "event"
+    if given := _given(options, _ONLY_FOR[other]):
+        yield f"{given}: for {other} data only; {name} holds {info.kind} data"
+
+
+def _given(options: Options, names: Sequence[str]) -> str:
+    """List those of the options that differ from their defaults, as on the command line."""
+    return ", ".join(ENTRIES[name].flag for name in names if options.value(name) != ENTRIES[name].default)
 
 
 def build_parser() -> argparse.ArgumentParser:
