@@ -1,0 +1,1 @@
+"""Measure and look: recorded spikes, firing rates, pictures."""

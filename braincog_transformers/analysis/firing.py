@@ -1,0 +1,133 @@
+"""Firing rates: spikes per neuron and time step, by layer."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .recorder import frozen_inference, watch
+
+__all__ = ["Row", "firing_rates", "format_table", "overall_rate"]
+
+WIDEST_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """The activity of one node over all samples that were measured.
+
+    Attributes:
+        name: the node's name in `model.named_modules()`.
+        rate: spikes per neuron and step, averaged over samples, neurons and steps.
+        per_step: the same for each step by itself.
+        neurons: neurons per sample.
+        silent: share of the neurons that fired for no sample at no step, in [0, 1].
+        samples: how many samples were measured.
+    """
+
+    name: str
+    rate: float
+    per_step: tuple[float, ...]
+    neurons: int
+    silent: float
+    samples: int
+
+
+@dataclass
+class _Tally:
+    """Running sums of one node: spikes of each call, and which neurons fired at all."""
+
+    neurons: int
+    batch_counts: list[list[float]] = field(default_factory=list)
+    fired: Tensor | None = None
+
+    def add(self, spikes: Tensor) -> None:
+        """Count the spikes `(T, B, ...)` of one call."""
+        # summed per sample: a float32 sum is exact below 2**24 spikes
+        self.batch_counts[-1] += spikes.float().flatten(2).sum(2).double().sum(1).tolist()
+        active = (spikes != 0).flatten(2).flatten(0, 1).any(0)
+        self.fired = active if self.fired is None else self.fired | active
+
+
+def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> list[Row]:
+    """Measure the firing rate of each node, in evaluation mode.
+
+    The sum counts a node's output by its value, so that an integer output of 2 is two spikes.
+
+    Args:
+        model: any network made of BrainCog nodes, layer by layer or step by step.
+        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
+
+    Returns:
+        A row per node that was called, in the order of execution.
+
+    Raises:
+        ValueError: no batch came, the model has no node, or samples differ in size.
+    """
+    tallies: dict[str, _Tally] = {}
+    seen_now: set[str] = set()
+
+    def count(name: str, _node: nn.Module, spikes: Tensor) -> None:
+        neurons = spikes[0, 0].numel()
+        tally = tallies.setdefault(name, _Tally(neurons))
+        if tally.neurons != neurons:
+            raise ValueError(f"firing_rates: samples must have one size; {name} saw {tally.neurons}, then {neurons}.")
+        if name not in seen_now:
+            seen_now.add(name)
+            tally.batch_counts.append([])
+        tally.add(spikes)
+
+    samples = 0
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with frozen_inference(model), watch(model, count):
+        for batch in batches:
+            inputs = batch if isinstance(batch, Tensor) else batch[0]
+            seen_now.clear()
+            model(inputs.to(device))
+            samples += len(inputs)
+    if not tallies:
+        raise ValueError("firing_rates: needs a batch of data and a model with BrainCog nodes; no node was called.")
+    return [_row(name, tally, samples) for name, tally in tallies.items()]
+
+
+def _row(name: str, tally: _Tally, samples: int) -> Row:
+    """Turn sums into means."""
+    counts = [sum(step) for step in zip(*tally.batch_counts, strict=True)]
+    per_step = tuple(count / (tally.neurons * samples) for count in counts)
+    silent = 1.0 - float(tally.fired.float().mean())
+    return Row(name, sum(per_step) / len(per_step), per_step, tally.neurons, silent, samples)
+
+
+def overall_rate(rows: Sequence[Row]) -> float:
+    """Return the spikes per neuron and step of the whole network: rates weighted by neurons and steps."""
+    spikes = sum(sum(row.per_step) * row.neurons for row in rows)
+    return spikes / sum(len(row.per_step) * row.neurons for row in rows)
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """Lay the rows out for a terminal, columns aligned; steps are shown one by one up to eight of them."""
+    steps = max(len(row.per_step) for row in rows)
+    shown = range(steps) if steps <= WIDEST_STEPS else []
+    header = ["layer", "neurons", "rate", "silent", *(f"t={step + 1}" for step in shown)]
+    body = [_cells(row, shown) for row in rows]
+    total = ["all", f"{sum(row.neurons for row in rows):,}", f"{overall_rate(rows):.4f}"]
+    lines = [header, *body, total + [""] * (len(header) - len(total))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = [_align(line, widths) for line in lines]
+    rule = "-" * max(len(line) for line in text)
+    caption = f"firing rates: spikes per neuron and step over {rows[0].samples:,} samples, {steps} steps"
+    return "\n".join([caption, rule, text[0], rule, *text[1:-1], rule, text[-1]])
+
+
+def _cells(row: Row, shown: Sequence[int]) -> list[str]:
+    """Write one row's figures; a step that this node was not called at stays empty."""
+    by_step = [f"{row.per_step[step]:.4f}" if step < len(row.per_step) else "" for step in shown]
+    return [row.name, f"{row.neurons:,}", f"{row.rate:.4f}", f"{row.silent:.1%}", *by_step]
+
+
+def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Put names to the left and figures to the right."""
+    padded = [cells[0].ljust(widths[0])]
+    padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "  ".join(padded).rstrip()

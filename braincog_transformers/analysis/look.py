@@ -1,0 +1,294 @@
+"""Pictures of a trained network: what `--visualize`, `--conf-mat`, `--tsne`, `--mem-dist` and `--save-images` write."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import plots
+from .firing import Row, firing_rates
+from .recorder import NodeRecord, frozen_inference, record, unwrap
+
+__all__ = [
+    "classifier_features",
+    "confusion_matrix",
+    "display_steps",
+    "draw_confusion",
+    "draw_membranes",
+    "draw_rates",
+    "draw_tsne",
+    "save_images",
+    "spike_maps",
+    "visualize",
+]
+
+Batch = Tensor | Sequence[Tensor]
+TSNE_SAMPLES = 2000
+PANELS_PER_LINE = 9
+
+
+def visualize(
+    model: nn.Module,
+    batch: Batch,
+    folder: str | Path,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> list[Path]:
+    """Draw what the neurons do: a raster and spike maps of the batch's first sample, firing rates of the whole batch.
+
+    Args:
+        batch: inputs, or `(input, target, ...)` as a loader gives them.
+        folder: where `spike_raster.png`, `spike_maps.png` and `firing_rates.png` are written; made if missing.
+        mean: what normalisation subtracted from an image, per channel; only for showing it.
+        std: what it divided by.
+
+    Returns:
+        The pictures' paths. The spike maps are left out for a network without a layer laid out in space.
+    """
+    folder = Path(folder)
+    inputs = _inputs(batch).to(_device(model))
+    with frozen_inference(model), record(model) as records:
+        model(inputs[:1])
+    written = [_draw_raster(records, folder / "spike_raster.png")]
+    maps = spike_maps(records, tuple(inputs.shape[-2:]))
+    if maps:
+        steps = max(len(rates) for rates in maps.values())
+        shown = display_steps(inputs[0].cpu().numpy(), steps, mean=mean, std=std)
+        written.append(plots.save(plots.plot_spike_maps(shown, _spread(maps, 7)), folder / "spike_maps.png"))
+    written.append(draw_rates(firing_rates(model, [inputs]), folder))
+    return written
+
+
+def _inputs(batch: Batch) -> Tensor:
+    """Take the inputs out of what a loader gives."""
+    return batch if isinstance(batch, Tensor) else batch[0]
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Say where the model lies."""
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
+def _spread(maps: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Keep at most `count` layers, evenly from first to last."""
+    names = list(maps)
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int))
+    return {names[place]: maps[names[place]] for place in chosen}
+
+
+def display_steps(
+    sample: np.ndarray, steps: int, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> list[np.ndarray]:
+    """Show one input at each of `steps` steps.
+
+    Args:
+        sample: an image `(C, H, W)`, the same at every step, or event frames `(T, 2, H, W)`.
+    """
+    if sample.ndim == 3:
+        return [plots.image_for_display(sample, mean, std)] * steps
+    if sample.shape[1] == 2:
+        return [plots.event_image(frame) for frame in sample[:steps]]
+    return [plots.image_for_display(frame) for frame in sample[:steps]]
+
+
+def spike_maps(records: dict[str, NodeRecord], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Average each layer's spikes over its channels, for the first sample.
+
+    A layer lies in space when its output is `(T, B, C, h, w)` with `h`, `w` the input's sides divided by one number,
+    or `(T, B, N, C)` or `(T, B, C, N)` where N is the number of places of the last such layer. The sides never grow
+    along the network, which tells a map from attention's `(T, B, heads, N, d)`.
+
+    Args:
+        records: from `record`, in the order of execution.
+        size: height and width of the input.
+
+    Returns:
+        Layer to `(T, h, w)`.
+    """
+    maps: dict[str, np.ndarray] = {}
+    grid = size
+    for name, entry in records.items():
+        spikes = entry.spikes[:, 0].float()
+        if spikes.ndim == 4 and _divides(spikes.shape[-2:], size) and spikes.shape[-2] <= grid[0]:
+            grid = tuple(spikes.shape[-2:])
+            maps[name] = spikes.mean(1).numpy()
+        elif spikes.ndim == 3 and maps and grid[0] * grid[1] in spikes.shape[1:]:
+            channels = 2 if spikes.shape[1] == grid[0] * grid[1] else 1
+            maps[name] = spikes.mean(channels).reshape(-1, *grid).numpy()
+    return maps
+
+
+def _divides(sides: Sequence[int], size: tuple[int, int]) -> bool:
+    """Say whether `sides` are `size` divided by one whole number."""
+    return size[0] % sides[0] == 0 and size[1] % sides[1] == 0 and size[0] // sides[0] == size[1] // sides[1]
+
+
+def _draw_raster(records: dict[str, NodeRecord], path: Path) -> Path:
+    """Draw one raster per layer, side by side in the order of execution."""
+    columns = min(PANELS_PER_LINE, len(records))
+    lines = -(-len(records) // columns)
+    figure = plots.new_figure(1.35 * columns, 2.3 * lines)
+    axes = plots.new_grid(figure, lines, columns).ravel()
+    for ax, entry in zip(axes, records.values(), strict=False):
+        plots.plot_raster(entry.spikes[:, 0].numpy(), ax, title=_short(entry.name))
+    for ax in axes[len(records) :]:
+        ax.set_axis_off()
+    figure.supxlabel("step", fontsize=9)
+    figure.supylabel("neurons", fontsize=9)
+    return plots.save(figure, path)
+
+
+def _short(name: str) -> str:
+    """Break a long dotted name in two lines, so that it fits above a small panel."""
+    head, _, tail = name.rpartition(".")
+    return f"{head}\n{tail}" if len(name) > 14 and head else name
+
+
+def draw_rates(rows: Sequence[Row], folder: str | Path) -> Path:
+    """Draw firing rates by layer, and by layer and step, into `folder/firing_rates.png`."""
+    figure = plots.new_figure(10.0, 1.1 + 0.2 * len(rows))
+    left, right = plots.new_grid(figure, 1, 2)[0]
+    plots.plot_rates(rows, left)
+    plots.plot_rates_per_step(rows, right).set_yticks([])
+    return plots.save(figure, Path(folder) / "firing_rates.png")
+
+
+def draw_membranes(model: nn.Module, batch: Batch, folder: str | Path) -> Path:
+    """Draw each layer's membrane potentials (after the reset, over the batch) into `folder/membranes.png`."""
+    with frozen_inference(model), record(model, spikes=False, membranes=True) as records:
+        model(_inputs(batch).to(_device(model)))
+    columns = min(6, len(records))
+    lines = -(-len(records) // columns)
+    figure = plots.new_figure(2.2 * columns, 1.7 * lines)
+    axes = plots.new_grid(figure, lines, columns).ravel()
+    for ax, entry in zip(axes, records.values(), strict=False):
+        plots.plot_membrane(entry.membranes.numpy(), entry.threshold, ax, title=_short(entry.name))
+    for ax in axes[len(records) :]:
+        ax.set_axis_off()
+    figure.supxlabel("membrane potential after the reset; red: threshold", fontsize=9)
+    figure.supylabel("neurons x steps", fontsize=9)
+    return plots.save(figure, Path(folder) / "membranes.png")
+
+
+def confusion_matrix(model: nn.Module, batches: Iterable[Sequence[Tensor]]) -> np.ndarray:
+    """Count predictions by true class.
+
+    Args:
+        batches: `(input, class)` pairs.
+
+    Returns:
+        Integers `(K, K)`, true class by predicted class, K being the width of the model's output.
+    """
+    matrix = None
+    with frozen_inference(model):
+        for inputs, target, *_ in batches:
+            logits = model(inputs.to(_device(model)))
+            logits = logits.mean(0) if logits.ndim == 3 else logits
+            if matrix is None:
+                matrix = np.zeros((logits.shape[-1],) * 2, dtype=np.int64)
+            np.add.at(matrix, (target.cpu().numpy(), logits.argmax(-1).cpu().numpy()), 1)
+    if matrix is None:
+        raise ValueError("confusion_matrix: needs at least one batch; got none.")
+    return matrix
+
+
+def draw_confusion(
+    model: nn.Module, batches: Iterable[Sequence[Tensor]], folder: str | Path, *, classes: Sequence[str] | None = None
+) -> Path:
+    """Draw the confusion matrix over `batches` into `folder/confusion.png`."""
+    matrix = confusion_matrix(model, batches)
+    return plots.save(plots.plot_confusion(matrix, classes), Path(folder) / "confusion.png")
+
+
+def classifier_features(
+    model: nn.Module, batches: Iterable[Sequence[Tensor]], *, limit: int = TSNE_SAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Collect what the classifier sees, averaged over steps if it sees them one by one.
+
+    Args:
+        batches: `(input, class)` pairs.
+        limit: stop after so many samples.
+
+    Returns:
+        Features `(N, C)` and classes `(N,)`.
+    """
+    inner = unwrap(model)
+    head = inner.get_classifier() if hasattr(inner, "get_classifier") else _last_linear(inner)
+    seen: list[Tensor] = []
+    features, labels, count = [], [], 0
+    with frozen_inference(model):
+        handle = head.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach().float().cpu()))
+        try:
+            for inputs, target, *_ in batches:
+                seen.clear()
+                model(inputs.to(_device(model)))
+                # (T, B, C), (T*B, C), (B, C), or T calls of (B, C)
+                folded = torch.cat(seen).reshape(-1, len(inputs), seen[0].shape[-1])
+                features.append(folded.mean(0))
+                labels.append(target.cpu())
+                count += len(inputs)
+                if count >= limit:
+                    break
+        finally:
+            handle.remove()
+    return torch.cat(features)[:limit].numpy(), torch.cat(labels)[:limit].numpy()
+
+
+def _last_linear(model: nn.Module) -> nn.Module:
+    """Find the classifier of a network that does not name it: its last linear layer."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError(f"classifier_features: the model needs a linear classifier; {type(model).__name__} has none.")
+    return layers[-1]
+
+
+def draw_tsne(
+    model: nn.Module,
+    batches: Iterable[Sequence[Tensor]],
+    folder: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Embed the classifier's inputs in the plane by t-SNE, up to 2000 samples, into `folder/tsne.png`.
+
+    Raises:
+        ValueError: fewer than three samples came.
+    """
+    from sklearn.manifold import TSNE
+
+    features, labels = classifier_features(model, batches)
+    if len(features) < 3:
+        raise ValueError(f"draw_tsne: needs at least three samples; got {len(features)}.")
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+    return plots.save(plots.plot_tsne(points, labels, classes), Path(folder) / "tsne.png")
+
+
+def save_images(
+    batch: Sequence[Tensor],
+    folder: str | Path,
+    *,
+    name: str = "batch",
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    limit: int = 32,
+) -> Path:
+    """Draw a batch as the network gets it, event frames summed over time, into `folder/<name>.png`.
+
+    Args:
+        batch: inputs and targets; a soft target is titled by its largest class.
+    """
+    inputs, target = batch[0][:limit].float().cpu().numpy(), batch[1][:limit].cpu()
+    labels = target.argmax(-1) if target.ndim == 2 else target
+    titles = [str(int(label)) if classes is None else str(classes[int(label)]) for label in labels]
+    samples = inputs.sum(1) if inputs.ndim == 5 else inputs
+    if inputs.ndim == 5 and inputs.shape[2] == 2:
+        shown = [plots.event_image(sample) for sample in samples]
+    else:
+        shown = [plots.image_for_display(sample, mean, std) for sample in samples]
+    return plots.save(plots.plot_images(shown, titles), Path(folder) / f"{name}.png")

@@ -1,0 +1,152 @@
+"""Record what the neurons of any BrainCog network do, without touching the network.
+
+A hook on each `BaseNode` sees its output: `(T*B, ...)` once per forward where the network runs layer by layer,
+`(B, ...)` once per step where it runs step by step. Both arrive here as one `(T, B, ...)` array per node, named as in
+`model.named_modules()` and in the order in which the nodes were first called.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from braincog.base.node.node import BaseNode
+from einops import rearrange
+from torch import Tensor, nn
+
+__all__ = ["NodeRecord", "frozen_inference", "record", "unwrap", "watch"]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside `torch.compile` and DistributedDataParallel, whose prefixes would spoil the names."""
+    inner = model
+    while True:
+        if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = inner.module
+        elif hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        else:
+            return inner
+
+
+def unfold_time(node: BaseNode, output: Tensor) -> Tensor:
+    """Give a node's output its axis of time back.
+
+    Returns:
+        `(T, B, ...)`; T is 1 for a call in step-by-step mode.
+    """
+    if node.groups != 1:
+        return rearrange(output, "b (c t) ... -> t b c ...", t=node.step)
+    if node.layer_by_layer:
+        return rearrange(output, "(t b) ... -> t b ...", t=node.step)
+    return output.unsqueeze(0)
+
+
+@contextmanager
+def watch(model: nn.Module, seen: Callable[[str, BaseNode, Tensor], None]) -> Iterator[None]:
+    """Call `seen(name, node, output)` after each call of each node, output `(T, B, ...)`, detached.
+
+    Args:
+        seen: is told every call while the context lasts; the hooks are gone when it ends, by an error too.
+    """
+    with ExitStack() as hooks:
+        for name, node in unwrap(model).named_modules():
+            if isinstance(node, BaseNode):
+
+                def tell(module: BaseNode, _inputs: tuple, output: Tensor, name: str = name) -> None:
+                    seen(name, module, unfold_time(module, output.detach()))
+
+                hooks.callback(node.register_forward_hook(tell).remove)
+        yield
+
+
+@contextmanager
+def frozen_inference(model: nn.Module) -> Iterator[None]:
+    """Run in evaluation mode without gradients, then give every module its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@dataclass
+class NodeRecord:
+    """What one node did while it was recorded.
+
+    Attributes:
+        name: the node's name in `model.named_modules()`.
+        threshold: its firing threshold.
+    """
+
+    name: str
+    threshold: float
+    spike_parts: list[Tensor] = field(default_factory=list)
+    membrane_parts: list[Tensor] = field(default_factory=list)
+
+    @property
+    def spikes(self) -> Tensor:
+        """Spikes `(T, B, ...)`, on the CPU."""
+        return torch.cat(self.spike_parts)
+
+    @property
+    def membranes(self) -> Tensor:
+        """Membrane potentials after the reset `(T, B, ...)`, on the CPU."""
+        return torch.cat(self.membrane_parts)
+
+
+@contextmanager
+def _membranes_kept(model: nn.Module) -> Iterator[None]:
+    """Have every node collect its membrane, then put its own settings back."""
+    nodes = [node for node in unwrap(model).modules() if isinstance(node, BaseNode)]
+    before = [(node.requires_mem, node.mem_collect) for node in nodes]
+    for node in nodes:
+        node.requires_mem, node.mem_collect = True, []
+    try:
+        yield
+    finally:
+        for node, (flag, collected) in zip(nodes, before, strict=True):
+            node.requires_mem, node.mem_collect = flag, collected
+
+
+@contextmanager
+def record(model: nn.Module, *, spikes: bool = True, membranes: bool = False) -> Iterator[dict[str, NodeRecord]]:
+    """Record every node of `model` while the context lasts, for one batch.
+
+    Memory grows with T, the batch and the network: record a few samples. The dictionary fills in the order of
+    execution; a second forward within the context is appended along T.
+
+    Args:
+        spikes: keep the nodes' outputs.
+        membranes: keep the potentials after the reset, as BrainCog collects them.
+
+    Raises:
+        ValueError: the model has no BrainCog node, so there is nothing to record.
+    """
+    if not any(isinstance(module, BaseNode) for module in model.modules()):
+        raise ValueError(f"record: the model must contain BrainCog nodes; {type(model).__name__} has none.")
+    records: dict[str, NodeRecord] = {}
+
+    def keep(name: str, node: BaseNode, output: Tensor) -> None:
+        entry = records.get(name)
+        if entry is None:
+            entry = records[name] = NodeRecord(name, threshold=float(node.get_thres()))
+        if spikes:
+            entry.spike_parts.append(output.cpu())
+        if membranes:
+            entry.membrane_parts += [_like(potential, output) for potential in node.mem_collect]
+            node.mem_collect = []
+
+    with ExitStack() as stack:
+        if membranes:
+            stack.enter_context(_membranes_kept(model))
+        stack.enter_context(watch(model, keep))
+        yield records
+
+
+def _like(potential: Tensor, output: Tensor) -> Tensor:
+    """Bring one step's potential to `(1, B, ...)` on the CPU, in the layout of the output."""
+    return potential.detach().reshape(1, *output.shape[1:]).cpu()

@@ -1,0 +1,73 @@
+"""What the command line's looking options write."""
+
+import numpy as np
+import pytest
+import torch
+
+from braincog_transformers.analysis import look
+from braincog_transformers.analysis.recorder import NodeRecord
+
+
+def entry(name, *shape):
+    """Make a record of random spikes `(T, B, ...)`."""
+    spikes = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    return NodeRecord(name, 1.0, [spikes])
+
+
+def test_maps_follow_space_through_stem_and_tokens_but_not_attention():
+    entries = [
+        entry("stem", 4, 2, 8, 16, 16),
+        entry("pooled", 4, 2, 8, 4, 4),
+        entry("tokens", 4, 2, 16, 8),
+        entry("channels_first", 4, 2, 8, 16),
+        entry("attention", 4, 2, 2, 16, 16),
+        entry("head", 4, 2, 10),
+    ]
+    maps = look.spike_maps({e.name: e for e in entries}, (16, 16))
+    assert {name: rates.shape[1:] for name, rates in maps.items()} == {
+        "stem": (16, 16),
+        "pooled": (4, 4),
+        "tokens": (4, 4),
+        "channels_first": (4, 4),
+    }
+    assert np.allclose(maps["tokens"][0, 1, 2], entries[2].spikes[0, 0, 6].mean())
+
+
+def test_visualize_writes_its_pictures(small_net, currents, tmp_path):
+    paths = look.visualize(small_net(), (currents, torch.tensor([0])), tmp_path / "look")
+    assert [path.name for path in paths] == ["spike_raster.png", "firing_rates.png"]
+    assert all(path.stat().st_size > 2000 for path in paths)
+
+
+def test_membranes_are_drawn_for_each_layer(small_net, currents, tmp_path):
+    assert look.draw_membranes(small_net(), currents, tmp_path).name == "membranes.png"
+
+
+def test_confusion_counts_true_by_predicted(small_net, tmp_path):
+    model = small_net()
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.tensor([0.0, 5.0, 1.0])
+    batches = [(torch.rand(3, 2), torch.tensor([0, 1, 1])), (torch.rand(1, 2), torch.tensor([2]))]
+    assert look.confusion_matrix(model, batches).tolist() == [[0, 1, 0], [0, 2, 0], [0, 1, 0]]
+    assert look.draw_confusion(model, batches, tmp_path, classes="abc").exists()
+
+
+def test_features_are_what_the_classifier_sees(small_net, currents):
+    batches = [(currents, torch.tensor([2])), (currents, torch.tensor([1]))]
+    features, labels = look.classifier_features(small_net(), batches, limit=1)
+    assert features.tolist() == [[0.5, 0.25]]  # the late node's rates
+    assert labels.tolist() == [2]
+
+
+def test_tsne_writes_a_picture_and_needs_three_samples(small_net, tmp_path):
+    x, y = torch.rand(12, 2), torch.arange(12) % 3
+    assert look.draw_tsne(small_net(), [(x, y)], tmp_path).exists()
+    with pytest.raises(ValueError, match="at least three"):
+        look.draw_tsne(small_net(), [(x[:2], y[:2])], tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 8, 8), (5, 1, 8, 8), (5, 4, 2, 8, 8)], ids=["colour", "grey", "events"])
+def test_images_are_drawn_as_the_network_gets_them(shape, tmp_path):
+    path = look.save_images((torch.rand(shape), torch.eye(5)), tmp_path, name="train", classes="abcde")
+    assert path == tmp_path / "train.png"
+    assert path.stat().st_size > 2000
