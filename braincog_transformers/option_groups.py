@@ -187,8 +187,8 @@ class AugOptions:
         choices=("none", "snn_wide", "crop"),
     )
     rand_aug: bool = _option(False, "RandAugment on event frames")
-    randaug_n: int = _option(3, "operations of --rand-aug by sample", low=1)
-    randaug_m: int = _option(15, "magnitude of --rand-aug, 30 being the strongest", low=0, high=30)
+    randaug_n: int = _option(3, "operations of --rand-aug by sample", "--randaug_n", low=1)
+    randaug_m: int = _option(15, "magnitude of --rand-aug, 30 being the strongest", "--randaug_m", low=0, high=30)
 
 
 @dataclass(frozen=True, kw_only=True)
