@@ -59,6 +59,13 @@ def test_features_are_what_the_classifier_sees(small_net, currents):
     assert labels.tolist() == [2]
 
 
+def test_features_of_a_head_that_sees_each_step_are_averaged(small_net, currents):
+    model = small_net()
+    model.forward = lambda x: model.head(model.early(x.repeat(4, 1))).unflatten(0, (4, -1)).mean(0)
+    features, _ = look.classifier_features(model, [(torch.cat([currents, 0 * currents]), torch.tensor([0, 1]))])
+    assert features.tolist() == [[1.0, 0.5], [0.0, 0.0]]
+
+
 def test_tsne_writes_a_picture_and_needs_three_samples(small_net, tmp_path):
     x, y = torch.rand(12, 2), torch.arange(12) % 3
     assert look.draw_tsne(small_net(), [(x, y)], tmp_path).exists()

@@ -16,9 +16,10 @@ both_modes = pytest.mark.parametrize("layer_by_layer", [True, False], ids=["laye
 def test_spikes_are_those_worked_out_by_hand(small_net, currents, layer_by_layer):
     model = small_net(layer_by_layer=layer_by_layer)
     with record(model) as records:
-        model(currents)
-    assert torch.equal(records["early"].spikes[:, 0], EARLY)
-    assert torch.equal(records["late"].spikes[:, 0], LATE)
+        model(torch.cat([0 * currents, currents]))
+    assert not records["early"].spikes[:, 0].any()
+    assert torch.equal(records["early"].spikes[:, 1], EARLY)
+    assert torch.equal(records["late"].spikes[:, 1], LATE)
     assert records["early"].threshold == pytest.approx(0.9)
 
 
