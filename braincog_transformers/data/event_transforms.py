@@ -1,0 +1,171 @@
+"""Augmentation of event samples (T, P, H, W): one draw for all frames of a sample, input never changed.
+
+Every transform is a frozen dataclass whose call takes and returns a float tensor. Randomness comes from torch's default
+generator, which the loader seeds for each sample.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms import RandomErasing
+from torchvision.transforms import functional as vision
+
+from ..errors import UserError
+from .settings import Augment
+
+__all__ = ["EventRandAugment", "HorizontalFlip", "PaddedCrop", "SNNAugmentWide", "VerticalFlip", "event_transforms"]
+
+_LEVELS = 31
+_STRONGEST = 30
+
+
+def _uniform(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
+
+
+def _below(count: int) -> int:
+    return int(torch.randint(count, ()).item())
+
+
+def _level(limit: float) -> float:
+    """Draw one of 31 equally spaced values from -limit to limit."""
+    return limit * (2 * _below(_LEVELS) / (_LEVELS - 1) - 1)
+
+
+def _affine(frames: Tensor, *, angle: float = 0.0, shift: tuple[int, int] = (0, 0), shear: float = 0.0) -> Tensor:
+    """Move all frames about their centre, nearest pixel, zeros from outside; angle and shear in degrees."""
+    return vision.affine(frames, angle=angle, translate=list(shift), scale=1.0, shear=[shear, 0.0])
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Turn left and right over with a probability."""
+
+    probability: float
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return frames.flip(-1) if _uniform(0, 1) < self.probability else frames
+
+
+@dataclass(frozen=True)
+class VerticalFlip:
+    """Turn top and bottom over with a probability."""
+
+    probability: float
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return frames.flip(-2) if _uniform(0, 1) < self.probability else frames
+
+
+@dataclass(frozen=True)
+class PaddedCrop:
+    """Shift by up to a twelfth of the side in each axis, zeros coming in, as BrainCog's loaders do."""
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        height, width = frames.shape[-2:]
+        pad = max(height, width) // 12
+        top, left = _below(2 * pad + 1), _below(2 * pad + 1)
+        padded = torch.nn.functional.pad(frames, (pad, pad, pad, pad))
+        return padded[..., top : top + height, left : left + width].contiguous()
+
+
+@dataclass(frozen=True)
+class SNNAugmentWide:
+    """Apply one of six operations, drawn evenly: the augmentation of the Spikformer family's event recipes.
+
+    Identity; shear in x up to 0.3 radians; shift in x or in y up to 5 pixels; rotation up to 30 degrees (each at one of
+    31 strengths); erasing a square of 0.1 to 11 % of the area.
+    """
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        choice = _below(6)
+        if choice == 1:
+            return _affine(frames, shear=math.degrees(_level(0.3)))
+        if choice == 2:
+            return _affine(frames, shift=(int(_level(5)), 0))
+        if choice == 3:
+            return _affine(frames, shift=(0, int(_level(5))))
+        if choice == 4:
+            return vision.rotate(frames, _level(30))
+        if choice == 5:
+            return RandomErasing(p=1.0, scale=(0.001, 0.11), ratio=(1.0, 1.0), value=0)(frames)
+        return frames
+
+
+@dataclass(frozen=True)
+class EventRandAugment:
+    """Apply `count` operations of BrainCog's event RandAugment, drawn with replacement.
+
+    Args:
+        count: operations per sample.
+        strength: 0 to 30; each operation's limit is this share of its own largest one.
+    """
+
+    count: int
+    strength: float
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        share = self.strength / _STRONGEST
+        for _ in range(self.count):
+            operation, largest = _OPERATIONS[_below(len(_OPERATIONS))]
+            frames = operation(frames, share * largest)
+        return frames
+
+
+def _cut_square(frames: Tensor, side: float) -> Tensor:
+    """Set to 0 a square whose side is this share of the width, clipped at the border."""
+    height, width = frames.shape[-2:]
+    pixels = round(side * width)
+    left = round(max(0.0, _uniform(0, width) - pixels / 2))
+    top = round(max(0.0, _uniform(0, height) - pixels / 2))
+    cut = frames.clone()
+    cut[..., top : top + pixels, left : left + pixels] = 0
+    return cut
+
+
+def _cut_time(frames: Tensor, limit: float) -> Tensor:
+    """Set to 0 a stretch of up to this share of the frames."""
+    steps = round(_uniform(0, limit) * len(frames))
+    start = _below(len(frames))
+    cut = frames.clone()
+    cut[start : start + steps] = 0
+    return cut
+
+
+def _blur(frames: Tensor, limit: float) -> Tensor:
+    """Blur with a Gaussian of 5 x 5 pixels, of 0.1 pixels up to this; weaker than 0.1 is nothing at all."""
+    if limit < 0.1:
+        return frames
+    return vision.gaussian_blur(frames, [5, 5], [_uniform(0.1, limit)] * 2)
+
+
+def _add_noise(frames: Tensor, limit: float) -> Tensor:
+    """Add one event to up to this share of the cells."""
+    return frames + (torch.rand(frames.shape) < _uniform(0, limit)).to(frames.dtype)
+
+
+_OPERATIONS = ((_cut_square, 0.5), (_cut_time, 0.5), (_blur, 1.0), (_add_noise, 0.3))
+_NAMED = {"none": None, "snn_wide": SNNAugmentWide(), "crop": PaddedCrop()}
+
+
+def event_transforms(augment: Augment) -> tuple:
+    """Return the transforms of training samples, in their order: crop or SNNAugmentWide after the flips, as published.
+
+    Args:
+        augment: with no field left None that concerns events.
+
+    Raises:
+        UserError: for an unknown `event_augment`.
+    """
+    if augment.no_aug:
+        return ()
+    if augment.event_augment not in _NAMED:
+        raise UserError(f"unknown event augmentation {augment.event_augment!r}; choose from {', '.join(_NAMED)}")
+    steps = [HorizontalFlip(augment.hflip)] if augment.hflip else []
+    steps += [VerticalFlip(augment.vflip)] if augment.vflip else []
+    steps += [_NAMED[augment.event_augment]] if augment.event_augment != "none" else []
+    if augment.rand_aug:
+        steps.append(EventRandAugment(augment.randaug_n, augment.randaug_m))
+    return tuple(steps)

@@ -1,0 +1,89 @@
+"""Where data sets lie: finding them below the data folder, and one line that tells how to get what is missing."""
+
+from pathlib import Path
+
+from ..errors import UserError
+from .catalog import DatasetInfo, lookup
+
+__all__ = ["VALIDATION_FOLDERS", "MissingData", "class_files", "describe", "find_root"]
+
+VALIDATION_FOLDERS = ("val", "validation")
+"""Of photos; the first that is there counts."""
+
+
+class MissingData(UserError, FileNotFoundError):
+    """Data that the user asked for and that are not there."""
+
+
+def describe(name: str, data_dir: str | Path) -> str:
+    """Say in one line where a data set was looked for, what must lie there and how to get it.
+
+    Args:
+        name: a name in `DATASETS`.
+        data_dir: folder that was given as `--data-dir`.
+    """
+    info = lookup(name)
+    looked = [str(Path(data_dir) / place / _below(info)) for place in info.places]
+    fetch = "add --download to fetch it" if info.downloadable else f"to get it, {info.source} (--download can't)"
+    return (
+        f"data set {name} not found; looked in {', '.join(looked)}; expected {info.tree} below --data-dir; {fetch}; "
+        "if it lies elsewhere, name the folder with --data-dir"
+    )
+
+
+def find_root(info: DatasetInfo, data_dir: str | Path) -> Path:
+    """Return the first of the set's places that holds at least one of its files or folders.
+
+    Raises:
+        MissingData: if there is none.
+    """
+    for place in info.places:
+        root = Path(data_dir) / place
+        if _holds(info, root):
+            return root
+    raise MissingData(describe(info.name, data_dir))
+
+
+def class_files(root: Path, classes: tuple[str, ...], endings: tuple[str, ...]) -> list[list[Path]]:
+    """Return the recordings in each class's folder, sorted by name as text.
+
+    Raises:
+        UserError: for a class without recordings, or for recordings of two formats side by side.
+    """
+    found = [_recordings(root / name, endings) for name in classes]
+    kinds = {path.suffix for files in found for path in files}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{root}: holds recordings in {' and '.join(sorted(kinds))}; the two may differ in orientation and are "
+            "never mixed, keep one of them there"
+        )
+    empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    if empty:
+        raise MissingData(
+            f"{root}: no {' or '.join(endings)} recordings of {len(empty)} of {len(classes)} classes "
+            f"({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}); complete the folders, or name another place "
+            "with --data-dir"
+        )
+    return found
+
+
+def _recordings(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in endings and not path.name.startswith("."))
+
+
+def _below(info: DatasetInfo) -> str:
+    """Return what is looked for below each place, apart from the place itself."""
+    if info.name == "imnet":
+        return "train"
+    return info.folder if info.kind == "image" else ""
+
+
+def _holds(info: DatasetInfo, root: Path) -> bool:
+    if info.name == "imnet":
+        return (root / "train").is_dir() and any((root / name).is_dir() for name in VALIDATION_FOLDERS)
+    if info.kind == "image":
+        return (root / _below(info)).is_dir()
+    parents = [root / split for split in info.split_folders or (".",)]
+    return any(_recordings(parent / name, info.endings) for parent in parents for name in info.classes)

@@ -1,0 +1,135 @@
+"""Readers of event recordings: every format ends in the same structured array, checked before it is returned.
+
+| ending | format | used by |
+|---|---|---|
+| `.bin` | 5-byte records of the ATIS camera | N-MNIST, N-Caltech101 |
+| `.aedat` | AEDAT 2.0 of jAER, 128 x 128 DVS | CIFAR10-DVS (official files) |
+| `.aedat4` | AEDAT4 container of DV, in `aedat4.py` | CIFAR10-DVS (tonic's files) |
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .aedat4 import decode_aedat4
+
+__all__ = ["EVENT", "READERS", "encode_bin", "make_events", "read_aedat2", "read_aedat4", "read_bin", "read_recording"]
+
+EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "?")], align=True)
+"""One event: time in microseconds, column, row (downwards), polarity (True: brighter)."""
+
+_BIN_OVERFLOW_ROW = 240
+_BIN_OVERFLOW_US = 8192
+_BIN_LONGEST_US = 1 << 23
+_AEDAT2_MAGIC = b"#!AER-DAT2."
+
+
+def make_events(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Return columns of equal length (N,) as one array of `EVENT`; `t` in microseconds."""
+    events = np.empty(len(t), EVENT)
+    events["t"], events["x"], events["y"], events["p"] = t, x, y, p
+    return events
+
+
+def read_bin(path: Path) -> np.ndarray:
+    """Read 5-byte records: x, y, polarity and 23 bits of time, the most significant bit first.
+
+    A record in row 240 is no event: it says that the clock overflowed, and adds 8192 microseconds to every later one.
+    """
+    raw = _read(path)
+    if len(raw) % 5:
+        raise UserError(f"{path}: truncated or foreign; {len(raw)} bytes are no whole 5-byte events, fetch it anew")
+    x, y, high, middle, low = np.frombuffer(raw, np.uint8).reshape(-1, 5).astype(np.int64).T
+    overflow = y == _BIN_OVERFLOW_ROW
+    t = ((high & 127) << 16 | middle << 8 | low) + _BIN_OVERFLOW_US * np.cumsum(overflow)
+    keep = ~overflow
+    return make_events(t[keep], x[keep], y[keep], high[keep] >> 7)
+
+
+def encode_bin(events: np.ndarray) -> bytes:
+    """Return the bytes of a `.bin` recording shorter than 8.39 s, the format that `read_bin` reads.
+
+    Raises:
+        ValueError: for an event that the format cannot hold.
+    """
+    t = events["t"].astype(np.int64)
+    if len(events) and (t.min() < 0 or t.max() >= _BIN_LONGEST_US or events["y"].max() >= _BIN_OVERFLOW_ROW):
+        raise ValueError(".bin recordings hold times from 0 to 8388607 us and rows from 0 to 239")
+    records = np.empty((len(events), 5), np.uint8)
+    records[:, 0], records[:, 1] = events["x"], events["y"]
+    records[:, 2] = t >> 16 | events["p"].astype(np.int64) << 7
+    records[:, 3], records[:, 4] = t >> 8 & 255, t & 255
+    return records.tobytes()
+
+
+def read_aedat2(path: Path) -> np.ndarray:
+    """Read AEDAT 2.0 of a 128 x 128 DVS: lines of text, then pairs (address, microseconds) of big-endian uint32.
+
+    Both axes and the polarity are turned over, as SpikingJelly and BrainCog's fork of tonic decode CIFAR10-DVS, so that
+    published frames are met: x = 127 - bits 14..8, y = 127 - bits 7..1, p = 1 - bit 0.
+    """
+    raw = _read(path)
+    if not raw.startswith(_AEDAT2_MAGIC):
+        raise UserError(f"{path}: not an AEDAT 2.0 recording; it doesn't begin with '#!AER-DAT2.', fetch it anew")
+    start = 0
+    while raw[start : start + 1] == b"#":
+        start = raw.find(b"\n", start) + 1
+        if start == 0:
+            raise UserError(f"{path}: truncated AEDAT 2.0 recording; the heading doesn't end, fetch it anew")
+    if (len(raw) - start) % 8:
+        raise UserError(f"{path}: truncated AEDAT 2.0 recording; the last event is incomplete, fetch it anew")
+    address, t = np.frombuffer(raw, ">u4", offset=start).reshape(-1, 2).astype(np.int64).T
+    if (address >> 16).any():
+        raise UserError(f"{path}: not a recording of a 128 x 128 DVS; it has addresses of more than 16 bits")
+    return make_events(t, 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1))
+
+
+def read_aedat4(path: Path) -> np.ndarray:
+    """Read the first event stream of an AEDAT4 container, as it was stored."""
+    try:
+        stored = decode_aedat4(_read(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return make_events(stored["t"], stored["x"], stored["y"], stored["on"])
+
+
+READERS: dict[str, Callable[[Path], np.ndarray]] = {".bin": read_bin, ".aedat": read_aedat2, ".aedat4": read_aedat4}
+
+
+def read_recording(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read a recording by its ending and check it.
+
+    Args:
+        path: file of an ending in `READERS`.
+        size: (H, W) of the sensor.
+
+    Returns:
+        events (N,) of dtype `EVENT`, N at least 1, times never going backwards.
+
+    Raises:
+        UserError: for a file that is missing, foreign, truncated, empty, unsorted or of a larger sensor.
+    """
+    events = READERS[path.suffix](path)
+    if not len(events):
+        raise UserError(f"{path}: the recording holds no events; fetch it anew or remove it")
+    height, width = size
+    outside = (events["x"] < 0) | (events["x"] >= width) | (events["y"] < 0) | (events["y"] >= height)
+    if outside.any():
+        first = events[outside.argmax()]
+        raise UserError(
+            f"{path}: {int(outside.sum())} of {len(events)} events lie outside of the {width} x {height} sensor, the "
+            f"first at x={first['x']}, y={first['y']}; damaged, or a recording of another camera"
+        )
+    backwards = int((np.diff(events["t"]) < 0).sum())
+    if backwards:
+        raise UserError(f"{path}: time goes backwards {backwards} times in {len(events)} events; fetch it anew")
+    return events
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
