@@ -123,7 +123,7 @@ class OptimOptions:
 
     opt: str = _option("adamw", "name of a timm optimizer")
     opt_eps: float | None = _option(1e-8, "epsilon of the optimizer", above=0)
-    opt_betas: tuple[float, ...] | None = _option(None, "betas of the optimizer", low=0, high=1)
+    opt_betas: tuple[float, ...] | None = _option(None, "betas of the optimizer", low=0, high=0.999999)
     momentum: float = _option(0.9, "momentum of the optimizer", low=0, high=1)
     weight_decay: float = _option(1e-4, "weight decay; biases and norms are spared", low=0)
     clip_grad: float | None = _option(None, "largest norm of the gradient (default: no clipping)", above=0)

@@ -6,6 +6,7 @@ imports torch, so that help texts and mistakes are answered at once.
 
 import argparse
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -224,6 +225,8 @@ def _rules(options: Options) -> Iterator[str]:
         yield "--tet-loss needs the outputs of all steps, which --jsd and --temporal-flatten don't give"
     if options.model.temporal_flatten and options.model.rand_step:
         yield "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"
+    if run.device is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?|\d+", run.device):
+        yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {run.device!r}"
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
         yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"

@@ -150,6 +150,22 @@ def test_the_refused_group_and_its_reasons_agree():
         (["--aa", "rnad-m9"], "unknown --aa policy 'rnad-m9'; did you mean rand?"),
         (["--mixup", "0.5"], "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"),
         (["--eval"], "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"),
+        (["--jsd"], "--jsd compares augmentation splits and needs --aug-splits 2 or more"),
+        (["--aug-splits", "1"], "--aug-splits needs 0, or 2 and more; got 1"),
+        (
+            ["--dataset", "ndigits", "--mix-up", "--event-mix"],
+            "give one of --mix-up, --cut-mix, --event-mix and the pair --mixup/--cutmix, not several",
+        ),
+        (
+            ["--dataset", "ndigits", "--tet-loss", "--temporal-flatten"],
+            "--tet-loss needs the outputs of all steps, which --jsd and --temporal-flatten don't give",
+        ),
+        (
+            ["--dataset", "ndigits", "--rand-step", "--temporal-flatten"],
+            "--temporal-flatten leaves one step, so that --rand-step has nothing to choose",
+        ),
+        (["--device", "gpu"], "--device takes cpu, cuda, cuda:1, or the number of a GPU; got 'gpu'"),
+        (["--opt-betas", "0.9", "1"], "--opt-betas must be at most 0.999999; got 1.0"),
         (["--batch-size"], "-b/--batch-size: expected one argument"),
         (["stray"], "argument 'stray' belongs to no option"),
         (["--rand-aug"], "--rand-aug: for event data only; digits holds image data"),
