@@ -1,11 +1,12 @@
 """Make the installed braincog importable: quietly, and on Python 3.12 and later.
 
-Importing `braincog.base.node.node` pulls in braincog's model zoo, its data sets and so the package `dv`, whose FlatBuffers
-helper still imports `imp`, a standard module removed in Python 3.12. The helper reads nothing from it but `find_module`, to
-see whether numpy is there. A stand-in with that one function makes the chain, N-Omniglot's reader included, work as on 3.11.
+Importing `braincog.base.node.node` pulls in braincog's model zoo, its data sets and so the package `dv`, whose
+FlatBuffers helper still imports `imp`, a standard module removed in Python 3.12. The helper reads nothing from it but
+`find_module`, to see whether numpy is there. A stand-in with that one function makes the chain, N-Omniglot's reader
+included, work as on 3.11.
 
-The chain also prints pygame's banner and timm's warnings about names that braincog registers anew: both are held back.
-Installed files stay as they are. This module is imported first by the package, for its effect.
+The chain also prints pygame's banner and timm's warnings about names that braincog registers anew: both are held
+back. Installed files stay as they are. This module is imported first by the package, for its effect.
 """
 
 import importlib

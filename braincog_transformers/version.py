@@ -1,3 +1,3 @@
-"""The package's version: the one place that holds it."""
+"""The version, in one place; setup.py reads it without importing the package."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,2 @@
-"""Pure functions on tensors: spiking neurons, surrogate gradients, spiking attention products. They know nothing of modules."""
+"""Pure functions on tensors: spiking neurons, surrogate gradients, spiking attention products. They know nothing of
+modules."""

@@ -1,8 +1,8 @@
 """Spiking attention products: no softmax, so the order of the two products is free.
 
 With spikes q, k, v in {0, 1} the products are sums of ones: whole numbers, exact in float32 up to 2^24, and
-`(Q K^T) V = Q (K^T V)` holds to the last bit. For N tokens of width d the first order costs 2 N^2 d multiplications and an N x N
-map, the second 2 N d^2 and a d x d map.
+`(Q K^T) V = Q (K^T V)` holds to the last bit. For N tokens of width d the first order costs 2 N^2 d multiplications
+and an N x N map, the second 2 N d^2 and a d x d map.
 
 Source: Zhou et al., Spikformer (ICLR 2023, arXiv 2209.15425), equation 6 and section 3.3.
 """

@@ -1,7 +1,7 @@
 """The equations that every form of a neuron shares: what kind it is, how it charges, how it resets.
 
-See `ops.neuron` for the whole. These functions are used by the plain definition there and by the compiled kernels alike, so the
-two can't drift apart.
+See `ops.neuron` for the whole. These functions are used by the plain definition there and by the compiled kernels
+alike, so the two can't drift apart.
 """
 
 from typing import Literal, NamedTuple

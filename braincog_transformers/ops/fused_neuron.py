@@ -1,9 +1,10 @@
-"""Compiled kernels for the neurons of `ops.neuron`: one pass forward, one backward, and only the input is kept in between.
+"""Compiled kernels for the neurons of `ops.neuron`: one pass forward, one backward, and only the input is kept in
+between.
 
-Forward, a kernel runs the T steps of an element in registers. Backward, a kernel runs them again from the saved input and then goes
-through time in reverse with the adjoint of the equations, written out below. `torch.compile` makes C++ of them on a CPU and Triton on
-a GPU. Numbers (tau, threshold, alpha) are tensors and sizes are symbolic, so a kernel serves every layer with the same T, type
-and kind of neuron.
+Forward, a kernel runs the T steps of an element in registers. Backward, a kernel runs them again from the saved input
+and then goes through time in reverse with the adjoint of the equations, written out below. `torch.compile` makes C++
+of them on a CPU and Triton on a GPU. Numbers (tau, threshold, alpha) are tensors and sizes are symbolic, so a kernel
+serves every layer with the same T, type and kind of neuron.
 """
 
 import functools
@@ -33,7 +34,7 @@ def compiler_works(device_type: str) -> bool:
     except Exception as error:  # whatever is missing (compiler, headers, Triton, a driver) means the same: no kernels
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         warnings.warn(
-            f"torch.compile does not work for {device_type} here ({reason}); neurons run in plain PyTorch, more slowly.",
+            f"torch.compile does not work for {device_type} here ({reason}); neurons run in plain PyTorch, slower.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -116,8 +117,8 @@ def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bo
 def _compiled(function: Callable, *setting) -> Callable:
     """Compile `function` for one setting, under a code object of its own.
 
-    Dynamo counts recompilations by code object and gives up after eight: networks with several kinds of neurons, types or T
-    would run into that.
+    Dynamo counts recompilations by code object and gives up after eight: networks with several kinds of neurons,
+    types or T would run into that.
     """
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     return torch.compile(own, dynamic=True, fullgraph=True)

@@ -2,20 +2,22 @@
 
 With `v[-1] = v_reset`, for t = 0 .. T-1
 
-    charge   LIF    h[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau      (without `decay_input`: x[t] is added undivided)
+    charge   LIF    h[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau      (without `decay_input`: x[t] is added
+    undivided)
              PLIF   the same with k = sigmoid(w) in place of 1 / tau
              IF     h[t] = v[t-1] + x[t]
     fire     s[t] = 1 if h[t] >= threshold else 0
     reset    hard   v[t] = (1 - s[t]) h[t] + s[t] v_reset
              soft   v[t] = h[t] - s[t] threshold
 
-The gradient of s is a surrogate (`ops.surrogate`); with `detach_reset` the s in the reset counts as a constant. The membrane is
-kept in float32 (float64 for float64 input), whatever the input's type.
+The gradient of s is a surrogate (`ops.surrogate`); with `detach_reset` the s in the reset counts as a constant. The
+membrane is kept in float32 (float64 for float64 input), whatever the input's type.
 
 `step` and `_reference` are the definition. `ops.fused_neuron` computes the same from compiled kernels.
 
-Source: Fang et al., Incorporating Learnable Membrane Time Constant (ICCV 2021, arXiv 2007.05785), equations 1 to 5, 8; BrainCog's
-`LIFNode`, `PLIFNode` and `IFNode`, whose order of operations is kept so that results agree to the last bit.
+Source: Fang et al., Incorporating Learnable Membrane Time Constant (ICCV 2021, arXiv 2007.05785), equations 1 to 5,
+8; BrainCog's `LIFNode`, `PLIFNode` and `IFNode`, whose order of operations is kept so that results agree to the last
+bit.
 """
 
 from collections.abc import Callable
@@ -116,6 +118,6 @@ def multi_step(
     if backend != "reference" and not plain and fused_neuron.applies(x, leak, dynamics, forced=backend == "fused"):
         return NeuronOutput(fused_neuron.spikes(x, leak, threshold, alpha, dynamics), None)
     if backend == "fused":
-        raise RuntimeError(f"multi_step: no fused kernel for {x.dtype} on {x.device} with T={x.shape[0]} ({dynamics})")
+        raise RuntimeError(f"multi_step: no fused kernel for {x.dtype} on {x.device} with T={x.shape[0]}, {dynamics}")
     spikes, potentials = _reference(x, leak, threshold, alpha, dynamics, fire)
     return NeuronOutput(spikes, potentials if with_potentials else None)

@@ -1,8 +1,8 @@
 """Surrogate gradients: a step forward, the derivative of a smooth curve backward, under BrainCog's class names.
 
-Each derivative takes `x`, the membrane potential minus the threshold, and the steepness `alpha`. The formulas are those of
-`braincog.base.strategy.surrogate`; the spike differs in one point: here a neuron fires at the threshold (`>=`), whatever the
-surrogate, unless `strict` asks for BrainCog's `>` of its arctangent and gate functions.
+Each derivative takes `x`, the membrane potential minus the threshold, and the steepness `alpha`. The formulas are
+those of `braincog.base.strategy.surrogate`; the spike differs in one point: here a neuron fires at the threshold
+(`>=`), whatever the surrogate, unless `strict` asks for BrainCog's `>` of its arctangent and gate functions.
 """
 
 import math
@@ -41,7 +41,8 @@ SURROGATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def fire(x: Tensor, strict: bool = False) -> Tensor:
-    """Return 1 where `x`, potential minus threshold, is at least 0 (`strict`: above 0), else 0, in the type of `x`."""
+    """Return 1 where `x`, potential minus threshold, is at least 0 (`strict`: above 0), else 0, in the type of
+    `x`."""
     return (x > 0 if strict else x >= 0).to(x.dtype)
 
 

@@ -1,0 +1,14 @@
+"""One file per paper; importing this package registers every variant with timm."""
+
+from timm.models import list_models as _timm_list_models
+
+from .spikformer import Spikformer
+
+__all__ = ["Spikformer", "list_models"]
+
+_MODULES = ("spikformer",)
+
+
+def list_models(filter: str = "") -> list[str]:
+    """Return the registered names of this package, sorted; `filter` may hold wildcards, as in timm's function."""
+    return sorted(name for module in _MODULES for name in _timm_list_models(filter, module=module))
