@@ -73,14 +73,13 @@ def _model_table() -> list[str]:
 def _model_row(name: str) -> tuple[str, ...]:
     import timm
     import torch
+    from timm.models import get_arch_pretrained_cfgs
 
     with torch.device("meta"):  # sizes without memory
         model = timm.create_model(name)
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     size = "x".join(map(str, model.default_cfg["input_size"]))
-    return name, type(model).__name__, str(model.step), size, f"{parameters:.2f} M", _published(model.default_cfg)
-
-
-def _published(config: dict) -> str:
-    top1 = config.get("top1")
-    return "" if top1 is None else f"{top1} ({config.get('source', 'paper')})"
+    configs = list(get_arch_pretrained_cfgs(name).values())
+    notes = ", ".join(note for config in configs for note in config.notes or ())
+    published = f"{notes} ({configs[0].paper_ids})" if notes else ""
+    return name, type(model).__name__, str(model.step), size, f"{parameters:.2f} M", published
