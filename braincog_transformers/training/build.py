@@ -1,0 +1,252 @@
+"""Build network, data, mixers and losses of a run from its options; what they leave open the data set decides."""
+
+import os
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import timm
+import torch
+from timm.data import Mixup
+from torch import nn
+
+from ..checkpoints import load_checkpoint
+from ..data import DatasetInfo
+from ..data.build import Augment, DataBundle, build_datasets
+from ..data.catalog import lookup
+from ..data.loader import make_loader
+from ..data.mixing import CutMix, EventMix, MixUp
+from ..errors import UserError
+from ..options import Options
+from .distributed import Ranks
+from .losses import build_loss
+from .mixers import EventMixer, ImageMixer
+from .step import Mixer
+
+__all__ = ["Shape", "build_data", "build_loaders", "build_losses", "build_mixer", "build_network", "find_shape"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the data set and the options make of the network's two ends.
+
+    Args:
+        info: the data set.
+        size: height and width of the input.
+        step: number of time steps T.
+        num_classes: classes K of the head.
+    """
+
+    info: DatasetInfo
+    size: tuple[int, int]
+    step: int
+    num_classes: int
+
+
+def _create(options: Options, shape: Shape, *, step: int | None) -> nn.Module:
+    model, neuron = options.model, options.neuron
+    flatten = model.temporal_flatten
+    chosen = {
+        "num_classes": shape.num_classes,
+        "in_chans": shape.info.in_chans * (shape.step if flatten else 1),
+        "img_size": shape.size[0] if shape.size[0] == shape.size[1] else shape.size,
+        "step": 1 if flatten else step,
+        "encode_type": model.encode if model.encode != "direct" else None,
+        "drop_rate": model.drop,
+        "drop_path_rate": model.drop_path,
+        "node_type": neuron.node_type,
+        "act_fun": neuron.act_fun,
+        "alpha": neuron.alpha,
+        "threshold": neuron.threshold,
+        "tau": neuron.tau,
+        "requires_thres_grad": neuron.requires_thres_grad or None,
+        "sigmoid_thres": neuron.sigmoid_thres or None,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        return timm.create_model(model.model, **given)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {error}") from error
+
+
+def _default_size(model: str, info: DatasetInfo) -> tuple[int, int]:
+    """Return the size of images as the data set has it; event frames are shrunk to the network's own size."""
+    own = timm.get_pretrained_cfg(model)
+    if info.kind == "image" or own is None:
+        return info.size
+    return min(info.size, tuple(own.input_size[-2:]))
+
+
+def _with_time(options: Options) -> Options:
+    """Return the options without folding of time, to ask a network for its own number of steps."""
+    return replace(options, model=replace(options.model, temporal_flatten=False))
+
+
+def find_shape(options: Options) -> Shape:
+    """Resolve input size, steps and classes before any data are read.
+
+    Raises:
+        UserError: when the network does not take this input.
+    """
+    info = lookup(options.data.dataset)
+    side = options.data.event_size if info.kind == "event" else options.data.img_size
+    size = _default_size(options.model.model, info) if side is None else (side, side)
+    shape = Shape(info=info, size=size, step=options.model.step or 1, num_classes=info.num_classes)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probe = _create(_with_time(options), shape, step=options.model.step)
+    return replace(shape, step=options.model.step or int(probe.step))
+
+
+def build_data(options: Options, shape: Shape) -> DataBundle:
+    """Read the data set.
+
+    Raises:
+        UserError: when the class count asked for is not the data's.
+    """
+    data, aug = options.data, options.aug
+    names = Augment.__dataclass_fields__
+    given = {name: options.value(name) for name in names if name not in ("interpolation", "crop_pct")}
+    augment = Augment(**given, interpolation=data.interpolation or None, crop_pct=data.crop_pct)
+    if aug.aug_splits:
+        raise UserError("--aug-splits (and with it --jsd, --split-bn, --resplit) is not there yet; leave it out.")
+    bundle = build_datasets(
+        data.dataset,
+        data.data_dir,
+        step=shape.step,
+        size=shape.size,
+        mean=data.mean,
+        std=data.std,
+        download=data.download,
+        cache_dir=data.cache_dir,
+        use_cache=not data.no_cache,
+        train_portion=data.train_portion,
+        split=data.split,
+        frames_by=data.frames_by,
+        remainder=data.remainder,
+        augment=augment,
+    )
+    if data.num_classes not in (None, bundle.num_classes):
+        raise UserError(
+            f"--num-classes {data.num_classes} does not match the data: {data.dataset} has {bundle.num_classes} "
+            "classes; leave the option out."
+        )
+    for part, dataset in (("training", bundle.train), ("test", bundle.test)):
+        if not len(dataset):
+            raise UserError(f"--dataset {data.dataset}: its {part} part is empty; check --data-dir {data.data_dir}.")
+    return bundle
+
+
+def build_loaders(options: Options, bundle: DataBundle, ranks: Ranks) -> tuple[Any, Any]:
+    """Return the loaders of training and evaluation."""
+    data = options.data
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = {
+        "seed": options.run.seed,
+        "workers": min(8, cores // ranks.world_size) if data.workers is None else data.workers,
+        "rank": ranks.rank,
+        "world_size": ranks.world_size,
+        "pin_memory": data.pin_mem and ranks.device.type == "cuda",
+        "persistent_workers": data.use_multi_epochs_loader,
+    }
+    test_batch = data.batch_size * data.validation_batch_size_multiplier
+    train = make_loader(bundle.train, batch_size=data.batch_size, train=True, drop_last=True, **shared)
+    test = make_loader(bundle.test, batch_size=test_batch, train=False, drop_last=False, **shared)
+    if not len(train):
+        raise UserError(
+            f"--batch-size {data.batch_size} on {ranks.world_size} processes leaves no whole batch of the "
+            f"{len(bundle.train)} training samples; lower it."
+        )
+    return train, test
+
+
+def _tune_batch_norm(network: nn.Module, *, momentum: float | None, eps: float | None) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = module.momentum if momentum is None else momentum
+            module.eps = module.eps if eps is None else eps
+
+
+def build_network(options: Options, shape: Shape, ranks: Ranks) -> nn.Module:
+    """Build the network on its device, with the weights that it starts from.
+
+    Raises:
+        UserError: for an option that this network does not have.
+    """
+    model, train = options.model, options.train
+    network = _create(options, shape, step=shape.step)
+    if model.pretrained:
+        _load_pretrained(network, options)
+    if model.initial_checkpoint:
+        load_checkpoint(network, model.initial_checkpoint)
+    # TensorFlow's values, as timm has them; the options by name win
+    momentum = 0.01 if model.bn_tf and model.bn_momentum is None else model.bn_momentum
+    eps = 1e-3 if model.bn_tf and model.bn_eps is None else model.bn_eps
+    _tune_batch_norm(network, momentum=momentum, eps=eps)
+    if not model.layer_by_layer:
+        network.set_attr("layer_by_layer", False)
+    if model.grad_checkpointing:
+        network.set_grad_checkpointing(True)
+    network.to(ranks.device)
+    return network.to(memory_format=torch.channels_last) if train.channels_last else network
+
+
+def _load_pretrained(network: nn.Module, options: Options) -> None:
+    source = network.default_cfg
+    if not any(source.get(key) for key in ("url", "file", "hf_hub_id")):
+        raise UserError(
+            f"--pretrained: no weights were published for {options.model.model}; "
+            "give a file with --initial-checkpoint, or leave the option out."
+        )
+    from timm.models import load_pretrained
+
+    load_pretrained(network, num_classes=network.num_classes)
+
+
+def build_losses(options: Options) -> tuple[nn.Module, nn.Module]:
+    """Return the losses of training and of evaluation; the latter knows no smoothing and no steps."""
+    train = options.train
+    training = build_loss(
+        train.loss_fn,
+        smoothing=train.smoothing,
+        tet=train.tet_loss,
+        tet_weight=train.tet_lambda,
+        tet_mean=train.tet_means,
+    )
+    return training, build_loss(train.loss_fn)
+
+
+def build_mixer(options: Options, *, num_classes: int) -> Mixer | None:
+    """Return what mixes training samples, or None."""
+    mix, smoothing = options.mix, options.train.smoothing
+    if mix.mixup or mix.cutmix or mix.cutmix_minmax:
+        if options.data.batch_size % 2:
+            raise UserError(f"--mixup and --cutmix pair samples: --batch-size {options.data.batch_size} must be even.")
+        mixup = Mixup(
+            mixup_alpha=mix.mixup,
+            cutmix_alpha=mix.cutmix,
+            cutmix_minmax=mix.cutmix_minmax,
+            prob=mix.mixup_prob,
+            switch_prob=mix.mixup_switch_prob,
+            mode=mix.mixup_mode,
+            label_smoothing=smoothing,
+            num_classes=num_classes,
+        )
+        return ImageMixer(mixup)
+    mixer = _event_mixer(options, num_classes)
+    return None if mixer is None else EventMixer(mixer, num_classes=num_classes, smoothing=smoothing)
+
+
+def _event_mixer(options: Options, num_classes: int) -> Any | None:
+    mix = options.mix
+    rules = {
+        "beta": mix.cutmix_beta,
+        "prob": mix.cutmix_prob,
+        "rounds": mix.cutmix_num,
+        "noise": mix.cutmix_noise,
+    }
+    if mix.mix_up:
+        return MixUp(num_classes, **rules)
+    if mix.cut_mix:
+        return CutMix(num_classes, **rules)
+    return EventMix(num_classes, components=mix.gaussian_n, **rules) if mix.event_mix else None

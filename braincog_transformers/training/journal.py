@@ -1,0 +1,160 @@
+"""What a run tells: a progress bar, a line per epoch, `summary.csv` and TensorBoard."""
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..errors import UserError
+from .saving import write_whole
+
+__all__ = ["Journal", "describe_row", "open_tensorboard"]
+
+
+def open_tensorboard(folder: str | Path, *, wanted: bool) -> Any | None:
+    """Return TensorBoard's writer.
+
+    Args:
+        folder: where the logs go.
+        wanted: whether its absence is an error; otherwise None is returned then.
+
+    Raises:
+        UserError: when it is wanted and not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        if wanted:
+            raise UserError(
+                "--tensorboard-dir needs TensorBoard: pip install 'braincog_transformers[tensorboard]'."
+            ) from error
+        return None
+    return SummaryWriter(str(folder))
+
+
+def describe_row(row: dict[str, float], *, epochs: int) -> str:
+    """Write one epoch's measurements as a line."""
+    parts = [
+        f"epoch {int(row['epoch']) + 1}/{epochs}",
+        f"train loss {row['train_loss']:.4f} top-1 {row['train_top1']:.2f} %",
+        f"test loss {row['test_loss']:.4f} top-1 {row['test_top1']:.2f} %",
+    ]
+    if "test_top5" in row:
+        parts[-1] += f" top-5 {row['test_top5']:.2f} %"
+    if "ema_top1" in row:
+        parts.append(f"average: loss {row['ema_loss']:.4f} top-1 {row['ema_top1']:.2f} %")
+    if "firing_rate" in row:
+        parts.append(f"firing rate {row['firing_rate']:.4f}")
+    parts.append(f"lr {row['lr']:.3g}")
+    return " | ".join(parts)
+
+
+class Journal:
+    """Report a run; silent on every rank but the first.
+
+    Args:
+        folder: folder of the run, for `summary.csv`.
+        epochs: number of epochs, for the lines.
+        interval: batches between two lines where there is no terminal, and between two updates of the bar's figures.
+        speaks: whether this process reports.
+        tensorboard: an open writer, or None.
+        say: prints one line; to the standard output, past the bar, by default.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        epochs: int,
+        interval: int = 50,
+        speaks: bool = True,
+        tensorboard: Any | None = None,
+        say: Callable[[str], None] | None = None,
+    ):
+        self.folder = folder
+        self.epochs = epochs
+        self.interval = interval
+        self.speaks = speaks
+        self.tensorboard = tensorboard
+        self._say = say or tqdm.write
+        self._bar: tqdm | None = None
+        self._started = 0.0
+        self._first = 0
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        if self.speaks:
+            self._say(text)
+
+    def begin_epoch(self, epoch: int, *, done: int, total: int) -> None:
+        """Show the bar of an epoch of which `done` of `total` batches lie behind."""
+        self._started, self._first = time.perf_counter(), done
+        hidden = not (self.speaks and sys.stderr.isatty())
+        label = f"epoch {epoch + 1}/{self.epochs}"
+        self._bar = tqdm(total=total, initial=done, desc=label, disable=hidden, leave=False, dynamic_ncols=True)
+
+    def due(self, batch: int, group: int) -> bool:
+        """Return whether the figures should be read from the device after `batch` batches, `group` of them new."""
+        return batch // self.interval > (batch - group) // self.interval
+
+    def advance(self, batches: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(batches)
+
+    def show(self, *, batch: int, total: int, loss: float, top1: float, lr: float) -> None:
+        """Show the running figures of an epoch."""
+        if self._bar is not None and not self._bar.disable:
+            self._bar.set_postfix_str(f"loss {loss:.4f} top-1 {top1:.2f} % lr {lr:.3g}")
+        else:
+            self.say(f"  batch {batch}/{total} | loss {loss:.4f} top-1 {top1:.2f} % | lr {lr:.3g}")
+
+    def end_epoch(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def speed(self, *, batches: int, samples_per_batch: float) -> float:
+        """Return samples per second since the epoch began or was resumed.
+
+        Args:
+            batches: batches of the epoch that are done.
+            samples_per_batch: samples of one batch on all ranks.
+        """
+        seconds = time.perf_counter() - self._started
+        return (batches - self._first) * samples_per_batch / seconds if seconds > 0 else 0.0
+
+    def write_row(self, rows: list[dict[str, float]], *, speed: float | None = None) -> None:
+        """Print the newest of the rows, write all of them to `summary.csv`, and the newest to TensorBoard."""
+        if not self.speaks:
+            return
+        # speed is printed alone: a table that resumes exactly holds nothing that a clock decides
+        extra = "" if speed is None else f" | {speed:.1f} samples/s"
+        self.say(describe_row(rows[-1], epochs=self.epochs) + extra)
+        self.write_summary(rows)
+        if self.tensorboard is not None:
+            for name, value in rows[-1].items():
+                self.tensorboard.add_scalar(name, value, int(rows[-1]["epoch"]))
+            self.tensorboard.flush()
+
+    def write_summary(self, rows: list[dict[str, float]]) -> None:
+        """Write the table of all epochs."""
+        if not (self.speaks and rows):
+            return
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_whole(self.folder / "summary.csv", lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
+
+    def close(self) -> None:
+        """Close bar and TensorBoard."""
+        self.end_epoch()
+        if self.tensorboard is not None:
+            self.tensorboard.close()

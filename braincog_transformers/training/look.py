@@ -1,0 +1,83 @@
+"""Figures of a trained network: its mean firing rate, and what --visualize and its like ask for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..analysis.firing import firing_rates, format_table, overall_rate
+from ..analysis.look import draw_confusion, draw_membranes, draw_rates, draw_tsne, visualize
+from ..data.build import DataBundle
+from ..data.loader import make_loader
+from ..options import Options
+from .journal import Journal
+from .learner import Place
+from .plan import Feed
+
+__all__ = ["Look", "mean_rate"]
+
+RATE_BATCHES = 4
+
+
+def _placed(batches: Any, place: Place) -> Any:
+    return (place(x, target) for x, target in batches)
+
+
+def mean_rate(network: nn.Module, feed: Feed) -> Callable[[], float]:
+    """Return a function that measures the mean firing rate, in spikes per neuron and step, on one test batch."""
+
+    def measure() -> float:
+        return overall_rate(firing_rates(network, _placed(islice(feed.test, 1), feed.place)))
+
+    return measure
+
+
+@dataclass(frozen=True)
+class Look:
+    """Draw and print what was asked for.
+
+    Args:
+        options: of the run.
+        bundle: the data.
+        place: brings a batch to the network.
+    """
+
+    options: Options
+    bundle: DataBundle
+    place: Place
+
+    def _batches(self, most: int | None = None) -> Any:
+        # its own loader: among several ranks, each test loader holds a share of the samples only
+        loader = make_loader(
+            self.bundle.test, batch_size=self.options.data.batch_size, train=False, drop_last=False,
+            seed=self.options.run.seed, workers=0,
+        )  # fmt: skip
+        return _placed(islice(loader, most), self.place)
+
+    def show(self, network: nn.Module, folder: Path, journal: Journal) -> list[str]:
+        """Print the firing rates, write the pictures, and return their paths."""
+        if not journal.speaks:
+            return []
+        look, classes = self.options.look, self.bundle.classes
+        rows = firing_rates(network, self._batches(None if look.spike_rate else RATE_BATCHES))
+        if look.spike_rate:
+            journal.say(format_table(rows))
+        journal.say(f"mean firing rate {overall_rate(rows):.4f} spikes per neuron and step, {rows[0].samples} samples")
+        paths: list[Path] = []
+        if look.spike_rate:
+            paths.append(draw_rates(rows, folder))
+        if look.visualize:
+            mean, std = self.options.data.mean or self.bundle.info.mean, self.options.data.std or self.bundle.info.std
+            paths += visualize(network, next(iter(self._batches(1))), folder, mean=mean or None, std=std or None)
+        if look.conf_mat:
+            paths.append(draw_confusion(network, self._batches(), folder, classes=classes))
+        if look.tsne:
+            paths.append(draw_tsne(network, self._batches(), folder, classes=classes, seed=self.options.run.seed))
+        if look.mem_dist:
+            paths.append(draw_membranes(network, next(iter(self._batches(1))), folder))
+        for path in paths:
+            journal.say(f"wrote {path}")
+        return [str(path) for path in paths]

@@ -1,0 +1,193 @@
+"""The loop: `fit` goes through the epochs, `train_one_epoch` through their steps, `evaluate` measures."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import Ranks, share_batch_norm
+from .generators import isolated
+from .journal import Journal
+from .learner import Learner, Place, Progress
+from .losses import mean_over_steps
+from .plan import Feed, Plan
+from .saving import Checkpoints
+from .state import collect
+from .step import train_step
+from .stopping import StopRequest
+
+__all__ = ["evaluate", "fit", "train_one_epoch"]
+
+
+def _averages(sums: Tensor, ranks: Ranks) -> tuple[float, float, float]:
+    """Return mean loss, accuracy in percent, and the number of samples, over all ranks."""
+    loss, right, count = ranks.sum(sums).tolist()
+    return (loss / count, 100.0 * right / count, count) if count else (float("nan"), float("nan"), 0.0)
+
+
+@torch.no_grad()
+def evaluate(
+    call: Callable[[Tensor], Tensor], loader: Any, *, criterion: nn.Module, place: Place, ranks: Ranks,
+    autocast: Callable, seed: int = 0, most: int | None = None, stop: StopRequest | None = None,
+) -> dict[str, float] | None:  # fmt: skip
+    """Measure loss and accuracy over all ranks; the generators of training stay untouched.
+
+    Args:
+        call: the network in evaluation mode, or its compiled form.
+        loader: gives this rank's share of the samples.
+        criterion: loss of logits and class indices, a mean over the batch.
+        place: brings a batch to the device.
+        ranks: the processes of the run.
+        autocast: returns the context of a forward pass.
+        seed: seed of random encodings.
+        most: look at so many batches only.
+        stop: give up when asked to.
+
+    Returns:
+        `loss`, `top1` in percent, and `top5` where there are five classes; None when given up.
+    """
+    sums, classes = torch.zeros(4, dtype=torch.float64, device=place.device), 0
+    with isolated(seed):
+        for batch in islice(loader, most):
+            if ranks.world_size == 1 and stop is not None and stop.requested:
+                return None
+            x, target = place(*batch)
+            with autocast():
+                logits = mean_over_steps(call(x)).float()
+            classes = logits.shape[1]
+            hits = logits.topk(min(5, classes), dim=1).indices == target[:, None]
+            loss = criterion(logits, target).double() * len(x)
+            sums += torch.stack([loss, hits[:, 0].sum().double(), hits.sum().double(), sums.new_tensor(len(x))])
+    loss, top1, top5, count = ranks.sum(sums).tolist()
+    found = {"loss": loss / count, "top1": 100.0 * top1 / count}
+    return found | {"top5": 100.0 * top5 / count} if classes >= 5 else found
+
+
+def _groups(loader: Any, *, done: int, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yield the rest of an epoch's batches by optimizer step."""
+    batches = iter(loader) if done < len(loader) else iter(())
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def train_one_epoch(
+    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, ranks: Ranks, journal: Journal,
+    save_midway: Callable[[], object], stop: StopRequest,
+) -> bool:  # fmt: skip
+    """Go through the rest of an epoch's optimizer steps.
+
+    Returns:
+        Whether the epoch came to its end; not so when asked to stop, or when the limit of steps was reached before.
+    """
+    learner.network.train()
+    total, mixer = len(feed.train), feed.mixer_of(progress.epoch)
+    progress.sums = progress.sums.to(feed.place.device)
+    feed.train.set_epoch(progress.epoch, skip_batches=progress.batch)
+    journal.begin_epoch(progress.epoch, done=progress.batch, total=total)
+    with learner.step_outputs(plan.rules.step_outputs):
+        for group in _groups(feed.train, done=progress.batch, size=plan.rules.grad_accum):
+            progress.sums += train_step(
+                learner, group, step=progress.step, criterion=plan.criterion, place=feed.place,
+                rules=plan.rules, ranks=ranks, mixer=mixer,
+            )  # fmt: skip
+            progress.batch += len(group)
+            progress.step += 1
+            journal.advance(len(group))
+            if journal.due(progress.batch, len(group)):
+                loss, top1, _ = _averages(progress.sums, ranks)
+                journal.show(batch=progress.batch, total=total, loss=loss, top1=top1, lr=learner.learning_rate)
+            if ranks.any(stop.requested) or (plan.full(progress) and progress.batch < total):
+                return False
+            if plan.recovery_interval and progress.step % plan.recovery_interval == 0:
+                save_midway()
+    return True
+
+
+def _measure(
+    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, ranks: Ranks,
+    stop: StopRequest | None, rate: Callable[[], float] | None, most: int | None = None,
+) -> dict[str, float] | None:  # fmt: skip
+    """Evaluate the network and its average; return the row of this epoch, or None when asked to stop."""
+    if plan.rules.random_steps:
+        learner.network.set_attr("step", plan.rules.random_steps)
+    share_batch_norm(learner.network, ranks, mode=plan.bn_mode)
+    learner.network.eval()
+    train_loss, train_top1, _ = _averages(progress.sums, ranks)
+    row = {"epoch": progress.epoch, "train_loss": train_loss, "train_top1": train_top1, "lr": learner.learning_rate}
+    calls = {"test": learner.test_call}
+    if learner.ema is not None and plan.metric.startswith("ema"):
+        calls["ema"] = learner.ema.module
+    for name, call in calls.items():
+        found = evaluate(
+            call, feed.test, criterion=plan.test_criterion, place=feed.place, ranks=ranks,
+            autocast=learner.precision.autocast, seed=plan.seed, most=most, stop=stop,
+        )  # fmt: skip
+        if found is None:
+            return None
+        row |= {f"{name}_{key}": value for key, value in found.items()}
+    if rate is not None and most is None:
+        with isolated(plan.seed):
+            row["firing_rate"] = ranks.share(rate())
+    return row
+
+
+def _finish_epoch(learner: Learner, progress: Progress, row: dict[str, float], *, plan: Plan, better: Callable) -> None:
+    progress.rows.append(row)
+    if progress.best is None or better(row[plan.metric], progress.best):
+        progress.best, progress.best_epoch = row[plan.metric], progress.epoch
+    if learner.scheduler is not None:
+        learner.scheduler.step(progress.epoch + 1, row[plan.metric])
+    progress.next_epoch()
+
+
+def fit(
+    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, checkpoints: Checkpoints, ranks: Ranks,
+    journal: Journal, stop: StopRequest, rate: Callable[[], float] | None = None,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Train for the rest of the epochs; evaluate and save after each.
+
+    Args:
+        learner: what learns.
+        progress: where the run stands; moved along.
+        feed: training and test samples.
+        plan: what is run, for how long, and how it is judged.
+        checkpoints: where states are saved.
+        ranks: the processes of the run.
+        journal: what is told.
+        stop: asked between two optimizer steps; `progress` then stands there, saved, and fit returns.
+        rate: measures a mean firing rate for each epoch's row.
+
+    Returns:
+        The rows of all epochs; the last one covers a part of its epoch when the limit of steps ended it.
+    """
+
+    def save(write: Callable[[dict], object]) -> None:
+        state = collect(learner, progress, ranks, about=plan.about or {})
+        if ranks.first:
+            write(state)
+
+    around = {"feed": feed, "plan": plan, "ranks": ranks, "stop": stop}
+    if progress.step == 0:  # a fault in evaluation shows before the first epoch, not after it
+        _measure(learner, progress, **around, rate=None, most=2)
+    while progress.epoch < plan.epochs and not plan.full(progress):
+        ended = train_one_epoch(
+            learner, progress, **around, journal=journal, save_midway=lambda: save(checkpoints.save_midway)
+        )
+        seen = ranks.sum(progress.sums)[2].item() / max(progress.batch, 1)
+        speed = journal.speed(batches=progress.batch, samples_per_batch=seen)
+        journal.end_epoch()
+        row = None if ranks.any(stop.requested) else _measure(learner, progress, **around, rate=rate)
+        if row is None or not ended:
+            save(checkpoints.save_midway)
+        if row is None:
+            break
+        if not ended:
+            save(checkpoints.save_last)
+            journal.write_row([*progress.rows, row], speed=speed)
+            return [*progress.rows, row]
+        _finish_epoch(learner, progress, row, plan=plan, better=checkpoints.cmp)
+        journal.write_row(progress.rows, speed=speed)
+        save(lambda state: checkpoints.save_epoch(state, metric=plan.metric))
+    return progress.rows

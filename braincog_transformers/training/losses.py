@@ -1,0 +1,138 @@
+"""Losses on logits `(B, K)` or, for temporal efficient training, on the logits of every step `(T, B, K)`.
+
+A target is a class index `(B,)` or, after mixing, a distribution over the classes `(B, K)`.
+"""
+
+import torch
+from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import UserError, unknown
+
+__all__ = [
+    "LOSSES",
+    "CrossEntropy",
+    "MeanSquaredError",
+    "TemporalEfficientLoss",
+    "build_loss",
+    "dominating_label",
+    "mean_over_steps",
+    "soft_labels",
+]
+
+
+def dominating_label(target: Tensor) -> Tensor:
+    """Return the class `(B,)` with the greatest share of each target, which accuracy is measured against."""
+    return target if target.ndim == 1 else target.argmax(dim=1)
+
+
+def mean_over_steps(logits: Tensor) -> Tensor:
+    """Return logits `(B, K)`: those of every step `(T, B, K)` averaged, others as they are."""
+    return logits.mean(dim=0) if logits.ndim == 3 else logits
+
+
+def soft_labels(target: Tensor, *, num_classes: int, smoothing: float = 0.0) -> Tensor:
+    """Return distributions `(B, K)` of float32 for class indices `(B,)`; distributions pass through.
+
+    Args:
+        target: class indices `(B,)` or distributions `(B, K)`.
+        num_classes: number of classes K.
+        smoothing: share that is spread evenly over all classes, in [0, 1).
+    """
+    if target.ndim == 2:
+        return target
+    return functional.one_hot(target, num_classes).float() * (1.0 - smoothing) + smoothing / num_classes
+
+
+class CrossEntropy(nn.Module):
+    """Cross entropy of indices, with label smoothing, or of distributions, which are taken as they are."""
+
+    def __init__(self, *, smoothing: float = 0.0):
+        super().__init__()
+        self.of_indices = LabelSmoothingCrossEntropy(smoothing) if smoothing > 0 else nn.CrossEntropyLoss()
+        self.of_distributions = SoftTargetCrossEntropy()
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return (self.of_indices if target.ndim == 1 else self.of_distributions)(logits, target)
+
+
+class MeanSquaredError(nn.Module):
+    """Mean squared distance of the logits to the (smoothed) one-hot target, over batch and classes."""
+
+    def __init__(self, *, smoothing: float = 0.0):
+        super().__init__()
+        self.smoothing = smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        goal = soft_labels(target, num_classes=logits.shape[-1], smoothing=self.smoothing)
+        return functional.mse_loss(logits, goal)
+
+
+class TemporalEfficientLoss(nn.Module):
+    """Average a loss over the steps and pull every logit towards a constant.
+
+    `(1 - weight) * mean_t loss(logits_t, y) + weight * mean((logits - mean)^2)`
+
+    Args:
+        loss: the loss of one step's logits `(B, K)`.
+        weight: share of the second term, in [0, 1].
+        mean: the constant that the logits are pulled towards (the paper's threshold).
+
+    Source: Deng et al., Temporal Efficient Training, ICLR 2022, equations 10 to 12.
+    """
+
+    def __init__(self, loss: nn.Module, *, weight: float = 0.0, mean: float = 1.0):
+        super().__init__()
+        if not 0.0 <= weight <= 1.0:
+            raise UserError(f"TET loss: the weight of its second term must lie in [0, 1]; got {weight}.")
+        self.loss = loss
+        self.weight = weight
+        self.mean = mean
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        if logits.ndim == 2:
+            raise ValueError("TemporalEfficientLoss: logits of every step (T, B, K) are needed; got their mean (B, K).")
+        of_steps = torch.stack([self.loss(step, target) for step in logits]).mean()
+        if self.weight == 0:
+            return of_steps
+        pull = (logits - self.mean).square().mean()
+        return (1.0 - self.weight) * of_steps + self.weight * pull
+
+
+# timm's binary cross entropy turns indices into smoothed one-hot targets itself
+LOSSES = {"ce": CrossEntropy, "mse": MeanSquaredError, "bce": BinaryCrossEntropy}
+
+
+def build_loss(
+    name: str,
+    *,
+    smoothing: float = 0.0,
+    tet: bool = False,
+    tet_weight: float = 0.0,
+    tet_mean: float = 1.0,
+    jsd_splits: int = 0,
+) -> nn.Module:
+    """Build the training loss.
+
+    Args:
+        name: `ce`, `mse` or `bce`.
+        smoothing: label smoothing of class indices, in [0, 1).
+        tet: average over the steps' own losses (`TemporalEfficientLoss`).
+        tet_weight: share of TET's second term.
+        tet_mean: constant of TET's second term.
+        jsd_splits: views per image for the Jensen-Shannon consistency of AugMix; 0 for none.
+
+    Raises:
+        UserError: for an unknown name, or a combination that has no meaning.
+    """
+    if name not in LOSSES:
+        raise unknown("loss", name, LOSSES)
+    if not 0.0 <= smoothing < 1.0:
+        raise UserError(f"--smoothing must lie in [0, 1); got {smoothing}.")
+    if jsd_splits:
+        if name != "ce" or tet:
+            raise UserError("--jsd is a form of cross entropy: leave out --tet-loss and --loss-fn.")
+        return JsdCrossEntropy(num_splits=jsd_splits, smoothing=smoothing)
+    loss = LOSSES[name](smoothing=smoothing)
+    return TemporalEfficientLoss(loss, weight=tet_weight, mean=tet_mean) if tet else loss

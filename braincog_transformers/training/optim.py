@@ -1,0 +1,88 @@
+"""Optimizer and schedule from timm, and the rule that scales the learning rate with the batch."""
+
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from ..errors import UserError, unknown
+from ..option_groups import OptimOptions, SchedOptions
+
+__all__ = ["build_optimizer", "build_schedule", "scaled_rate"]
+
+SECOND_ORDER = ("adahessian", "bfgs", "lbfgs")
+
+
+def scaled_rate(rate: float, *, batch: int, base: int) -> float:
+    """Return the learning rate for an effective batch.
+
+    Args:
+        rate: the learning rate at a batch of `base` samples.
+        batch: samples of one optimizer step, over all processes and accumulated batches.
+        base: the batch that `rate` is meant for; 0 leaves it as it is.
+    """
+    return rate * batch / base if base else rate
+
+
+def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> Optimizer:
+    """Build timm's optimizer; parameters of one dimension, and those the network names, have no weight decay.
+
+    Raises:
+        UserError: for an unknown optimizer, or one that refuses its arguments.
+    """
+    name = options.opt.lower()
+    if name not in list_optimizers() and name.removeprefix("lookahead_") not in list_optimizers():
+        raise unknown("optimizer", options.opt, list_optimizers())
+    if any(name.endswith(kind) for kind in SECOND_ORDER):
+        raise UserError(f"--opt {options.opt}: it needs second derivatives or a closure, which the loop lacks.")
+    more = {"eps": options.opt_eps, "betas": options.opt_betas}
+    given = {key: value for key, value in more.items() if value is not None}
+    try:
+        return create_optimizer_v2(
+            network, opt=name, lr=lr, weight_decay=options.weight_decay, momentum=options.momentum, **given
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"--opt {options.opt} refuses its options: {error}") from error
+
+
+def build_schedule(
+    optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int
+) -> tuple[Scheduler, int]:
+    """Build timm's schedule by epoch.
+
+    Args:
+        optimizer: whose learning rates are set, to those of epoch 0 at once.
+        options: names and numbers of the schedule.
+        metric: what the plateau schedule watches; a loss should fall, an accuracy rise.
+        seed: seed of the noise on the rate.
+
+    Returns:
+        The schedule, and the number of epochs with its cool-down.
+
+    Raises:
+        UserError: when the schedule refuses its numbers.
+    """
+    try:
+        return create_scheduler_v2(
+            optimizer,
+            sched=options.sched,
+            num_epochs=options.epochs,
+            decay_epochs=options.decay_epochs,
+            cooldown_epochs=options.cooldown_epochs,
+            patience_epochs=options.patience_epochs,
+            # timm's poly reads its exponent from the decay rate
+            decay_rate=options.power if options.sched == "poly" else options.decay_rate,
+            min_lr=options.min_lr,
+            warmup_lr=options.warmup_lr,
+            warmup_epochs=options.warmup_epochs,
+            noise=None if options.lr_noise is None else list(options.lr_noise),
+            noise_pct=options.lr_noise_pct,
+            noise_std=options.lr_noise_std,
+            noise_seed=seed,
+            cycle_mul=options.lr_cycle_mul,
+            cycle_limit=options.lr_cycle_limit,
+            plateau_mode="min" if "loss" in metric else "max",
+        )
+    except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
+        raise UserError(f"--sched {options.sched} refuses its options: {error}") from error

@@ -1,0 +1,302 @@
+"""Assemble a run from its options, train or evaluate, and tell what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from timm.utils import ModelEmaV3
+from torch import nn
+from tqdm import tqdm
+
+from ..analysis.plots import training_curves
+from ..checkpoints import load_checkpoint
+from ..data.build import DataBundle
+from ..errors import UserError
+from ..options import Options
+from ..version import __version__
+from .build import (
+    Shape,
+    build_data,
+    build_loaders,
+    build_losses,
+    build_mixer,
+    build_network,
+    find_shape,
+)
+from .distributed import Ranks, set_up, wrap
+from .folder import run_folder
+from .generators import isolated, seed_everything
+from .journal import Journal, open_tensorboard
+from .learner import Learner, Place, Progress
+from .look import Look, mean_rate
+from .loop import evaluate, fit
+from .optim import build_optimizer, build_schedule, scaled_rate
+from .outcome import Interrupted
+from .plan import Feed, Plan
+from .precision import Precision
+from .saving import Checkpoints, find_state, write_whole
+from .state import difference, restore
+from .step import StepRules
+from .stopping import StopRequest
+
+__all__ = ["run"]
+
+# options that change where results go, how fast they come, or what is shown, but no number of them
+_PLACES = {"output", "experiment", "suffix", "tensorboard_dir", "data_dir", "cache_dir", "download", "no_cache"}
+_SPEED = {"workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend"}
+_SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
+_SHOWN = {"visualize", "spike_rate", "tsne", "conf_mat", "mem_dist", "eval", "eval_checkpoint"}
+# these only say what the weights were before the first step
+_START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained"}
+FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _START)
+
+
+@dataclass
+class _Parts:
+    """What every kind of run is made of."""
+
+    options: Options
+    ranks: Ranks
+    shape: Shape
+    bundle: DataBundle
+    network: nn.Module
+    train_call: Any
+    test_call: Any
+    feed: Feed
+    precision: Precision
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure the network on the test samples."""
+        self.network.eval()
+        return evaluate(
+            self.test_call, self.feed.test, criterion=build_losses(self.options)[1], place=self.feed.place,
+            ranks=self.ranks, autocast=self.precision.autocast, seed=self.options.run.seed,
+        )  # fmt: skip
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train, or evaluate, as the options say.
+
+    Args:
+        options: every option of the run.
+
+    Returns:
+        The final figures (`test_top1`, `test_loss`, `best`, ...), `folder`, and the paths of what was written.
+
+    Raises:
+        UserError: for a mistake of the user's making.
+        FileNotFoundError: for missing data.
+        NonFiniteLoss: when the loss is no longer finite.
+        Interrupted: when the user stopped the run, which is saved.
+    """
+    ranks = set_up(_device(options), backend=options.train.dist_backend or None)
+    try:
+        parts = _build(options, ranks)
+        if options.run.eval or options.run.eval_checkpoint:
+            return _evaluate(parts)
+        return _train(parts)
+    finally:
+        ranks.close()
+
+
+def _device(options: Options) -> str:
+    wanted = options.run.device
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{wanted}" if wanted.isdigit() else wanted
+
+
+def _build(options: Options, ranks: Ranks) -> _Parts:
+    seed_everything(options.run.seed)
+    precision = Precision(ranks.device.type, options.train.amp_dtype if options.train.amp else None)
+    shape = find_shape(options)
+    bundle = ranks.first_alone(lambda: build_data(options, shape))
+    shape = Shape(info=shape.info, size=shape.size, step=shape.step, num_classes=bundle.num_classes)
+    train_loader, test_loader = build_loaders(options, bundle, ranks)
+    seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
+    network = build_network(options, shape, ranks)
+    network, train_call, test_call = wrap(
+        network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
+    )
+    place = Place(
+        device=ranks.device,
+        channels_last=options.train.channels_last,
+        flatten_steps=options.model.temporal_flatten,
+    )
+    feed = Feed(
+        train=train_loader,
+        test=test_loader,
+        place=place,
+        mixer=build_mixer(options, num_classes=bundle.num_classes),
+        mixing_ends=options.mix.mixup_off_epoch,
+    )
+    return _Parts(options, ranks, shape, bundle, network, train_call, test_call, feed, precision)
+
+
+def _evaluate(parts: _Parts) -> dict[str, Any]:
+    options, ranks = parts.options, parts.ranks
+    path = options.run.eval_checkpoint or options.run.resume
+    folder = run_folder(options, ranks, fresh=False)
+    journal = Journal(folder, epochs=0, speaks=ranks.first)
+    if path:
+        if Path(path).is_dir():
+            path = str(find_state(path, journal.say)[0])
+        journal.say(load_checkpoint(parts.network, path))
+    found = {f"test_{name}": value for name, value in parts.evaluate().items()}
+    journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
+    with isolated(options.run.seed):
+        pictures = Look(parts.options, parts.bundle, parts.feed.place).show(parts.network, folder, journal)
+    return found | {"folder": str(folder), "pictures": pictures}
+
+
+def _train(parts: _Parts) -> dict[str, Any]:
+    options, ranks = parts.options, parts.ranks
+    state = None
+    if options.run.resume:
+        path, state = find_state(options.run.resume, _say(ranks))
+        if options.run.no_resume_opt:
+            load_checkpoint(parts.network, path)
+            state = None
+        elif changed := difference(state.get("options", {}), options.to_dict(), free=FREE):
+            raise UserError(
+                f"--resume {options.run.resume}: {changed}; a run continues with its own options "
+                "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
+            )
+    folder = run_folder(options, ranks, fresh=state is None)
+    metric = _metric(options, parts.bundle)
+    learner, plan = _learner(parts, metric)
+    checkpoints = Checkpoints(folder, decreasing=metric.endswith("loss"), history=options.run.checkpoint_hist)
+    progress = Progress(epoch=options.sched.start_epoch or 0)
+    seed_everything(options.run.seed + ranks.rank)
+    if state is not None:
+        restore(state, learner, progress, ranks)
+        checkpoints.continue_from(state, metric=metric)
+    elif progress.epoch:
+        learner.scheduler.step(progress.epoch)
+    del state
+    journal = _journal(parts, folder, plan)
+    _announce(parts, learner, plan, progress, journal)
+    rate = mean_rate(parts.network, parts.feed)
+    with StopRequest(patient=ranks.world_size > 1) as stop:
+        rows = fit(
+            learner, progress, feed=parts.feed, plan=plan, checkpoints=checkpoints, ranks=ranks, journal=journal,
+            stop=stop, rate=rate,
+        )  # fmt: skip
+        stopped = ranks.any(stop.requested) and progress.epoch < plan.epochs
+    journal.close()
+    if stopped:
+        raise Interrupted(
+            f"stopped after step {progress.step} and saved; continue with: "
+            f"main.py -c {folder / 'args.yaml'} --resume {folder}"
+        )
+    return _report(parts, rows, progress, checkpoints, journal, metric)
+
+
+def _say(ranks: Ranks) -> Callable[[str], None]:
+    return tqdm.write if ranks.first else lambda _: None
+
+
+def _metric(options: Options, bundle: DataBundle) -> str:
+    """Return the column that ranks epochs: that of the average where it is evaluated, as in timm."""
+    train, metric = options.train, options.run.eval_metric
+    if metric == "top5" and bundle.num_classes < 5:
+        raise UserError(f"--eval-metric top5 needs five classes; {bundle.info.name} has {bundle.num_classes}.")
+    averaged = train.model_ema and not train.model_ema_force_cpu
+    return f"{'ema' if averaged else 'test'}_{metric}"
+
+
+def _batch(parts: _Parts) -> int:
+    return parts.options.data.batch_size * parts.ranks.world_size * parts.options.optim.grad_accum
+
+
+def _learner(parts: _Parts, metric: str) -> tuple[Learner, Plan]:
+    """Build what learns, and the plan of the run."""
+    options, train = parts.options, parts.options.train
+    lr = scaled_rate(options.sched.lr, batch=_batch(parts), base=options.sched.lr_base_size)
+    optimizer = build_optimizer(parts.network, options.optim, lr=lr)
+    scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed)
+    average = None
+    if train.model_ema:
+        place = torch.device("cpu") if train.model_ema_force_cpu else None
+        average = ModelEmaV3(parts.network, decay=train.model_ema_decay, device=place)
+    learner = Learner(
+        network=parts.network, optimizer=optimizer, precision=parts.precision, seed=options.run.seed,
+        rank=parts.ranks.rank, noise_device=str(parts.ranks.device), scheduler=scheduler, ema=average,
+        train_call=parts.train_call, test_call=parts.test_call,
+    )  # fmt: skip
+    criterion, test_criterion = build_losses(options)
+    rules = StepRules(
+        grad_accum=options.optim.grad_accum,
+        clip_grad=options.optim.clip_grad,
+        noisy_grad=options.optim.noisy_grad,
+        random_steps=parts.shape.step if options.model.rand_step else 0,
+        step_outputs=train.tet_loss,
+    )
+    about = {"version": __version__, "arch": options.model.model, "options": options.to_dict()}
+    plan = Plan(
+        epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
+        max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
+        seed=options.run.seed, about=about,
+    )  # fmt: skip
+    return learner, plan
+
+
+def _journal(parts: _Parts, folder: Path, plan: Plan) -> Journal:
+    """Open the reports, and write the options beside them."""
+    options, first, board = parts.options, parts.ranks.first, None
+    if first:
+        text = yaml.safe_dump(options.to_dict(), sort_keys=False)
+        write_whole(folder / "args.yaml", lambda beside: beside.write_text(text, encoding="utf-8"))
+        if options.run.tensorboard_dir:
+            wanted = options.run.tensorboard_dir != type(options.run)().tensorboard_dir
+            board = open_tensorboard(Path(options.run.tensorboard_dir) / folder.name, wanted=wanted)
+    return Journal(
+        folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first, tensorboard=board
+    )
+
+
+def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, journal: Journal) -> None:
+    """Say what is about to be trained, on what, and at which rate."""
+    options, bundle, ranks = parts.options, parts.bundle, parts.ranks
+    count = sum(parameter.numel() for parameter in parts.network.parameters() if parameter.requires_grad)
+    shape = "x".join(map(str, bundle.input_shape))
+    journal.say(
+        f"{options.model.model}: {count:,} parameters, T={parts.shape.step} | {options.data.dataset}: "
+        f"{len(bundle.train):,} training and {len(bundle.test):,} test samples of {shape}, "
+        f"{bundle.num_classes} classes | {ranks.device}, {ranks.world_size} process{'es' * (ranks.world_size > 1)}"
+    )
+    base = learner.scheduler.base_values[0] if learner.scheduler else learner.learning_rate
+    journal.say(
+        f"effective batch {_batch(parts)} ({options.data.batch_size} x {ranks.world_size} processes x "
+        f"{options.optim.grad_accum} accumulated) | learning rate {base:.4g} (--lr {options.sched.lr:g}"
+        + (f" x {_batch(parts)}/{options.sched.lr_base_size}" if options.sched.lr_base_size else "")
+        + f") | {plan.epochs} epochs with cool-down"
+    )
+    if progress.step:
+        journal.say(f"resumed at epoch {progress.epoch + 1}, batch {progress.batch}, after step {progress.step}")
+
+
+def _report(
+    parts: _Parts, rows: list[dict[str, float]], progress: Progress, checkpoints: Checkpoints, journal: Journal,
+    metric: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Tell the final figures, draw what was asked for, and return figures and paths."""
+    folder = journal.folder
+    if not rows:
+        raise UserError(f"nothing is left to train: {folder} has finished all its epochs; raise --epochs in a new run.")
+    last = rows[-1]
+    result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.step, "best": progress.best}
+    if not parts.ranks.first:
+        return result
+    journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
+    if progress.best is not None:
+        journal.say(f"best {metric} {progress.best:.4f} in epoch {progress.best_epoch + 1}: {checkpoints.best}")
+        result["best_checkpoint"] = str(checkpoints.best)
+    with isolated(parts.options.run.seed):
+        pictures = Look(parts.options, parts.bundle, parts.feed.place).show(parts.network, folder, journal)
+    curves = training_curves(rows, folder / "curves.png")
+    journal.say(f"checkpoint {checkpoints.last} | training curves {curves}")
+    return result | {"checkpoint": str(checkpoints.last), "curves": str(curves), "pictures": pictures}

@@ -1,0 +1,213 @@
+"""Checkpoints: written whole or not at all, ranked by timm's saver, and found again after a crash."""
+
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import CheckpointSaver
+
+from ..checkpoints import read_checkpoint
+from ..errors import UserError
+from .state import position
+
+__all__ = ["Checkpoints", "find_state", "read_state", "write_whole"]
+
+ENDING = ".pth.tar"
+NAMED = re.compile(r"(?:recovery-(?P<epoch>\d+)-(?P<batch>\d+)|checkpoint-(?P<finished>\d+))\.pth\.tar")
+
+
+def write_whole(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path` and rename it only once it is on the disk.
+
+    Args:
+        path: the file to replace; it keeps its old content when `write` fails.
+        write: is given the temporary path.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(beside)
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # without it a power cut may forget the rename; Windows cannot open folders
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class Checkpoints(CheckpointSaver):
+    """Keep the last state, the one before it, the best, the best few epochs, and two recovery states.
+
+    Args:
+        folder: where they are written.
+        decreasing: whether a lower metric is better.
+        history: number of ranked epochs that are kept.
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, decreasing: bool = False, history: int = 3):
+        super().__init__(
+            model=None,
+            optimizer=None,
+            checkpoint_dir=str(folder),
+            recovery_dir=str(folder),
+            decreasing=decreasing,
+            max_history=history,
+        )
+        self.folder = Path(folder)
+        self._state: dict[str, Any] = {}
+
+    @property
+    def last(self) -> Path:
+        """Return the path of the newest epoch's state."""
+        return self.folder / f"last{ENDING}"
+
+    @property
+    def best(self) -> Path:
+        """Return the path of the best epoch's state."""
+        return self.folder / f"model_best{ENDING}"
+
+    def save_epoch(self, state: dict[str, Any], *, metric: str) -> None:
+        """Save the state after an epoch, and rank it by a column of its last row."""
+        row = state["rows"][-1]
+        self._state = state | {"metric": row[metric]}
+        self.save_checkpoint(row["epoch"], row[metric])
+        self._state = {}
+
+    def save_midway(self, state: dict[str, Any]) -> Path:
+        """Save a state in the middle of an epoch; the two newest of them are kept."""
+        self._state = state
+        self.save_recovery(*position(state))
+        self._state = {}
+        return Path(self.curr_recovery_file)
+
+    def _path_of(self, epoch: int) -> Path:
+        return self.folder / f"checkpoint-{epoch}{ENDING}"
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        """Save a state as the last one without ranking it."""
+        write_whole(self.last, lambda beside: torch.save(state, beside))
+
+    def continue_from(self, state: dict[str, Any], *, metric: str) -> None:
+        """Take up the ranking and the recovery files of the run that the state belongs to.
+
+        Args:
+            state: the state that is continued.
+            metric: column of its rows that epochs are ranked by.
+        """
+        paths = [(row, self._path_of(row["epoch"])) for row in state["rows"]]
+        found = [(str(path), row[metric]) for row, path in paths if path.exists()]
+        self.checkpoint_files = sorted(found, key=lambda entry: entry[1], reverse=not self.decreasing)
+        self.best_metric, self.best_epoch = state["best"], state["best_epoch"]
+        recovery = sorted(self.folder.glob(f"recovery-*{ENDING}"), key=_named_position)[-2:]
+        self.curr_recovery_file = str(recovery[-1]) if recovery else ""
+        self.prev_recovery_file = str(recovery[-2]) if len(recovery) > 1 else ""
+
+    # below: what timm's saver calls, made safe against a crash at any moment
+
+    def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
+        write_whole(save_path, lambda beside: torch.save(self._state, beside))
+
+    def _replace(self, src: str, dst: str) -> None:
+        if Path(dst) == self.last and self.last.exists():
+            self._duplicate(dst, str(self.folder / f"previous{ENDING}"))
+        os.replace(src, dst)
+        _sync_folder(self.folder)
+
+    def _duplicate(self, src: str, dst: str) -> None:
+        beside = Path(dst).with_name(f".{Path(dst).name}.tmp")
+        beside.unlink(missing_ok=True)
+        super()._duplicate(src, str(beside))
+        os.replace(beside, dst)
+
+
+def read_state(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a checkpoint without running code from it.
+
+    Raises:
+        UserError: for a file that is missing, damaged, or not a checkpoint.
+    """
+    state = read_checkpoint(path)
+    # torch does not compare the sums that its archive holds, so that flipped bits would pass unseen
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise UserError(f"{path}: the entry {broken} of this checkpoint is damaged; take another one.")
+    return state
+
+
+def _named_position(path: Path) -> tuple[int, int]:
+    match = NAMED.fullmatch(path.name)
+    if match is None:
+        return -1, 0
+    return (int(match["finished"]) + 1, 0) if match["finished"] else (int(match["epoch"]), int(match["batch"]))
+
+
+def _candidates(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """Yield the states of a folder from the newest to the oldest, read already where their name tells no position."""
+    found: list[tuple[tuple[int, int], Path, dict[str, Any] | None]] = [
+        (_named_position(path), path, None) for path in folder.glob(f"*{ENDING}") if NAMED.fullmatch(path.name)
+    ]
+    for name in ("last", "previous"):
+        path = folder / f"{name}{ENDING}"
+        if path.exists() and (state := _try(path, say)) is not None:
+            found.append((position(state), path, state))
+            break
+    found.sort(key=lambda entry: (entry[0], entry[2] is not None), reverse=True)
+    yield from ((path, state) for _, path, state in found)
+
+
+def _try(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    try:
+        state = read_state(path)
+        position(state)
+    except (UserError, KeyError) as error:
+        say(f"checkpoint {path} is damaged ({error}); trying the one before it")
+        return None
+    return state
+
+
+def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """Find the state to resume from.
+
+    Args:
+        path: a checkpoint, or the folder of a run, of which the newest sound checkpoint is taken.
+        say: told of each damaged checkpoint that is passed over.
+
+    Returns:
+        The checkpoint's path and its state.
+
+    Raises:
+        UserError: when there is none.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"--resume: no file or folder {str(path)!r}; give a checkpoint or the folder of a run.")
+    own_error = None
+    if path.is_file():
+        try:
+            return path, read_state(path)
+        except UserError as error:
+            own_error = error
+            say(f"checkpoint {path} is damaged ({error}); trying the others of its folder")
+    folder = path if path.is_dir() else path.parent
+    skipped = None if path.is_dir() else path
+    for file, state in _candidates(folder, say):
+        if file != skipped and (state := state or _try(file, say)) is not None:
+            return file, state
+    if own_error is not None:
+        raise own_error
+    raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); start the run without --resume.")

@@ -1,0 +1,151 @@
+"""One optimizer step: forward and backward of each accumulated batch, then clip, noise, update, average."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from timm.utils import dispatch_clip_grad
+from torch import Tensor, nn
+
+from .diagnose import describe_non_finite
+from .distributed import Ranks, last_sync_only
+from .learner import Learner, Place
+from .losses import dominating_label, mean_over_steps
+from .outcome import NonFiniteLoss
+
+__all__ = ["Mixer", "StepRules", "train_step"]
+
+Mixer = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class StepRules:
+    """What a step does beside the plain descent.
+
+    Args:
+        grad_accum: batches whose gradients make one step.
+        clip_grad: largest norm of the gradient; None for no limit.
+        noisy_grad: standard deviation of Gaussian noise added to each gradient.
+        random_steps: greatest number of time steps T to draw from for each batch; 0 to leave T alone.
+        step_outputs: ask the network for the logits of every step.
+    """
+
+    grad_accum: int = 1
+    clip_grad: float | None = None
+    noisy_grad: float = 0.0
+    random_steps: int = 0
+    step_outputs: bool = False
+
+
+class _FiniteCheck:
+    """Ask whether losses are finite without emptying the device's queue: the answer travels while backward runs."""
+
+    def __init__(self) -> None:
+        self.flags: list[Tensor] = []
+        self.arrived: torch.cuda.Event | None = None
+
+    def add(self, loss: Tensor) -> None:
+        self.flags.append(torch.isfinite(loss.detach()).to("cpu", non_blocking=True))
+        if loss.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def first_failure(self) -> int | None:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return next((place for place, flag in enumerate(self.flags) if not flag), None)
+
+
+def _draw_steps(learner: Learner, x: Tensor, most: int) -> Tensor:
+    """Set a random T for this batch; of event frames the first T are kept."""
+    steps = int(torch.randint(1, most + 1, (), generator=learner.generators["steps"]))
+    learner.network.set_attr("step", steps)
+    return x[:, :steps] if x.ndim == 5 else x
+
+
+def _add_noise(learner: Learner, deviation: float) -> None:
+    generator = learner.generators["noise"]
+    for parameter in learner.network.parameters():
+        if (grad := parameter.grad) is not None:
+            noise = torch.randn(grad.shape, generator=generator, device=grad.device, dtype=grad.dtype)
+            grad.add_(noise, alpha=deviation)
+
+
+def _update(learner: Learner, rules: StepRules, *, step: int) -> None:
+    if rules.noisy_grad or rules.clip_grad is not None:
+        learner.precision.unscale(learner.optimizer)
+    if rules.noisy_grad:
+        _add_noise(learner, rules.noisy_grad)
+    if rules.clip_grad is not None:
+        dispatch_clip_grad(learner.network.parameters(), rules.clip_grad)
+    learner.precision.step(learner.optimizer)
+    learner.optimizer.zero_grad(set_to_none=True)
+    if learner.ema is not None:
+        learner.ema.update(learner.network, step=step)
+
+
+def _stop_non_finite(learner: Learner, x: Tensor | None, *, step: int) -> None:
+    where = "it arose on another rank"
+    if x is not None:
+
+        def again() -> Tensor:
+            with learner.precision.autocast():
+                return learner.network(x)
+
+        where = describe_non_finite(learner.network, x, again)
+    raise NonFiniteLoss(
+        f"the loss is no longer finite at step {step}, learning rate {learner.learning_rate:.3g}: {where}. "
+        "Nothing was saved after it; lower --lr, or set --clip-grad."
+    )
+
+
+def train_step(
+    learner: Learner,
+    batches: list[tuple[Tensor, Tensor]],
+    *,
+    step: int,
+    criterion: nn.Module,
+    place: Place,
+    rules: StepRules,
+    ranks: Ranks,
+    mixer: Mixer | None = None,
+) -> Tensor:
+    """Update the weights once with the mean gradient of the batches.
+
+    Args:
+        learner: what learns.
+        batches: the batches whose gradients are accumulated.
+        step: number of this step, from 0.
+        criterion: loss of logits and target.
+        place: brings a batch to the device.
+        rules: what the step does beside the plain descent.
+        ranks: the processes of the run.
+        mixer: mixes the samples of a batch into soft targets.
+
+    Returns:
+        `(3,)`: loss x samples, right answers, samples, on the device in float64.
+
+    Raises:
+        NonFiniteLoss: before the update, when a loss is infinite or not a number on any rank.
+    """
+    check, seen, sums = _FiniteCheck(), [], torch.zeros(3, dtype=torch.float64, device=place.device)
+    for number, batch in enumerate(batches, start=1):
+        x, target = place(*batch)
+        if mixer is not None:
+            x, target = mixer(x, target, learner.generators["mixing"])
+        if rules.random_steps:
+            x = _draw_steps(learner, x, rules.random_steps)
+        with last_sync_only(learner.train_call, last=number == len(batches)):
+            with learner.precision.autocast():
+                logits = learner.train_call(x)
+            loss = criterion(logits.float(), target)
+            check.add(loss)
+            learner.precision.backward(loss / len(batches))
+        seen.append(x)
+        right = mean_over_steps(logits.detach()).argmax(dim=1) == dominating_label(target)
+        sums += torch.stack([loss.detach().double() * len(x), right.sum().double(), sums.new_tensor(len(x))])
+    failure = check.first_failure()
+    if ranks.any(failure is not None):
+        _stop_non_finite(learner, None if failure is None else seen[failure], step=step)
+    _update(learner, rules, step=step)
+    return sums
