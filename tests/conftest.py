@@ -1,10 +1,22 @@
-"""What every test shares: the package is imported before braincog, and workers side by side use one thread each."""
+"""Options and settings of the test suite."""
 
-import os
+from pathlib import Path
 
+import pytest
 import torch
 
-import braincog_transformers  # noqa: F401 - makes braincog importable on every Python
+torch.set_num_threads(1)
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--golden-dir",
+        type=Path,
+        default=Path(__file__).parent / "golden",
+        help="folder of test vectors computed with the official networks (tests/golden/README.md)",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)

@@ -24,13 +24,16 @@ def shared_over_steps(bn: nn.BatchNorm2d, x: Tensor, step: int) -> Tensor:
     Returns:
         `(T*B, C, H, W)`, T outermost.
     """
-    before = bn.running_var.clone() if bn.training else None
+    running_var = bn.running_var
+    if bn.training:
+        bn.running_var = running_var.clone()  # autograd keeps what the normalisation saw, so that must not change below
     y = bn(x)
     if bn.training:
         n = x.numel() // x.shape[1]
         ratio = step * (n - 1) / (step * n - 1)
         with torch.no_grad():
-            bn.running_var.mul_(ratio).add_(before, alpha=(1 - bn.momentum) * (1 - ratio))
+            running_var.mul_((1 - bn.momentum) * (1 - ratio)).add_(bn.running_var, alpha=ratio)
+        bn.running_var = running_var
     return repeat(y, "b c h w -> (t b) c h w", t=step)
 
 

@@ -1,0 +1,238 @@
+"""Read checkpoints safely, and load official state dicts into the networks here.
+
+A file is data, never code: safetensors, or `torch.load` with `weights_only`. An official state dict goes through the table of its
+family: names are translated, dead keys (declared and never used by the official class) dropped, layouts brought to ours.
+Loading ends strict: what does not fit is named.
+"""
+
+import argparse
+import logging
+import pathlib
+import pickle
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from .errors import UserError
+
+__all__ = ["convert_official", "load_checkpoint", "load_state", "read_checkpoint", "translate", "weights_of"]
+
+_logger = logging.getLogger(__name__)
+
+
+class _Family(NamedTuple):
+    """How official names become ours.
+
+    Args:
+        rename: pairs of a pattern and its replacement, applied in order, each wherever it matches.
+        dead: patterns of keys that the official network never uses, with the reason.
+    """
+
+    rename: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+    dead: tuple[tuple[str, str], ...]
+
+
+def _stage(match: re.Match) -> str:
+    """Number Spikformer's first four convolutions: `proj_conv` is 0, `proj_conv3` is 3."""
+    return f"patch_embed.stages.{match[2] or 0}.{match[1]}."
+
+
+def _cml_stage(match: re.Match) -> str:
+    """Number CML-Spikformer's first four convolutions: `block1_conv` is 0."""
+    return f"patch_embed.stages.{int(match[1]) - 1}.{match[2]}."
+
+
+_FAMILIES = {
+    "Spikformer": _Family(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn)(\d?)\.", _stage),
+            (r"^patch_embed\.block(\d)_(conv|bn)\.", _cml_stage),
+            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1."),
+            (r"^block\.", "blocks."),
+            (r"\.(q|k|v|proj|fc1|fc2)_(?:linear|conv)\.", r".\1.linear."),
+            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+        ),
+        dead=(
+            (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),
+            (r"^norm\.(weight|bias)$", "layer norm that the network never calls"),
+            (r"^pos_embed$", "position table that is never added"),
+        ),
+    ),
+}
+
+# Where training scripts put the weights, in the order in which they are looked for.
+_CONTAINERS = ("state_dict", "model", "model_state_dict", "net")
+
+
+def read_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
+    """Read a checkpoint file onto the CPU, without running any code in it.
+
+    Args:
+        path: a `.safetensors` file, or one written by `torch.save`.
+
+    Returns:
+        What the file holds; for safetensors `{"state_dict": tensors}`.
+
+    Raises:
+        UserError: if the file is missing, damaged, foreign, or a pickle that would run code.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist" + (" as a file; it is a folder" if path.is_dir() else ""))
+    if path.suffix == ".safetensors":
+        try:
+            return {"state_dict": safetensors.torch.load_file(path)}
+        except safetensors.SafetensorError as error:
+            raise UserError(f"checkpoint {path} is damaged or no safetensors file ({error})") from error
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace, pathlib.PosixPath]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise UserError(
+            f"checkpoint {path} is refused: it is no plain data"
+            + (f", it would load {found[1]}" if found else "")
+            + "; save only its weights, torch.save(model.state_dict(), ...), or as safetensors."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint ({reason})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights")
+    return content
+
+
+def weights_of(content: Mapping[str, Any], ema: bool = False) -> dict[str, Tensor]:
+    """Find the weights in what a training script saved.
+
+    Args:
+        content: a bare state dict, or a dictionary that holds one as `state_dict`, `model`, `model_state_dict` or `net`.
+        ema: take `state_dict_ema`, the moving average, if it is there.
+
+    Returns:
+        Tensors by name, without the prefixes that wrappers add (`module.`, `_orig_mod.`).
+
+    Raises:
+        UserError: if no weights are found.
+    """
+    containers = ("state_dict_ema", *_CONTAINERS) if ema else _CONTAINERS
+    state = next((content[name] for name in containers if isinstance(content.get(name), Mapping)), content)
+    state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"no weights found: the keys are {', '.join(map(str, list(content)[:8])) or 'none'}")
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", name): value for name, value in state.items()}
+
+
+def translate(name: str, family: str) -> str | None:
+    """Return our name for an official one, None for a dead key."""
+    rules = _FAMILIES[family]
+    if any(re.search(pattern, name) for pattern, _ in rules.dead):
+        return None
+    for pattern, replacement in rules.rename:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _to_layout(value: Tensor, like: Tensor | None) -> Tensor:
+    """Drop the trailing axes of a 1x1 convolution's weight where ours is a linear layer's."""
+    if like is not None and value.dim() > like.dim() and value.shape[: like.dim()] == like.shape and like.dim() == 2:
+        return value.reshape(like.shape) if value.numel() == like.numel() else value
+    return value
+
+
+def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Translate an official state dict into our names and layouts; our own passes unchanged.
+
+    Args:
+        state: tensors by official name.
+        model: a network of the same family.
+
+    Returns:
+        Tensors by our name, dead keys left out (each is named, with the reason, in the debug log).
+    """
+    own = model.state_dict()
+    family = type(model).__name__
+    if family not in _FAMILIES or set(state) <= set(own):
+        return dict(state)
+    converted = {}
+    for name, value in state.items():
+        new = translate(name, family)
+        if new is None:
+            reason = next(why for pattern, why in _FAMILIES[family].dead if re.search(pattern, name))
+            _logger.debug("%s: left out %s: %s", family, name, reason)
+        else:
+            converted[new] = _to_layout(value, own.get(new))
+    return converted
+
+
+def _optional(model: nn.Module) -> set[str]:
+    """Name the keys that BrainCog's nodes add and official checkpoints do not have."""
+    return {name for name in model.state_dict() if name.endswith((".threshold", ".act_fun.alpha"))}
+
+
+def _some(names: Iterable[str], most: int = 12) -> str:
+    names = sorted(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classifier: bool = False) -> str:
+    """Load official or own weights into a network, all or nothing.
+
+    Args:
+        model: the network.
+        state: tensors by name.
+        replace_classifier: keep the network's own classifier where the other one has another number of classes.
+
+    Returns:
+        One line that says what was loaded.
+
+    Raises:
+        UserError: naming what is missing, unexpected or of another shape; nothing is loaded then.
+    """
+    state = convert_official(state, model)
+    own = model.state_dict()
+    kept = ""
+    if replace_classifier and "head.weight" in state and state["head.weight"].shape != own["head.weight"].shape:
+        kept = f"; new classifier for {own['head.weight'].shape[0]} classes, not {state['head.weight'].shape[0]}"
+        state = {**state, **{name: own[name] for name in ("head.weight", "head.bias")}}
+    missing = own.keys() - state.keys() - _optional(model)
+    unexpected = state.keys() - own.keys()
+    shapes = {
+        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and value.shape != own[name].shape
+    }
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(problems.values()):
+        told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+        raise UserError(f"the checkpoint does not fit {type(model).__name__}: {told}")
+    model.load_state_dict(state, strict=False)
+    return f"loaded {len(state)} tensors into {type(model).__name__}{kept}"
+
+
+def load_checkpoint(
+    model: nn.Module, path: str | pathlib.Path, *, ema: bool = False, replace_classifier: bool = False
+) -> str:
+    """Load a checkpoint file, official or our own, bare or inside a training script's dictionary.
+
+    Args:
+        model: the network.
+        path: the file, see `read_checkpoint`.
+        ema: take the moving average of the weights if the file has one.
+        replace_classifier: see `load_state`.
+
+    Returns:
+        One line that says what was loaded.
+
+    Raises:
+        UserError: see `read_checkpoint` and `load_state`.
+    """
+    try:
+        return load_state(model, weights_of(read_checkpoint(path), ema), replace_classifier=replace_classifier)
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
