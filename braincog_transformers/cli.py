@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from .errors import UserError, unknown
 from .options import Options, resolve
+from .training.outcome import Interrupted, NonFiniteLoss
 
 __all__ = ["main"]
 
@@ -17,7 +18,8 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
         load: imports torch, braincog and the models; called once the options hold up.
 
     Returns:
-        The exit status: 0, 2 after a mistake of the user's making, 130 after Ctrl-C.
+        The exit status: 0, 2 after a mistake of the user's making, 1 after a loss that is no longer finite, 130 after
+        Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -32,6 +34,12 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
     except (UserError, FileNotFoundError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except NonFiniteLoss as error:
+        print("error:", error, file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         return 130
     return 0

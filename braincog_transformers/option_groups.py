@@ -80,7 +80,7 @@ class DataOptions:
     validation_batch_size_multiplier: int = _option(1, "evaluation batch in training batches", "-vb", low=1)
     workers: int | None = _option(None, "loading processes (default: one for each core, at most 8)", "-j", low=0)
     pin_mem: bool = _option(False, "load into page-locked memory, for faster copies to a GPU")
-    no_prefetcher: bool = _option(False, "copy a batch to the device when it is needed, not one batch ahead")
+    no_prefetcher: bool = _option(False, "copy a batch when it is needed; always so here, there is no prefetcher")
     use_multi_epochs_loader: bool = _option(False, "keep the loading processes from epoch to epoch")
 
 
@@ -173,11 +173,9 @@ class AugOptions:
     vflip: float | None = _option(None, "chance of a vertical flip", low=0, high=1)
     color_jitter: float | None = _option(None, "strength of colour jitter; without effect beside --aa", low=0)
     aa: str | None = _option(None, "AutoAugment policy for images, timm's or spikformer-m9-n1-mstd0.4-inc1; none: off")
-    aug_splits: int = _option(0, "augmented copies of each image in a batch; 0, or 2 and more", low=0)
     reprob: float | None = _option(None, "chance of random erasing", low=0, high=1)
     remode: str | None = _option(None, "filling of erased areas", choices=("const", "rand", "pixel"))
     recount: int | None = _option(None, "number of erased areas", low=1)
-    resplit: bool = _option(False, "keep the first augmentation split free of random erasing")
     train_interpolation: str | None = _option(
         None, "resizing in training", choices=("random", "nearest", "bilinear", "bicubic", "lanczos")
     )
@@ -220,7 +218,6 @@ class TrainOptions:
 
     loss_fn: str = _option("ce", "cross entropy, squared error or binary cross entropy", choices=("ce", "mse", "bce"))
     smoothing: float = _option(0.1, "label smoothing", low=0, high=1)
-    jsd: bool = _option(False, "Jensen-Shannon consistency loss between augmentation splits")
     tet_loss: bool = _option(False, "temporal efficient training: the loss at every step, averaged")
     tet_lambda: float = _option(0.0, "share of TET's squared distance to --tet-means", low=0, high=1)
     tet_means: float = _option(1.0, "target of TET's squared distance")
@@ -230,7 +227,6 @@ class TrainOptions:
     channels_last: bool = _option(False, "channels-last memory format")
     sync_bn: bool = _option(False, "batch norm over all processes")
     dist_bn: str = _option("", "share batch norm statistics after an epoch", choices=("", "broadcast", "reduce"))
-    split_bn: bool = _option(False, "separate batch norms for the augmentation splits")
     dist_backend: str = _option("", "gloo or nccl (default: by the device)", choices=("", "gloo", "nccl"))
     model_ema: bool = _option(False, "keep and evaluate a moving average of the weights")
     model_ema_force_cpu: bool = _option(False, "keep the moving average on the CPU, and don't evaluate it")
@@ -297,10 +293,15 @@ class RefusedOptions:
     node_resume: str = _option("", "checkpoint of neurons alone", saved=False)
     num_gpu: int = _option(1, "number of GPUs", saved=False)
     tta: int = _option(0, "views by sample in evaluation", saved=False)
+    aug_splits: int = _option(0, "augmented copies of each image", saved=False)
+    jsd: bool = _option(False, "consistency loss between augmented copies", saved=False)
+    split_bn: bool = _option(False, "separate batch norms for augmented copies", saved=False)
+    resplit: bool = _option(False, "no random erasing in the first copy", saved=False)
     adaptation_info: bool = _option(False, "statistics of adaptive neurons", saved=False)
 
 
 _OTHER = "belongs to other models of BrainCog; no transformer has it"
+_COPIES = "the loaders make one view of each image, as in every published recipe of the zoo"
 REFUSED: dict[str, str] = {
     "gp": "spiking transformers average over tokens; there is no pooling to choose",
     "adam_epoch": "the optimizer is never switched; choose one with --opt",
@@ -321,6 +322,10 @@ REFUSED: dict[str, str] = {
     "node_resume": "neurons are saved with the network; use --resume or --initial-checkpoint",
     "num_gpu": "torchrun --nproc_per_node decides the number of processes",
     "tta": "evaluation sees each sample once, as the published accuracies do",
+    "aug_splits": _COPIES,
+    "jsd": _COPIES,
+    "split_bn": _COPIES,
+    "resplit": _COPIES,
     "adaptation_info": "it describes adaptive neurons, which no transformer has",
 }
 

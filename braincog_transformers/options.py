@@ -6,6 +6,7 @@ imports torch, so that help texts and mistakes are answered at once.
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -24,7 +25,7 @@ _ONLY_FOR = {
     "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
               "rand_aug", "mix_up", "cut_mix", "event_mix"),
     "image": ("img_size", "crop_pct", "mean", "std", "interpolation", "encode", "scale", "ratio", "color_jitter",
-              "aa", "aug_splits", "reprob", "remode", "recount", "train_interpolation"),
+              "aa", "reprob", "remode", "recount", "train_interpolation"),
 }  # fmt: skip
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
@@ -211,21 +212,16 @@ def _rules(options: Options) -> Iterator[str]:
             yield f"--{name} needs the smaller value first; got {limits[0]} {limits[1]}"
     if aug.aa and aug.aa.split("-")[0] not in _POLICIES:
         yield str(unknown("--aa policy", aug.aa, _POLICIES))
-    if aug.aug_splits == 1:
-        yield "--aug-splits needs 0, or 2 and more; got 1"
-    for given, flag in ((train.jsd, "--jsd"), (train.split_bn, "--split-bn"), (aug.resplit, "--resplit")):
-        if given and aug.aug_splits < 2:
-            yield f"{flag} compares augmentation splits and needs --aug-splits 2 or more"
     image_mix = bool(mix.mixup or mix.cutmix or mix.cutmix_minmax)
     if image_mix and not mix.mixup_prob:
         yield "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"
     if mix.mix_up + mix.cut_mix + mix.event_mix + image_mix > 1:
         yield "give one of --mix-up, --cut-mix, --event-mix and the pair --mixup/--cutmix, not several"
-    if train.tet_loss and (train.jsd or options.model.temporal_flatten):
-        yield "--tet-loss needs the outputs of all steps, which --jsd and --temporal-flatten don't give"
+    if train.tet_loss and options.model.temporal_flatten:
+        yield "--tet-loss needs the outputs of all steps, and --temporal-flatten leaves one step"
     if options.model.temporal_flatten and options.model.rand_step:
         yield "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"
-    if run.device is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?|\d+", run.device):
+    if run.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?|\d+", run.device):
         yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {run.device!r}"
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
@@ -246,6 +242,13 @@ def _data_problems(options: Options) -> Iterator[str]:
     other = "image" if info.kind == "event" else "event"
     if given := _given(options, _ONLY_FOR[other]):
         yield f"{given}: for {other} data only; {name} holds {info.kind} data"
+
+
+def _launch_problems(options: Options) -> Iterator[str]:
+    """Yield a rank that no launcher has set: each launcher that passes one also sets LOCAL_RANK, which counts."""
+    rank = options.run.local_rank
+    if rank and os.environ.get("LOCAL_RANK") != str(rank):
+        yield f"--local_rank {rank} needs a launcher that sets LOCAL_RANK; start with torchrun and leave the option out"
 
 
 def _given(options: Options, names: Sequence[str]) -> str:
@@ -360,5 +363,5 @@ def resolve(argv: Sequence[str]) -> Options:
     except UserError as error:
         problems.append(str(error))
     _raise_all(problems)
-    _raise_all(list(_data_problems(options)))
+    _raise_all([*_data_problems(options), *_launch_problems(options)])
     return options

@@ -8,6 +8,7 @@ import pytest
 
 from braincog_transformers import cli, list_models
 from braincog_transformers.errors import UserError
+from braincog_transformers.training.outcome import Interrupted, NonFiniteLoss
 
 ROOT = Path(__file__).parent.parent
 
@@ -114,9 +115,11 @@ def test_torch_is_loaded_only_for_options_that_hold_up_and_before_the_run(monkey
     [
         (UserError("two\nlines"), 2, ["error: two lines"]),
         (FileNotFoundError("no data"), 2, ["error: no data"]),
+        (NonFiniteLoss("loss is nan"), 1, ["error: loss is nan"]),
+        (Interrupted("saved"), 130, ["saved"]),
         (KeyboardInterrupt(), 130, []),
     ],
-    ids=["UserError", "FileNotFoundError", "KeyboardInterrupt"],
+    ids=["UserError", "FileNotFoundError", "NonFiniteLoss", "Interrupted", "KeyboardInterrupt"],
 )
 def test_errors_of_the_run_become_a_status(monkeypatch, capsys, error, status, lines):
     def fail(options):

@@ -150,19 +150,21 @@ def test_the_refused_group_and_its_reasons_agree():
         (["--aa", "rnad-m9"], "unknown --aa policy 'rnad-m9'; did you mean rand?"),
         (["--mixup", "0.5"], "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"),
         (["--eval"], "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"),
-        (["--jsd"], "--jsd compares augmentation splits and needs --aug-splits 2 or more"),
-        (["--aug-splits", "1"], "--aug-splits needs 0, or 2 and more; got 1"),
         (
             ["--dataset", "ndigits", "--mix-up", "--event-mix"],
             "give one of --mix-up, --cut-mix, --event-mix and the pair --mixup/--cutmix, not several",
         ),
         (
             ["--dataset", "ndigits", "--tet-loss", "--temporal-flatten"],
-            "--tet-loss needs the outputs of all steps, which --jsd and --temporal-flatten don't give",
+            "--tet-loss needs the outputs of all steps, and --temporal-flatten leaves one step",
         ),
         (
             ["--dataset", "ndigits", "--rand-step", "--temporal-flatten"],
             "--temporal-flatten leaves one step, so that --rand-step has nothing to choose",
+        ),
+        (
+            ["--local_rank", "1"],
+            "--local_rank 1 needs a launcher that sets LOCAL_RANK; start with torchrun and leave the option out",
         ),
         (["--device", "gpu"], "--device takes cpu, cuda, cuda:1, or the number of a GPU; got 'gpu'"),
         (["--opt-betas", "0.9", "1"], "--opt-betas must be at most 0.999999; got 1.0"),
@@ -213,7 +215,7 @@ def test_the_command_line_wins_over_the_recipe_which_wins_over_the_defaults(tmp_
 
 
 def test_a_written_args_yaml_gives_the_same_run(tmp_path):
-    options = parsed("--scale", "0.5", "1", "--device", "1", "--opt-betas", "0.9", "0.99", "--local_rank", "1", "--amp")
+    options = parsed("--scale", "0.5", "1", "--device", "1", "--opt-betas", "0.9", "0.99", "--amp")
     path = tmp_path / "args.yaml"
     path.write_text(yaml.safe_dump(options.to_dict()))
     again = resolve(["-c", str(path)])
