@@ -104,12 +104,10 @@ def build_data(options: Options, shape: Shape) -> DataBundle:
     Raises:
         UserError: when the class count asked for is not the data's.
     """
-    data, aug = options.data, options.aug
+    data = options.data
     names = Augment.__dataclass_fields__
     given = {name: options.value(name) for name in names if name not in ("interpolation", "crop_pct")}
     augment = Augment(**given, interpolation=data.interpolation or None, crop_pct=data.crop_pct)
-    if aug.aug_splits:
-        raise UserError("--aug-splits (and with it --jsd, --split-bn, --resplit) is not there yet; leave it out.")
     bundle = build_datasets(
         data.dataset,
         data.data_dir,
