@@ -153,7 +153,7 @@ def _per_channel(values: tuple[float, ...], chans: int, flag: str) -> tuple[floa
     if len(values) == 1:
         values *= chans
     if len(values) != chans:
-        raise UserError(f"{flag} needs 1 or {chans} numbers for {chans} channels; got {len(values)}")
+        raise UserError(f"{flag} needs one number, or one for each of {chans} channels; got {len(values)}")
     if flag == "--std" and min(values) <= 0:
         raise UserError(f"--std must be above 0; got {min(values)}")
     return values

@@ -1,5 +1,6 @@
 """From PIL pictures to tensors: timm's transforms, driven by our options, for training and for the test."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from PIL import Image
@@ -92,6 +93,13 @@ def _check(augment: Augment) -> None:
         raise UserError("--resplit needs several augmented copies of each picture, which this loader doesn't make")
 
 
+def _check_sections(text: str) -> None:
+    """Refuse what timm would pass over in silence: a section of a policy without a number."""
+    for section in filter(None, text.split("-")):
+        if not re.fullmatch(r"[a-z]+\d[\d.]*|t\w+", section):
+            raise ValueError(f"section {section!r} has no number")
+
+
 def _policy(augment: Augment, size: tuple[int, int], mean: Sequence[float]) -> Callable | None:
     """Build the automatic augmentation that `aa` names."""
     name = augment.aa
@@ -104,10 +112,10 @@ def _policy(augment: Augment, size: tuple[int, int], mean: Sequence[float]) -> C
         settings["interpolation"] = str_to_pil_interp(augment.train_interpolation)
     family, _, rest = name.partition("-")
     try:
-        if family == "spikformer":
-            return rand_augment_transform("rand-" + rest, settings, transforms=list(_SPIKFORMER_OPERATIONS))
-        if family.startswith("rand"):
-            return rand_augment_transform(name, settings)
+        if family in ("rand", "spikformer"):
+            _check_sections(rest)
+            operations = list(_SPIKFORMER_OPERATIONS) if family == "spikformer" else None
+            return rand_augment_transform("rand-" + rest, settings, transforms=operations)
         if family.startswith("augmix"):
             return augment_and_mix_transform(name, {**settings, "translate_pct": 0.3})
         return auto_augment_transform(name, settings)
