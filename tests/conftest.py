@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import braincog_transformers  # noqa: F401 - first: it makes braincog importable, quietly
+
 torch.set_num_threads(1)
 
 

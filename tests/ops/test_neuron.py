@@ -15,7 +15,10 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def run(x, dynamics=Dynamics(), leak=2.0, threshold=1.0, backend="reference"):
+LIF = Dynamics()
+
+
+def run(x, dynamics=LIF, leak=2.0, threshold=1.0, backend="reference"):
     leak = None if dynamics.charge == "if" else torch.tensor(leak)
     return multi_step(x, leak, torch.tensor(threshold), ALPHA, dynamics, with_potentials=True, backend=backend)
 
@@ -197,10 +200,12 @@ def test_kernels_keep_only_the_input_for_the_backward_pass():
 @needs_compiler
 def test_many_settings_stay_compiled():
     """More than Dynamo's limit of eight recompilations of one function."""
-    for steps, charge in itertools.product(range(1, 7), ("lif", "if")):
+    for steps, charge in itertools.product(range(1, 6), ("lif", "if")):
         x = torch.randn(steps, 8)
         leak = None if charge == "if" else torch.tensor(2.0)
-        out = [multi_step(x, leak, torch.tensor(1.0), ALPHA, Dynamics(charge), backend=b) for b in ("fused", "reference")]
+        out = [
+            multi_step(x, leak, torch.tensor(1.0), ALPHA, Dynamics(charge), backend=b) for b in ("fused", "reference")
+        ]
         assert torch.equal(out[0].spikes, out[1].spikes)
 
 
@@ -225,10 +230,9 @@ def test_without_a_compiler_the_definition_runs_and_says_so_once(monkeypatch):
     x = torch.randn(4, fused_neuron.MIN_ELEMENTS)
     try:
         with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler") as caught:
-            for _ in range(2):
-                out = multi_step(x, torch.tensor(2.0), torch.tensor(1.0), ALPHA, Dynamics())
+            out = [multi_step(x, torch.tensor(2.0), torch.tensor(1.0), ALPHA, LIF).spikes for _ in range(2)]
         assert len(caught) == 1
-        assert torch.equal(out.spikes, run(x).spikes)
+        assert torch.equal(out[1], run(x).spikes)
     finally:
         fused_neuron.compiler_works.cache_clear()
 
