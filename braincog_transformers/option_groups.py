@@ -251,7 +251,7 @@ class RunOptions:
     log_interval: int = _option(50, "batches between two lines of progress", low=1)
     recovery_interval: int = _option(0, "optimizer steps between two recovery checkpoints; 0: none", low=0)
     checkpoint_hist: int = _option(3, "epoch checkpoints that are kept", low=1)
-    save_images: bool = _option(False, "write a picture of the first training batch")
+    save_images: bool = _option(False, "write a picture of the first training batch, augmented but not mixed")
     eval_metric: str = _option("top1", "what makes a checkpoint the best", choices=("top1", "top5", "loss"))
     resume: str = _option("", "continue the run of this checkpoint or folder, exactly")
     no_resume_opt: bool = _option(False, "resume the weights only, with a fresh optimizer and schedule")

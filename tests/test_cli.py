@@ -8,6 +8,7 @@ import pytest
 
 from braincog_transformers import cli, list_models
 from braincog_transformers.errors import UserError
+from braincog_transformers.options import resolve
 from braincog_transformers.training.outcome import Interrupted, NonFiniteLoss
 
 ROOT = Path(__file__).parent.parent
@@ -171,3 +172,13 @@ def test_python_m_runs_the_same_command_line():
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == "error: --step must be at least 1; got 0"
+
+
+def test_a_run_of_one_step_writes_its_options_and_the_asked_for_picture(tmp_path):
+    places = ["--output", str(tmp_path), "--tensorboard-dir", "", "--experiment", "one", "--device", "cpu"]
+    size = ["--epochs", "1", "--max-steps", "1", "--batch-size", "4", "--workers", "0", "--step", "1"]
+    argv = ["--dataset", "digits", "--model", "spikformer_digits", *size, *places, "--save-images"]
+    assert cli.main(argv) == 0
+    assert (tmp_path / "one" / "first_batch.png").stat().st_size > 1000
+    assert resolve(["-c", str(tmp_path / "one" / "args.yaml")]) == resolve(argv)
+    assert not list(tmp_path.glob("**/events.out*"))

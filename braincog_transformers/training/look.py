@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..analysis.firing import firing_rates, format_table, overall_rate
-from ..analysis.look import draw_confusion, draw_membranes, draw_rates, draw_tsne, visualize
+from ..analysis.look import draw_confusion, draw_membranes, draw_rates, draw_tsne, save_images, visualize
 from ..data.build import DataBundle
 from ..data.loader import make_loader
 from ..options import Options
@@ -57,6 +57,24 @@ class Look:
         )  # fmt: skip
         return _placed(islice(loader, most), self.place)
 
+    def _scale(self) -> dict[str, Any]:
+        """Return what turns normalised images back into pictures."""
+        data, info = self.options.data, self.bundle.info
+        return {"mean": data.mean or info.mean or None, "std": data.std or info.std or None}
+
+    def show_first_batch(self, folder: Path, journal: Journal) -> None:
+        """Write a picture of the first training batch, augmented but not mixed."""
+        if not journal.speaks:
+            return
+        options = self.options
+        loader = make_loader(
+            self.bundle.train, batch_size=options.data.batch_size, train=True, seed=options.run.seed, workers=0
+        )
+        loader.set_epoch(0)
+        classes = self.bundle.classes or None
+        path = save_images(next(iter(loader)), folder, name="first_batch", classes=classes, **self._scale())
+        journal.say(f"wrote {path}")
+
     def show(self, network: nn.Module, folder: Path, journal: Journal) -> list[str]:
         """Print the firing rates, write the pictures, and return their paths."""
         if not journal.speaks:
@@ -70,8 +88,7 @@ class Look:
         if look.spike_rate:
             paths.append(draw_rates(rows, folder))
         if look.visualize:
-            mean, std = self.options.data.mean or self.bundle.info.mean, self.options.data.std or self.bundle.info.std
-            paths += visualize(network, next(iter(self._batches(1))), folder, mean=mean or None, std=std or None)
+            paths += visualize(network, next(iter(self._batches(1))), folder, **self._scale())
         if look.conf_mat:
             paths.append(draw_confusion(network, self._batches(), folder, classes=classes))
         if look.tsne:

@@ -179,6 +179,9 @@ def _train(parts: _Parts) -> dict[str, Any]:
     del state
     journal = _journal(parts, folder, plan)
     _announce(parts, learner, plan, progress, journal)
+    if options.run.save_images:
+        with isolated(options.run.seed):
+            Look(options, parts.bundle, parts.feed.place).show_first_batch(folder, journal)
     rate = mean_rate(parts.network, parts.feed)
     with StopRequest(patient=ranks.world_size > 1) as stop:
         rows = fit(
