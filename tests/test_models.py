@@ -1,0 +1,362 @@
+"""One test file over the registry: every variant at a small size answers timm's and BrainCog's calls."""
+
+import pytest
+import timm
+import torch
+from braincog.base.node import node as braincog_node
+
+import braincog_transformers
+from braincog_transformers import UserError
+
+# Tiny sizes by family; the names of a family share a prefix.
+TINY = {
+    "spikformer": {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5, "img_size": 16, "step": 2},
+}
+NAMES = braincog_transformers.list_models()
+# Live trainable parameters of the official classes, from their specification.
+PARAMETERS = {
+    "spikformer_4_256_cifar.cifar10": 4_155_178,
+    "spikformer_2_384_cifar.cifar10": 5_765_050,
+    "spikformer_4_384_cifar.cifar10": 9_324_730,
+    "spikformer_4_256_cifar.cifar100": 4_178_308,
+    "spikformer_2_384_cifar.cifar100": 5_799_700,
+    "spikformer_4_384_cifar.cifar100": 9_359_380,
+    "spikformer_8_384": 16_816_024,
+    "spikformer_6_512": 23_373_352,
+    "spikformer_8_512": 29_689_384,
+    "spikformer_10_512": 36_005_416,
+    "spikformer_8_768": 66_338_632,
+    "spikformer_2_256_dvs.cifar10dvs": 2_566_666,
+    "spikformer_2_256_dvs.gesture": 2_566_923,
+    "spikformer_cml_4_256_cifar.cifar10": 4_155_178,
+    "spikformer_cml_2_384_cifar.cifar10": 5_765_050,
+    "spikformer_cml_4_384_cifar.cifar10": 9_324_730,
+    "spikformer_cml_4_256_cifar.cifar100": 4_178_308,
+    "spikformer_cml_2_384_cifar.cifar100": 5_799_700,
+    "spikformer_cml_4_384_cifar.cifar100": 9_359_380,
+    "spikformer_cml_8_384": 16_816_024,
+    "spikformer_cml_8_512": 29_689_384,
+    "spikformer_cml_8_768": 66_338_632,
+    "spikformer_cml_2_256_dvs": 2_566_666,
+}
+
+
+def tiny(name, **kwargs):
+    family = next(prefix for prefix in TINY if name.startswith(prefix))
+    torch.manual_seed(0)
+    return timm.create_model(name, **{**TINY[family], **kwargs})
+
+
+def batch(model, size=2, events=None):
+    channels, (height, width) = model.in_chans, model.img_size
+    if events if events is not None else channels == 2:
+        return torch.rand(size, model.step, channels, height, width).mul(3).round()
+    return torch.rand(size, channels, height, width)
+
+
+def wake(model):
+    """Raise the normalisations' biases, so that the neurons of a fresh tiny network fire."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.bias, 0.7)
+    return model
+
+
+@pytest.fixture(params=NAMES)
+def model(request):
+    return wake(tiny(request.param))
+
+
+@pytest.mark.parametrize(("name", "expected"), PARAMETERS.items(), ids=PARAMETERS)
+def test_trainable_parameters_are_the_official_ones(name, expected):
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == expected
+
+
+def test_every_published_variant_has_its_count():
+    counted = {name.split(".")[0] for name in PARAMETERS}
+    aliases = {"spikformer", "spikformer_dvs", "spikformer_digits", "spikformer_ndigits"}
+    assert counted | aliases == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"), [("spikformer", "spikformer_8_512"), ("spikformer_dvs", "spikformer_2_256_dvs")]
+)
+def test_brain_cogs_names_are_aliases(alias, name):
+    with torch.device("meta"):
+        a, b = timm.create_model(alias), timm.create_model(name)
+    assert str(a) == str(b)
+    assert a.default_cfg == b.default_cfg
+
+
+def test_default_configuration_describes_the_network():
+    for name in NAMES:
+        with torch.device("meta"):
+            network = timm.create_model(name)
+        cfg = network.default_cfg
+        assert cfg["input_size"] == (network.in_chans, *network.img_size)
+        assert cfg["num_classes"] == network.num_classes
+        assert cfg["classifier"] == "head"
+        assert network.get_submodule(cfg["first_conv"]).in_channels == network.in_chans
+        assert cfg["architecture"] in (name, {"spikformer": "spikformer_8_512"}.get(name, "spikformer_2_256_dvs"))
+
+
+def test_forward_and_gradients(model):
+    x = batch(model)
+    logits = model(x)
+    assert logits.shape == (2, 5)
+    assert model.forward_features(x).shape == (4, *[model.patch_embed.grid_size[0] ** 2, 16])
+    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, 16)
+    logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_logits_by_step_average_to_the_logits(model):
+    model.eval()
+    x = batch(model)
+    expected = model(x)
+    model.output_steps = True
+    by_step = model(x)
+    assert by_step.shape == (2, 2, 5)
+    torch.testing.assert_close(by_step.mean(0), expected)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours(model):
+    model.eval()
+    x = batch(model, 3)
+    torch.testing.assert_close(model(x)[:1], model(x[:1]))
+
+
+def test_step_by_step_equals_all_steps_at_once(model):
+    model.eval()
+    x = batch(model)
+    expected = model(x)
+    model.set_attr("layer_by_layer", False)
+    torch.testing.assert_close(model(x), expected)
+    model.set_attr("layer_by_layer", True)
+    assert torch.equal(model(x), expected)
+
+
+def test_new_head_and_no_head(model):
+    x = batch(model)
+    model.reset_classifier(3)
+    assert model(x).shape == (2, 3)
+    assert model.get_classifier().out_features == model.num_classes == 3
+    model.reset_classifier(0)
+    assert model(x).shape == (2, 16)
+    with pytest.raises(UserError, match="global_pool"):
+        model.reset_classifier(3, "max")
+
+
+def test_other_step_changes_every_neuron(model):
+    model.set_attr("step", 3)
+    assert model.step == model.encoder.step == 3
+    assert {node.step for node in model.nodes.values()} == {3}
+    assert model(batch(model)).shape == (2, 5)
+
+
+def test_intermediates(model):
+    model.eval()
+    x = batch(model)
+    final, maps = model.forward_intermediates(x)
+    assert torch.equal(final, model.forward_features(x))
+    assert len(maps) == 2
+    assert torch.equal(maps[-1].flatten(2).transpose(1, 2), final)
+    assert maps[0].shape == (4, 16, *model.patch_embed.grid_size)
+    tokens = model.forward_intermediates(x, indices=[0], output_fmt="NLC", stop_early=True, intermediates_only=True)
+    assert torch.equal(tokens[0].transpose(1, 2).reshape(maps[0].shape), maps[0])
+    assert model.prune_intermediate_layers([0]) == [0]
+    assert len(model.blocks) == 1
+    assert model(x).shape == (2, 16)
+
+
+def test_features_only_wraps_the_network():
+    features = tiny("spikformer_4_384_cifar", features_only=True, out_indices=(0, 1))
+    maps = features(torch.rand(2, 3, 16, 16))
+    assert [m.shape for m in maps] == [(4, 16, 4, 4)] * 2
+    assert features.feature_info.channels() == [16, 16]
+
+
+def test_checkpointed_gradients_and_statistics_equal_plain_ones(model):
+    x = batch(model)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def train():
+        model.load_state_dict(state)
+        model.zero_grad()
+        model(x).square().sum().backward()
+        return [p.grad.clone() for p in model.parameters() if p.requires_grad], [b.clone() for b in model.buffers()]
+
+    plain = train()
+    model.set_grad_checkpointing()
+    for expected, got in zip(plain, train(), strict=True):
+        for a, b in zip(expected, got, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_state_dict_round_trip(model):
+    other = tiny(model.default_cfg["architecture"])
+    other.load_state_dict(model.state_dict())
+    x = batch(model)
+    assert torch.equal(other.eval()(x), model.eval()(x))
+
+
+def test_brain_cogs_calls(model):
+    model.eval()
+    x = batch(model)
+    model.set_requires_fp(True)
+    model.set_requires_mem(True)
+    with torch.no_grad():
+        model(x)
+    nodes = list(model.nodes.values())
+    assert all(len(node.feature_map) == len(node.mem_collect) == model.step for node in nodes)
+    assert all(node.feature_map[0].shape[0] == 2 for node in nodes)
+    assert model.get_fire_rate().shape == (len(nodes),)
+    spikes = sum(sum(node.feature_map).sum() for node in nodes)
+    assert model.get_tot_spike() == spikes / 2
+    average, variance, counts, per_step = model.get_spike_info()
+    assert len(average) == len(variance) == len(counts) == len(per_step) == len(nodes)
+    assert len(model.get_threshold()) == len(nodes)
+    model.reset()
+    assert all(node.feature_map == [] for node in nodes)
+    with pytest.raises(UserError, match="neither the network nor"):
+        model.set_attr("stpe", 3)
+
+
+def test_parameter_groups_for_timms_optimizers(model):
+    from timm.optim import create_optimizer_v2
+
+    optimizer = create_optimizer_v2(model, opt="adamw", weight_decay=0.05, layer_decay=0.75)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] > 0 for p in group["params"]}
+    assert all(p.dim() > 1 for p in model.parameters() if id(p) in decayed)
+    assert len({group["lr_scale"] for group in optimizer.param_groups}) == len(model.blocks) + 2
+
+
+@pytest.mark.parametrize("name", ["spikformer_4_384_cifar", "spikformer_2_256_dvs", "spikformer_cml_8_512"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_compiles_as_one_graph(name, training):
+    from braincog_transformers.ops import fused_neuron
+
+    if not fused_neuron.compiler_works("cpu"):
+        pytest.skip("torch.compile finds no working C++ compiler here")
+    plain, compiled = wake(tiny(name, depth=1)).train(training), wake(tiny(name, depth=1)).train(training)
+    torch._dynamo.reset()
+    x = batch(plain)
+    # The backend that traces and differentiates without generating code: graph breaks show just the same.
+    out, expected = torch.compile(compiled, fullgraph=True, backend="aot_eager")(x), plain(x)
+    torch.testing.assert_close(out, expected)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    for (key, a), b in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        if a.requires_grad:
+            torch.testing.assert_close(b.grad, a.grad, msg=lambda m, k=key: f"{k}: {m}")
+    for (key, a), b in zip(plain.named_buffers(), compiled.buffers(), strict=True):
+        torch.testing.assert_close(b, a, msg=lambda m, k=key: f"{k}: {m}")
+
+
+# What the architecture admits
+
+
+@pytest.mark.parametrize("encode_type", ["direct", "rate", "ttfs", "phase"])
+def test_encodings(encode_type):
+    model = wake(tiny("spikformer_4_384_cifar", encode_type=encode_type, step=4))
+    assert model(batch(model)).shape == (2, 5)
+
+
+def test_static_image_shared_over_steps_equals_the_encoded_one():
+    """Values, gradients and running statistics of the first layers, computed once and computed T times."""
+    results = []
+    for shared in (True, False):
+        model = wake(tiny("spikformer_4_384_cifar")).double()
+        x = batch(model).double()
+        tokens = model.patch_embed(x, copies=2) if shared else model.patch_embed(model.encoder(x))
+        tokens.square().sum().backward()
+        results.append((tokens, model.patch_embed.stages[0].conv.weight.grad, *model.patch_embed.buffers()))
+    for shared, encoded in zip(*results, strict=True):
+        torch.testing.assert_close(shared, encoded, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(16, 32), (48, 16)])
+def test_sides_may_differ(size):
+    model = tiny("spikformer_2_256_dvs", img_size=size)
+    assert model(batch(model)).shape == (2, 5)
+    assert model.patch_embed.grid_size == (size[0] // 16, size[1] // 16)
+
+
+def test_events_through_a_static_network_and_images_through_an_event_one():
+    static, events = tiny("spikformer_4_384_cifar", in_chans=2), tiny("spikformer_2_256_dvs", in_chans=3)
+    assert static(batch(static, events=True)).shape == (2, 5)
+    assert events(batch(events, events=False)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("node_type", ["PLIFNode", "IFNode", "BiasLIFNode", "NoiseLIFNode", braincog_node.LIFNode])
+def test_other_neurons(node_type):
+    model = wake(tiny("spikformer_4_384_cifar", node_type=node_type, act_fun="AtanGrad", alpha=2.0))
+    model(batch(model)).sum().backward()
+
+
+def test_neuron_options_reach_every_neuron_and_attention_keeps_its_ratio():
+    model = tiny(
+        "spikformer_4_384_cifar", threshold=0.8, tau=3.0, act_fun="AtanGrad", alpha=2.5, requires_thres_grad=True
+    )
+    for name, node in model.nodes.items():
+        assert node.threshold.item() == pytest.approx(0.4 if name.endswith("attn_node") else 0.8)
+        assert node.tau == 3.0
+        assert type(node.act_fun).__name__ == "AtanGrad"
+        assert node.act_fun.alpha.item() == 2.5
+        assert node.threshold.requires_grad
+
+
+def test_drop_path_drops_all_steps_of_a_sample():
+    from braincog_transformers.layers.drop import StepDropPath
+
+    drop = StepDropPath(0.5, step=3)
+    out = drop(torch.ones(3 * 64, 4)).view(3, 64, 4)
+    assert set(out.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(out[0], out[1])
+    assert torch.equal(out[0], out[2])
+    assert torch.equal(drop.eval()(torch.ones(3, 2)), torch.ones(3, 2))
+    rates = [block.drop_path.drop_prob for block in tiny("spikformer_4_384_cifar", depth=3, drop_path_rate=0.2).blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_heads": 3}, "embed_dim=16, num_heads=3 .try 2 or 4"),
+        ({"img_size": 18}, "multiple of patch_size 4"),
+        ({"patch_size": 5}, "patch_size must be"),
+        ({"embed_dim": 12, "num_heads": 1}, "multiple of 8"),
+        ({"step": 0}, "step"),
+        ({"encode_type": "rte"}, "did you mean rate"),
+        ({"node_type": "LIFNoed"}, "did you mean LIFNode"),
+        ({"threshold": 0.0}, "threshold must be above 0"),
+        ({"pretrained": True}, "no official weights"),
+    ],
+)
+def test_impossible_networks_are_refused_with_the_numbers(kwargs, message):
+    with pytest.raises(UserError, match=message):
+        tiny("spikformer_4_384_cifar", **kwargs)
+
+
+def test_misspelt_argument_raises():
+    with pytest.raises(TypeError, match="embed_dmi"):
+        tiny("spikformer_4_384_cifar", embed_dmi=3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 8, 8), "img_size"),
+        ((2, 1, 16, 16), "in_chans"),
+        ((2, 3, 3, 16, 16), "3 steps"),
+        ((3, 16, 16), "input must be"),
+    ],
+)
+def test_input_that_does_not_fit_says_what_would(shape, message):
+    with pytest.raises(ValueError, match=message):
+        tiny("spikformer_4_384_cifar")(torch.zeros(shape))
