@@ -264,7 +264,9 @@ def draw_tsne(
     if len(features) < 3:
         raise ValueError(f"draw_tsne: needs at least three samples; got {len(features)}.")
     perplexity = min(30.0, (len(features) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+    # Equal features, of a network that does not fire yet, have no principal axes: scikit-learn would crash on NaN.
+    init = "pca" if np.ptp(features, axis=0).any() else "random"
+    points = TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(features)
     return plots.save(plots.plot_tsne(points, labels, classes), Path(folder) / "tsne.png")
 
 

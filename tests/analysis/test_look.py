@@ -73,6 +73,10 @@ def test_tsne_writes_a_picture_and_needs_three_samples(small_net, tmp_path):
         look.draw_tsne(small_net(), [(x[:2], y[:2])], tmp_path)
 
 
+def test_tsne_survives_a_network_that_does_not_fire(small_net, tmp_path):
+    assert look.draw_tsne(small_net(), [(torch.zeros(12, 2), torch.arange(12) % 3)], tmp_path).exists()
+
+
 @pytest.mark.parametrize("shape", [(5, 3, 8, 8), (5, 1, 8, 8), (5, 4, 2, 8, 8)], ids=["colour", "grey", "events"])
 def test_images_are_drawn_as_the_network_gets_them(shape, tmp_path):
     path = look.save_images((torch.rand(shape), torch.eye(5)), tmp_path, name="train", classes="abcde")
