@@ -43,7 +43,6 @@ setup(
     install_requires=[
         "braincog>=0.2.7.19",
         "einops>=0.8",
-        "h5py>=3.8",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pyyaml>=6.0",
@@ -51,7 +50,6 @@ setup(
         "scikit-learn>=1.4",
         # thop, which braincog imports, reads distutils.version: setuptools provides it since Python 3.12 dropped it.
         "setuptools>=69",
-        "tensorboard>=2.14",
         "timm>=1.0.15",
         "tonic>=1.5",
         "torch>=2.6",
@@ -59,8 +57,9 @@ setup(
         "tqdm>=4.65",
     ],
     extras_require={
-        # tonic reads CIFAR10-DVS files of the newer format (.aedat4) through this package.
-        "aedat4": ["aedat>=2.2"],
-        "test": ["aedat>=2.2", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9"],
+        # compressed recordings of CIFAR10-DVS's newer edition; without it .aedat and uncompressed .aedat4 are read
+        "aedat4": ["lz4>=4.0", "zstandard>=0.20"],
+        "tensorboard": ["tensorboard>=2.14"],
+        "test": ["aedat>=2.2", "lz4>=4.0", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9", "zstandard>=0.20"],
     },
 )

@@ -20,28 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "event_image",
-    "image_for_display",
-    "new_axes",
-    "new_figure",
-    "new_grid",
-    "plot_confusion",
-    "plot_images",
-    "plot_membrane",
-    "plot_raster",
-    "plot_rates",
-    "plot_rates_per_step",
-    "plot_spike_maps",
-    "plot_tsne",
-    "save",
-    "training_curves",
-]
+__all__ = ["event_image", "image_for_display", "new_axes", "new_figure", "new_grid"]
+__all__ += ["plot_confusion", "plot_images", "plot_membrane", "plot_raster", "plot_rates"]
+__all__ += ["plot_rates_per_step", "plot_spike_maps", "plot_tsne", "save", "training_curves"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 INK, GREY, GRID = "#22252b", "#7a808c", "#e4e6ea"
-BLUE, RED = "#2f6db3", "#c8413f"
+BLUE, RED, AMBER = "#2f6db3", "#c8413f", "#d99a2b"
+LOSS, ACCURACY, FIRING = "loss", "accuracy (%)", "spikes per neuron and step"
+CURVES = {LOSS: ("loss",), ACCURACY: ("top1", "top5"), FIRING: ("firing",), "learning rate": ("lr",)}
 STYLE = {
     "axes.edgecolor": GREY,
     "axes.grid": False,
@@ -142,18 +130,19 @@ def image_for_display(image: np.ndarray, mean: Sequence[float] | None = None, st
 
 @_styled
 def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> Path:
-    """Draw loss, accuracy and learning rate over the epochs of a run, and save the picture.
+    """Draw loss, accuracy, firing rate and learning rate over the epochs of a run, and save the picture.
 
     Args:
         rows: one mapping per epoch, as in summary.csv: `epoch`, and any of the columns whose name holds `loss`, `top1`,
-            `top5` or `lr`; values may be text, missing ones are left out.
+            `top5`, `firing` or `lr`; values may be text, missing ones are left out.
         path: the PNG to write.
     """
-    figure = new_figure(10.5, 3.2)
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    found = {title: [name for name in names if _is_about(name, marks)] for title, marks in CURVES.items()}
+    found = {title: columns for title, columns in found.items() if columns or title != FIRING}
+    figure = new_figure(3.4 * len(found), 3.2)
     figure.get_layout_engine().set(wspace=0.05)
-    panels = (("loss", ("loss",), None), ("accuracy (%)", ("top1", "top5"), 100), ("learning rate", ("lr",), None))
-    for ax, (title, marks, ceiling) in zip(new_grid(figure, 1, 3)[0], panels, strict=True):
-        columns = [name for name in dict.fromkeys(key for row in rows for key in row) if _is_about(name, marks)]
+    for ax, (title, columns) in zip(new_grid(figure, 1, len(found))[0], found.items(), strict=True):
         for name in columns:
             _draw_curve(ax, rows, name)
         ax.set(title=title, xlabel="epoch")
@@ -161,10 +150,10 @@ def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> P
         ax.yaxis.set_major_formatter("{x:g}")
         ax.grid(axis="y", color=GRID, linewidth=0.8)
         ax.set_axisbelow(True)
-        if columns and marks != ("lr",):
+        if title in (LOSS, ACCURACY) and columns:
             ax.legend(loc="best")
-        if ceiling and columns:
-            ax.set_ylim(top=ceiling + 1)
+        if title == ACCURACY and columns:
+            ax.set_ylim(top=101)
         elif columns:
             ax.set_ylim(bottom=0)
     return save(figure, path)
@@ -176,13 +165,13 @@ def _is_about(column: str, marks: Sequence[str]) -> bool:
 
 
 def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str) -> None:
-    """Draw one column over the epochs: training in grey-blue, evaluation in red, their best point marked."""
+    """Draw one column over the epochs: training blue, evaluation red with its best point, averaged weights amber."""
     points = [(float(row.get("epoch", i)), float(row[name])) for i, row in enumerate(rows) if _is_number(row.get(name))]
     if not points:
         return
     epochs, values = zip(*points, strict=True)
     evaluated = name.startswith(("eval", "test", "val"))
-    colour = RED if evaluated else BLUE
+    colour = RED if evaluated else AMBER if name.startswith("ema") else BLUE
     label = name.replace("_", " ")
     if evaluated and "top1" in name:
         best = int(np.argmax(values))

@@ -27,6 +27,13 @@ def test_curves_show_loss_accuracy_and_learning_rate(tmp_path):
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_firing_rates_get_a_panel_of_their_own_when_they_were_measured(tmp_path):
+    row = {"epoch": 0, "train_loss": 1.0, "test_top1": 50.0, "ema_top1": 40.0, "lr": 0.1}
+    without = pixels(plots.training_curves([row], tmp_path / "a.png"))
+    with_rates = pixels(plots.training_curves([{**row, "firing_rate": 0.2}], tmp_path / "b.png"))
+    assert with_rates.shape[1] > 1.2 * without.shape[1]
+
+
 def test_curves_of_an_empty_run_are_still_a_picture(tmp_path):
     assert plots.training_curves([], tmp_path / "curves.png").stat().st_size > 1000
 

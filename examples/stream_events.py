@@ -1,0 +1,30 @@
+"""Feed event frames one by one as a camera delivers them, and read the answer after every step."""
+
+import timm
+import torch
+
+import braincog_transformers  # noqa: F401 - registers the models with timm
+
+STEPS = 4
+torch.manual_seed(0)
+model = timm.create_model("spikformer_ndigits", step=STEPS)
+frames = torch.poisson(torch.rand(1, STEPS, 2, 16, 16) * 2)  # (B, T, polarity, H, W)
+
+for module in model.modules():
+    if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        module.momentum = 1.0  # one batch decides: there are too few for a running average
+with torch.no_grad():
+    model(frames)  # in training mode, or the untrained network would hardly fire
+model.eval()
+
+model.output_steps = True
+with torch.no_grad():
+    at_once = model(frames)  # (T, B, classes): every layer sees all steps in one call
+
+    model.set_attr("layer_by_layer", False)  # now the whole network runs once per step, and nodes remember
+    model.reset()
+    one_by_one = model(frames)
+
+print("first logit at each step:", [round(value, 4) for value in at_once[:, 0, 0].tolist()])
+print("class after each step:", at_once.cumsum(0).argmax(-1).flatten().tolist())
+print("largest difference between both ways:", (at_once - one_by_one).abs().max().item())
