@@ -21,6 +21,7 @@ from ..options import Options
 from .distributed import Ranks
 from .losses import build_loss
 from .mixers import EventMixer, ImageMixer
+from .prefetch import Ahead
 from .step import Mixer
 
 __all__ = ["Shape", "build_data", "build_loaders", "build_losses", "build_mixer", "build_network", "find_shape"]
@@ -66,7 +67,9 @@ def _create(options: Options, shape: Shape, *, step: int | None) -> nn.Module:
     try:
         return timm.create_model(model.model, **given)
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {error}") from error
+        side = "--event-size" if shape.info.kind == "event" else "--img-size"
+        way_out = f"; {side} sets the size" if "img_size" in str(error) else ""
+        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {error}{way_out}") from error
 
 
 def _default_size(model: str, info: DatasetInfo) -> tuple[int, int]:
@@ -155,6 +158,8 @@ def build_loaders(options: Options, bundle: DataBundle, ranks: Ranks) -> tuple[A
             f"--batch-size {data.batch_size} on {ranks.world_size} processes leaves no whole batch of the "
             f"{len(bundle.train)} training samples; lower it."
         )
+    if ranks.device.type == "cuda" and not data.no_prefetcher:
+        return Ahead(train, ranks.device), Ahead(test, ranks.device)
     return train, test
 
 

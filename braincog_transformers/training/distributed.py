@@ -1,5 +1,6 @@
 """Ranks: one process or many, behind one small object that works alone too."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -105,13 +106,14 @@ def _check_cuda(device: torch.device, local_rank: int) -> None:
         raise UserError(f"--device cuda:{index} is not there: this machine has {count} (cuda:0 to cuda:{count - 1}).")
 
 
-def set_up(device: str, *, backend: str | None = None) -> Ranks:
+def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> Ranks:
     """Join the processes that torchrun or SLURM started, or work alone.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`; among several processes each takes the GPU of its local rank.
 
         backend: `gloo` or `nccl`; by the device if None.
+        local_rank: number on this machine where the launcher does not put it into the environment.
 
     Raises:
         UserError: for a device that isn't there.
@@ -127,6 +129,7 @@ def set_up(device: str, *, backend: str | None = None) -> Ranks:
         raise UserError(f"--device {device}: only cpu and cuda are supported.")
     if is_distributed_env() and wanted.type == "cuda":
         device = "cuda"
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))  # old launchers give it as an argument only
     joined = init_distributed_device_so(device, dist_backend=backend)
     talk = distributed.new_group(backend="gloo") if joined["distributed"] else None
     place = torch.device(joined["device"])

@@ -49,8 +49,8 @@ class Learner:
     generators: dict[str, torch.Generator] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.train_call = self.train_call or self.network
-        self.test_call = self.test_call or self.network
+        self.train_call = self.network if self.train_call is None else self.train_call
+        self.test_call = self.network if self.test_call is None else self.test_call
         self.generators = {
             # every rank draws the same steps and noise, else the weights of the ranks would part
             "steps": seeded(self.seed),

@@ -46,9 +46,7 @@ def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> 
         raise UserError(f"--opt {options.opt} refuses its options: {error}") from error
 
 
-def build_schedule(
-    optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int
-) -> tuple[Scheduler, int]:
+def build_schedule(optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int) -> tuple[Scheduler, int]:
     """Build timm's schedule by epoch.
 
     Args:

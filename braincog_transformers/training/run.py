@@ -31,7 +31,7 @@ from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
 from .learner import Learner, Place, Progress
-from .look import Look, mean_rate
+from .look import Look, mean_rate, save_first_batch
 from .loop import evaluate, fit
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
@@ -92,7 +92,7 @@ def run(options: Options) -> dict[str, Any]:
         NonFiniteLoss: when the loss is no longer finite.
         Interrupted: when the user stopped the run, which is saved.
     """
-    ranks = set_up(_device(options), backend=options.train.dist_backend or None)
+    ranks = set_up(_device(options), backend=options.train.dist_backend or None, local_rank=options.run.local_rank)
     try:
         parts = _build(options, ranks)
         if options.run.eval or options.run.eval_checkpoint:
@@ -179,6 +179,9 @@ def _train(parts: _Parts) -> dict[str, Any]:
     del state
     journal = _journal(parts, folder, plan)
     _announce(parts, learner, plan, progress, journal)
+    if options.run.save_images and ranks.first:
+        with isolated(options.run.seed):
+            save_first_batch(parts.feed, folder / "first_batch.png")
     if options.run.save_images:
         with isolated(options.run.seed):
             Look(options, parts.bundle, parts.feed.place).show_first_batch(folder, journal)
@@ -256,9 +259,7 @@ def _journal(parts: _Parts, folder: Path, plan: Plan) -> Journal:
         if options.run.tensorboard_dir:
             wanted = options.run.tensorboard_dir != type(options.run)().tensorboard_dir
             board = open_tensorboard(Path(options.run.tensorboard_dir) / folder.name, wanted=wanted)
-    return Journal(
-        folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first, tensorboard=board
-    )
+    return Journal(folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first, tensorboard=board)
 
 
 def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, journal: Journal) -> None:
@@ -289,7 +290,7 @@ def _report(
     """Tell the final figures, draw what was asked for, and return figures and paths."""
     folder = journal.folder
     if not rows:
-        raise UserError(f"nothing is left to train: {folder} has finished all its epochs; raise --epochs in a new run.")
+        raise UserError(f"nothing to train in {folder}: --max-steps or --epochs is reached before the first step.")
     last = rows[-1]
     result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.step, "best": progress.best}
     if not parts.ranks.first:

@@ -18,7 +18,6 @@ from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import difference, restore
 from braincog_transformers.training.step import StepRules
 
-
 # 24 samples in batches of 4: six batches an epoch, three epochs
 STEPS = 18
 
@@ -76,7 +75,8 @@ def _script(folder: Path) -> str:
 def _start(folder: Path) -> subprocess.Popen:
     here = Path(__file__).parent
     command = [sys.executable, "-c", _script(folder), str(here)]
-    return subprocess.Popen(command, cwd=here.parents[1], env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(command, cwd=here.parents[1], env=os.environ | threads)
 
 
 def test_survives_sigkill(run, tmp_path):

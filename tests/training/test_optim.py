@@ -1,0 +1,80 @@
+"""Learning rates against values by hand, and the optimizer's groups."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from braincog_transformers.errors import UserError
+from braincog_transformers.option_groups import OptimOptions, SchedOptions
+from braincog_transformers.training.optim import build_optimizer, build_schedule, scaled_rate
+
+
+def _rates(**options):
+    network = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=options.pop("rate"))
+    scheduler, epochs = build_schedule(optimizer, SchedOptions(**options), metric="test_top1", seed=1)
+    rates = []
+    for epoch in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(epoch + 1, 0.0)
+    return rates
+
+
+def test_published_cifar10_schedule_of_spikformer():
+    # specs: warm-up from the start rate, then straight onto the cosine, then the lowest rate; 310 epochs in all.
+    # timm agrees with this formula in every epoch, since the warm-up is not a prefix of the cosine
+    rates = _rates(rate=5e-4, epochs=300, warmup_epochs=20, warmup_lr=1e-5, min_lr=1e-5, cooldown_epochs=10)
+    assert len(rates) == 310
+    for epoch, rate in enumerate(rates):
+        if epoch < 20:
+            wanted = 1e-5 + epoch * (5e-4 - 1e-5) / 20
+        elif epoch < 300:
+            wanted = 1e-5 + (5e-4 - 1e-5) * (1 + math.cos(math.pi * epoch / 300)) / 2
+        else:
+            wanted = 1e-5
+        assert rate == pytest.approx(wanted, rel=1e-9)
+
+
+def test_step_schedule_by_hand():
+    rates = _rates(rate=1.0, sched="step", epochs=5, decay_epochs=2, decay_rate=0.1, warmup_epochs=0, cooldown_epochs=0)
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_poly_takes_its_exponent_from_power():
+    options = {"sched": "poly", "epochs": 4, "warmup_epochs": 0, "cooldown_epochs": 0, "min_lr": 0.0}
+    assert _rates(rate=1.0, power=2.0, **options) == pytest.approx([1, 0.5625, 0.25, 0.0625])
+
+
+def test_noise_stays_within_its_share_and_repeats():
+    options = {"rate": 1.0, "epochs": 10, "warmup_epochs": 0, "cooldown_epochs": 0, "lr_noise": (0.2,), "min_lr": 0.0}
+    plain = _rates(**{**options, "lr_noise": None})
+    noisy = _rates(**options, lr_noise_pct=0.5)
+    assert noisy == _rates(**options, lr_noise_pct=0.5)
+    assert noisy[:2] == plain[:2]
+    assert noisy[3:] != plain[3:]
+    assert all(abs(a - b) <= 0.5 * b for a, b in zip(noisy, plain, strict=True))
+
+
+def test_rate_is_scaled_with_the_effective_batch():
+    assert scaled_rate(5e-3, batch=16, base=1024) == pytest.approx(7.8125e-5)
+    assert scaled_rate(5e-3, batch=16, base=0) == 5e-3
+
+
+def test_weight_decay_spares_biases_norms_and_thresholds():
+    import timm
+
+    network = timm.create_model("spikformer_digits")
+    optimizer = build_optimizer(network, OptimOptions(weight_decay=0.05), lr=1e-3)
+    decayed = [group for group in optimizer.param_groups if group["weight_decay"] > 0]
+    assert {parameter.ndim for group in decayed for parameter in group["params"]} <= {2, 3, 4}
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+
+
+def test_optimizers_that_cannot_be_had_are_named():
+    network = nn.Linear(2, 2)
+    with pytest.raises(UserError, match="did you mean adamw"):
+        build_optimizer(network, OptimOptions(opt="adamww"), lr=1.0)
+    with pytest.raises(UserError, match="second derivatives"):
+        build_optimizer(network, OptimOptions(opt="adahessian"), lr=1.0)

@@ -1,0 +1,161 @@
+"""Whole runs from options to results, with a small network of the zoo on the embedded digits."""
+
+import csv
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from braincog_transformers.checkpoints import read_checkpoint
+from braincog_transformers.cli import main
+from braincog_transformers.errors import UserError
+from braincog_transformers.options import resolve
+from braincog_transformers.training import run as assembly
+from braincog_transformers.training.outcome import Interrupted
+from braincog_transformers.training.run import run
+
+DIGITS = ["--dataset", "digits", "--model", "spikformer_digits", "--step", "2", "--device", "cpu", "--workers", "0"]
+SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "359", "--tensorboard-dir", ""]
+
+
+@pytest.fixture
+def go(tmp_path):
+    """Return a function that runs the options given, in a folder of the test."""
+
+    def call(*more: str, short: bool = True) -> dict:
+        return run(resolve([*DIGITS, *(SHORT if short else ()), "--output", str(tmp_path), *more]))
+
+    return call
+
+
+def _weights(folder: str | Path) -> dict:
+    return read_checkpoint(Path(folder) / "last.pth.tar")["state_dict"]
+
+
+def test_writes_all_that_it_names(go):
+    found = go()
+    folder = Path(found["folder"])
+    assert {"args.yaml", "summary.csv", "last.pth.tar", "model_best.pth.tar", "curves.png"} <= set(os.listdir(folder))
+    assert all(Path(found[name]).is_file() for name in ("checkpoint", "best_checkpoint", "curves"))
+    assert 0 <= found["test_top1"] <= 100
+    assert 0 < found["firing_rate"] < 1
+    with open(folder / "summary.csv", newline="") as file:
+        assert float(next(csv.DictReader(file))["test_top1"]) == found["test_top1"]
+    options = yaml.safe_load((folder / "args.yaml").read_text())
+    assert (options["dataset"], options["step"]) == ("digits", 2)
+
+
+def test_args_yaml_gives_the_same_run_in_a_new_folder(go):
+    first = go("--drop-path", "0.3", "--mixup", "0.5", "--mixup-prob", "1", "-b", "358")
+    recipe = ["-c", str(Path(first["folder"]) / "args.yaml")]
+    second = run(resolve(recipe))
+    assert first["folder"] != second["folder"]
+    one, other = _weights(first["folder"]), _weights(second["folder"])
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_resumes_from_the_command_line(go):
+    whole = go("--experiment", "whole", "--drop-path", "0.3", "--model-ema")
+    go("--experiment", "part", "--drop-path", "0.3", "--model-ema", "--max-steps", "2")
+    folder = str(Path(whole["folder"]).with_name("part"))
+    part = go("--drop-path", "0.3", "--model-ema", "--resume", folder)
+    assert part["folder"] == folder
+    one, other = _weights(whole["folder"]), _weights(folder)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert Path(folder, "summary.csv").read_text() == Path(whole["folder"], "summary.csv").read_text()
+
+
+def test_resume_with_other_options_is_refused(go):
+    folder = go("--max-steps", "1")["folder"]
+    with pytest.raises(UserError, match=r"--seed was 42, now 7; .*--no-resume-opt"):
+        go("--resume", folder, "--seed", "7")
+    fresh = go("--resume", folder, "--seed", "7", "--no-resume-opt", "--max-steps", "1")
+    assert fresh["folder"] != folder
+    assert fresh["steps"] == 1
+
+
+def test_evaluation_repeats_the_figures_of_training(go):
+    trained = go("--encode", "rate")
+    found = go("--encode", "rate", "--eval_checkpoint", trained["checkpoint"])
+    assert {name: found[name] for name in ("test_loss", "test_top1")} == {
+        name: trained[name] for name in ("test_loss", "test_top1")
+    }
+
+
+def test_ctrl_c_says_how_to_go_on(go, monkeypatch, tmp_path):
+    def fit(*args, stop, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return []
+
+    monkeypatch.setattr(assembly, "fit", fit)
+    with pytest.raises(Interrupted, match=r"main\.py -c .*args\.yaml --resume "):
+        go()
+
+
+BAD = {
+    "class count": (["--num-classes", "7"], "--num-classes 7 does not match"),
+    "image size": (["--model", "spikformer_dvs"], "multiple of patch_size 16.*--img-size"),
+    "missing checkpoint": (["--resume", "nowhere"], "no file or folder 'nowhere'"),
+    "no weights published": (["--pretrained"], "no weights were published"),
+    "odd batch": (["--mixup", "0.5", "--mixup-prob", "1"], "must be even"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_names_the_mistake(go, name):
+    arguments, message = BAD[name]
+    with pytest.raises(UserError, match=message):
+        go(*arguments)
+
+
+def test_folder_that_cannot_be_written_is_named(go, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--output: cannot write"):
+        go("--output", str(tmp_path / "file"))
+
+
+def test_named_folder_with_a_run_is_not_reused(go):
+    go("--experiment", "one", "--max-steps", "1")
+    with pytest.raises(UserError, match="holds a run"):
+        go("--experiment", "one", "--max-steps", "1")
+
+
+def test_command_line_ends_in_one_line_and_status_2(capsys, tmp_path):
+    assert main([*DIGITS, *SHORT, "--output", str(tmp_path), "--resume", "nowhere"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: --resume")
+    assert "\n" not in told
+
+
+ON_IMAGES = {
+    "TET": ["--tet-loss", "--tet-lambda", "0.1"],
+    "bfloat16": ["--amp"],
+    "accumulation and clipping": ["--grad-accum", "2", "--clip-grad", "1", "--noisy-grad", "0.01"],
+    "random steps": ["--rand-step"],
+    "checkpointing": ["--grad-checkpointing", "--channels-last"],
+    "step by step": ["--no-layer-by-layer"],
+    "norms": ["--bn-tf", "--sync-bn", "--dist-bn", "reduce", "--save-images"],
+    "squared error": ["--loss-fn", "mse"],
+}
+
+
+@pytest.mark.parametrize("name", ON_IMAGES)
+def test_option_trains(go, name):
+    assert go(*ON_IMAGES[name], "-b", "40", "-vb", "9", "--max-steps", "2")["steps"] == 2
+
+
+ON_EVENTS = {
+    "folded time": ["--temporal-flatten"],
+    "mixed events": ["--event-mix", "--mixup-off-epoch", "1"],
+    "random steps": ["--rand-step"],
+}
+
+
+@pytest.mark.parametrize("name", ON_EVENTS)
+def test_option_trains_on_events(go, tmp_path, name):
+    events = ["--dataset", "ndigits", "--model", "spikformer_ndigits", "--data-dir", str(tmp_path / "data")]
+    found = go(*events, *ON_EVENTS[name], "-b", "16", "-vb", "22", "--max-steps", "2")
+    assert found["steps"] == 2
