@@ -44,7 +44,7 @@ def split_files(
         order = list(files)
         if rule == "random":
             order = [files[i] for i in np.random.default_rng((seed, label)).permutation(len(files))]
-        # Rounded first: 0.7 * 10 is 7.000000000000001 in floating point.
+        # Rounded first: 0.55 * 100 is 55.00000000000001 in floating point.
         cut = math.ceil(round(train_portion * len(files), 9))
         sides = sorted(order[:cut]), sorted(order[cut:])
     if not all(sides):

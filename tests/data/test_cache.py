@@ -16,6 +16,8 @@ from braincog_transformers.data.frames import events_to_frames
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.errors import UserError
 
+_HEADER = b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }".ljust(69)
+_OTHER = b"\x93NUMPY\x01\x00\x46\x00" + _HEADER + b"\nabc"
 RULE = FrameRule(sensor=(34, 34), size=(17, 17), steps=3)
 
 
@@ -60,6 +62,13 @@ def _same_size_other_content(files):
     return files
 
 
+def _longer_but_as_old(files):
+    stamp = files[1].stat().st_mtime_ns
+    _longer(files)
+    os.utime(files[1], ns=(stamp, stamp))
+    return files
+
+
 def _without_one(files):
     return files[:2] + files[3:]
 
@@ -68,7 +77,9 @@ def _other_order(files):
     return files[::-1]
 
 
-@pytest.mark.parametrize("change", [_longer, _same_size_other_content, _without_one, _other_order])
+@pytest.mark.parametrize(
+    "change", [_longer, _longer_but_as_old, _same_size_other_content, _without_one, _other_order]
+)
 def test_changed_files_are_never_served_from_before(files, tmp_path, change):
     served(files, RULE, tmp_path / "c")
     files = change(files)
@@ -100,10 +111,10 @@ def test_a_second_call_builds_nothing(files, tmp_path, monkeypatch):
     assert cached_frames(tmp_path / "c", "x", files, RULE) == first
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_a_damaged_cache_is_built_anew(files, tmp_path, content):
+@pytest.mark.parametrize("damage", [lambda old: b"", lambda old: b"garbage", lambda old: old[:-1], lambda old: _OTHER])
+def test_a_damaged_cache_is_built_anew(files, tmp_path, damage):
     path = cached_frames(tmp_path / "c", "x", files, RULE)
-    path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+    path.write_bytes(damage(path.read_bytes()))
     assert np.array_equal(served(files, RULE, tmp_path / "c"), np.stack([RULE(path) for path in files]))
 
 

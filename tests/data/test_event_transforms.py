@@ -53,13 +53,13 @@ def test_flips():
 
 
 def test_padded_crop_shifts_by_up_to_a_twelfth():
-    x = torch.zeros(1, 1, 24, 24)
-    x[..., 12, 12] = 1
+    x = torch.zeros(1, 1, 20, 20)
+    x[..., 10, 10] = 1
     places = set()
-    for seed in range(200):
+    for seed in range(100):
         torch.manual_seed(seed)
         places.add(tuple(PaddedCrop()(x)[0, 0].nonzero()[0].tolist()))
-    assert places == {(row, column) for row in range(10, 15) for column in range(10, 15)}
+    assert places == {(row, column) for row in range(9, 12) for column in range(9, 12)}
 
 
 @pytest.mark.parametrize("choice", range(6))

@@ -101,7 +101,8 @@ EMPTY4 = aedat4_bytes(random_events(0, 128))
 BAD = {
     "truncated.bin": (_cut(BIN, 2), "truncated"),
     "empty.bin": (b"", "no events"),
-    "outside.bin": (bytes([100, 200, 0, 0, 1]), "outside of the 128 x 128 sensor"),
+    "column.bin": (bytes([128, 0, 0, 0, 1]), "outside of the 128 x 128 sensor, the first at x=128, y=0"),
+    "row.bin": (bytes([0, 128, 0, 0, 1]), "outside of the 128 x 128 sensor, the first at x=0, y=128"),
     "unsorted.bin": (bytes([1, 1, 0, 0, 9, 1, 1, 0, 0, 8]), "time goes backwards 1 times in 2"),
     "foreign.aedat": (b"GIF89a" + bytes(80), "not an AEDAT 2.0"),
     "headless.aedat": (b"#!AER-DAT2.0", "truncated"),
@@ -112,6 +113,7 @@ BAD = {
     "truncated.aedat4": (_cut(AEDAT4, 7), "truncated"),
     "magic.aedat4": (AEDAT4[:14], "truncated"),
     "heading.aedat4": (AEDAT4[:100], "truncated"),
+    "stream.aedat4": (AEDAT4 + bytes([9, 0, 0, 0, 5, 0, 0, 0]) + b"half", "truncated"),
     "empty.aedat4": (EMPTY4, "no events"),
 }
 

@@ -47,7 +47,7 @@ def test_random_depends_on_seed_and_class_and_covers_everything():
     assert test != split(50, "random", seed=1, label=4)[1]
 
 
-@pytest.mark.parametrize(("count", "portion", "expected"), [(10, 0.7, 7), (11, 0.9, 10), (3, 0.5, 2)])
+@pytest.mark.parametrize(("count", "portion", "expected"), [(100, 0.55, 55), (11, 0.9, 10), (3, 0.5, 2)])
 def test_training_gets_the_share_rounded_up(count, portion, expected):
     assert len(split(count, "text", portion)[0]) == expected
 
