@@ -26,7 +26,7 @@ __all__ = [
 
 Batch = Tensor | Sequence[Tensor]
 TSNE_SAMPLES = 2000
-PANELS_PER_LINE = 9
+PANELS_PER_LINE = 8
 
 
 def visualize(
@@ -128,23 +128,17 @@ def _divides(sides: Sequence[int], size: tuple[int, int]) -> bool:
 
 def _draw_raster(records: dict[str, NodeRecord], path: Path) -> Path:
     """Draw one raster per layer, side by side in the order of execution."""
-    columns = min(PANELS_PER_LINE, len(records))
-    lines = -(-len(records) // columns)
-    figure = plots.new_figure(1.35 * columns, 2.3 * lines)
+    lines = -(-len(records) // PANELS_PER_LINE)
+    columns = -(-len(records) // lines)
+    figure = plots.new_figure(1.5 * columns, 2.3 * lines)
     axes = plots.new_grid(figure, lines, columns).ravel()
     for ax, entry in zip(axes, records.values(), strict=False):
-        plots.plot_raster(entry.spikes[:, 0].numpy(), ax, title=_short(entry.name))
+        plots.plot_raster(entry.spikes[:, 0].numpy(), ax, title=plots.short_name(entry.name, 20))
     for ax in axes[len(records) :]:
         ax.set_axis_off()
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("neurons", fontsize=9)
     return plots.save(figure, path)
-
-
-def _short(name: str) -> str:
-    """Break a long dotted name in two lines, so that it fits above a small panel."""
-    head, _, tail = name.rpartition(".")
-    return f"{head}\n{tail}" if len(name) > 14 and head else name
 
 
 def draw_rates(rows: Sequence[Row], folder: str | Path) -> Path:
@@ -165,7 +159,7 @@ def draw_membranes(model: nn.Module, batch: Batch, folder: str | Path) -> Path:
     figure = plots.new_figure(2.2 * columns, 1.7 * lines)
     axes = plots.new_grid(figure, lines, columns).ravel()
     for ax, entry in zip(axes, records.values(), strict=False):
-        plots.plot_membrane(entry.membranes.numpy(), entry.threshold, ax, title=_short(entry.name))
+        plots.plot_membrane(entry.membranes.numpy(), entry.threshold, ax, title=plots.short_name(entry.name, 20))
     for ax in axes[len(records) :]:
         ax.set_axis_off()
     figure.supxlabel("membrane potential after the reset; red: threshold", fontsize=9)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["event_image", "image_for_display", "new_axes", "new_figure", "new_grid"]
 __all__ += ["plot_confusion", "plot_images", "plot_membrane", "plot_raster", "plot_rates"]
-__all__ += ["plot_rates_per_step", "plot_spike_maps", "plot_tsne", "save", "training_curves"]
+__all__ += ["plot_rates_per_step", "plot_spike_maps", "plot_tsne", "save", "short_name", "training_curves"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,6 +128,13 @@ def image_for_display(image: np.ndarray, mean: Sequence[float] | None = None, st
     return image.transpose(1, 2, 0)[..., :3] if len(image) >= 3 else image[0]
 
 
+def short_name(name: str, width: int) -> str:
+    """Drop `.node` from the end of a dotted name, and break what is still longer than `width` letters in two lines."""
+    name = name.removesuffix(".node")
+    head, _, tail = name.rpartition(".")
+    return f"{head}\n{tail}" if len(name) > width and head else name
+
+
 @_styled
 def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> Path:
     """Draw loss, accuracy, firing rate and learning rate over the epochs of a run, and save the picture.
@@ -203,7 +210,8 @@ def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", 
     ax.imshow(flat[:, rows].T, aspect="auto", cmap=_ink_map(), vmin=0, vmax=1, interpolation="nearest")
     for step in range(1, len(flat)):
         ax.axvline(step - 0.5, color=GRID, linewidth=0.6)
-    ax.set(xticks=_few_ticks(len(flat)), yticks=[], title=title)
+    ax.set(xticks=_few_ticks(len(flat)), yticks=[])
+    ax.set_title(title, fontsize=8)
     ax.set_xticklabels([str(step + 1) for step in _few_ticks(len(flat))])
     ax.spines[["top", "right", "left", "bottom"]].set_visible(True)
     return ax
@@ -228,11 +236,13 @@ def plot_rates(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     places = np.arange(len(rows))
     ax.barh(places, [row.rate for row in rows], color=BLUE, height=0.72)
     mean = overall_rate(rows)
-    ax.axvline(mean, color=RED, linewidth=1.2)
-    ax.annotate(f"all: {mean:.3f}", (mean, 1), (3, 2), color=RED, xycoords=("data", "axes fraction"),
-                textcoords="offset points", va="bottom", fontsize=8)  # fmt: skip
+    ax.axvline(mean, color=RED, linewidth=1.2, zorder=0.5)
+    ax.set_title(f"all: {mean:.3f}", color=RED, fontsize=8)
     for place, row in zip(places, rows, strict=True):
-        ax.annotate(f"{row.rate:.3f}", (row.rate, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+        ax.annotate(
+            f"{row.rate:.3f}", (row.rate, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
     ax.set(yticks=places, xlabel="spikes per neuron and step", ylim=(len(rows) - 0.4, -0.6))
     ax.set_yticklabels([row.name for row in rows], fontsize=8)
     ax.set_xlim(0, 1.14 * max(max(row.rate for row in rows), 1e-6))
@@ -267,7 +277,7 @@ def plot_spike_maps(
         maps: layer to firing rate averaged over channels, `(T, h, w)`.
     """
     shown = _few_ticks(len(inputs))
-    figure = figure or new_figure(1.35 * len(shown) + 1.1, 1.35 * (len(maps) + 1) + 0.3)
+    figure = figure or new_figure(1.35 * len(shown) + 0.9, 1.35 * (len(maps) + 1) + 0.3)
     widths = [1.0] * len(shown) + [0.05]
     grid = figure.subplots(len(maps) + 1, len(shown) + 1, squeeze=False, width_ratios=widths)
     for step, ax in zip(shown, grid[0], strict=False):
@@ -275,13 +285,13 @@ def plot_spike_maps(
         ax.set_title(f"step {step + 1}", fontsize=9, loc="center")
     grid[0, -1].set_axis_off()
     for (name, rates), line in zip(maps.items(), grid[1:], strict=True):
-        peak = max(float(np.max(rates)), 1e-6)
+        peak = float(np.max(rates)) or 1.0
         for step, ax in zip(shown, line, strict=False):
             drawn = ax.imshow(rates[step], cmap="magma", vmin=0, vmax=peak, interpolation="nearest")
         figure.colorbar(drawn, cax=line[-1]).outline.set_visible(False)
         line[-1].tick_params(labelsize=7, length=0)
-        line[0].set_ylabel(name, fontsize=8)
-    grid[0, 0].set_ylabel("input", fontsize=8)
+        line[0].set_ylabel(short_name(name, 22), fontsize=7)
+    grid[0, 0].set_ylabel("input", fontsize=7)
     for ax in grid[:, :-1].flat:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -307,7 +317,8 @@ def plot_membrane(potentials: np.ndarray, threshold: float, ax: Axes | None = No
     ax.axvline(threshold, color=RED, linewidth=1.2)
     ax.annotate(f"{threshold:g}", (threshold, 1), (-2, -2), xycoords=("data", "axes fraction"), ha="right", va="top",
                 textcoords="offset points", color=RED, fontsize=8)  # fmt: skip
-    ax.set(title=title, xlim=(edges[0] - width, edges[-1] + 3 * width))
+    ax.set_title(title, fontsize=8)
+    ax.set(xlim=(edges[0] - width, edges[-1] + 3 * width))
     return ax
 
 
