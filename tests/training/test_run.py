@@ -3,22 +3,43 @@
 import csv
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch.utils.data import Subset
 
 from braincog_transformers.checkpoints import read_checkpoint
 from braincog_transformers.cli import main
+from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
+from braincog_transformers.ops import fused_neuron
 from braincog_transformers.options import resolve
+from braincog_transformers.training import build
 from braincog_transformers.training import run as assembly
 from braincog_transformers.training.outcome import Interrupted
 from braincog_transformers.training.run import run
 
 DIGITS = ["--dataset", "digits", "--model", "spikformer_digits", "--step", "2", "--device", "cpu", "--workers", "0"]
-SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "359", "--tensorboard-dir", ""]
+SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "9", "--tensorboard-dir", ""]
+
+
+SAMPLES = 32
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Keep 32 samples of each part, and plain neurons, which need no compiling."""
+
+    def few(*args, **kwargs):
+        bundle = build_datasets(*args, **kwargs)
+        train, test = (Subset(part, range(SAMPLES)) for part in (bundle.train, bundle.test))
+        return replace(bundle, train=train, test=test)
+
+    monkeypatch.setattr(build, "build_datasets", few)
+    monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
 
 
 @pytest.fixture
@@ -49,7 +70,7 @@ def test_writes_all_that_it_names(go):
 
 
 def test_args_yaml_gives_the_same_run_in_a_new_folder(go):
-    first = go("--drop-path", "0.3", "--mixup", "0.5", "--mixup-prob", "1", "-b", "358")
+    first = go("--drop-path", "0.3", "--mixup", "0.5", "--mixup-prob", "1", "-b", "8")
     recipe = ["-c", str(Path(first["folder"]) / "args.yaml")]
     second = run(resolve(recipe))
     assert first["folder"] != second["folder"]
@@ -85,8 +106,8 @@ def test_evaluation_repeats_the_figures_of_training(go):
     }
 
 
-def test_ctrl_c_says_how_to_go_on(go, monkeypatch, tmp_path):
-    def fit(*args, stop, **kwargs):
+def test_ctrl_c_says_how_to_go_on(go, monkeypatch):
+    def fit(*_, **__):
         os.kill(os.getpid(), signal.SIGINT)
         return []
 
@@ -131,20 +152,23 @@ def test_command_line_ends_in_one_line_and_status_2(capsys, tmp_path):
 
 
 ON_IMAGES = {
-    "TET": ["--tet-loss", "--tet-lambda", "0.1"],
-    "bfloat16": ["--amp"],
-    "accumulation and clipping": ["--grad-accum", "2", "--clip-grad", "1", "--noisy-grad", "0.01"],
-    "random steps": ["--rand-step"],
-    "checkpointing": ["--grad-checkpointing", "--channels-last"],
-    "step by step": ["--no-layer-by-layer"],
-    "norms": ["--bn-tf", "--sync-bn", "--dist-bn", "reduce", "--save-images"],
-    "squared error": ["--loss-fn", "mse"],
+    "TET in bfloat16": ["--tet-loss", "--tet-lambda", "0.1", "--amp"],
+    "accumulation, clipping, noise": ["--grad-accum", "2", "--clip-grad", "1", "--noisy-grad", "0.01"],
+    "random steps with checkpointing": ["--rand-step", "--grad-checkpointing", "--channels-last"],
+    "step by step, squared error": ["--no-layer-by-layer", "--loss-fn", "mse"],
+    "norms and picture": ["--bn-tf", "--sync-bn", "--dist-bn", "reduce", "--save-images"],
 }
 
 
 @pytest.mark.parametrize("name", ON_IMAGES)
 def test_option_trains(go, name):
-    assert go(*ON_IMAGES[name], "-b", "40", "-vb", "9", "--max-steps", "2")["steps"] == 2
+    assert go(*ON_IMAGES[name], "--max-steps", "2")["steps"] == 2
+
+
+@pytest.fixture(scope="module")
+def event_folder(tmp_path_factory):
+    """Return a folder in which the simulated recordings are kept from test to test."""
+    return str(tmp_path_factory.mktemp("events"))
 
 
 ON_EVENTS = {
@@ -155,7 +179,7 @@ ON_EVENTS = {
 
 
 @pytest.mark.parametrize("name", ON_EVENTS)
-def test_option_trains_on_events(go, tmp_path, name):
-    events = ["--dataset", "ndigits", "--model", "spikformer_ndigits", "--data-dir", str(tmp_path / "data")]
-    found = go(*events, *ON_EVENTS[name], "-b", "16", "-vb", "22", "--max-steps", "2")
+def test_option_trains_on_events(go, event_folder, name):
+    events = ["--dataset", "ndigits", "--model", "spikformer_ndigits", "--data-dir", event_folder]
+    found = go(*events, *ON_EVENTS[name], "--max-steps", "2")
     assert found["steps"] == 2
