@@ -36,14 +36,16 @@ def visualize(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    rows: Sequence[Row] | None = None,
 ) -> list[Path]:
-    """Draw what the neurons do: a raster and spike maps of the batch's first sample, firing rates of the whole batch.
+    """Draw what the neurons do: a raster and spike maps of the batch's first sample, and firing rates.
 
     Args:
         batch: inputs, or `(input, target, ...)` as a loader gives them.
         folder: where `spike_raster.png`, `spike_maps.png` and `firing_rates.png` are written; made if missing.
         mean: what normalisation subtracted from an image, per channel; only for showing it.
         std: what it divided by.
+        rows: firing rates to draw, if they were measured on more data; otherwise they are measured on the batch.
 
     Returns:
         The pictures' paths. The spike maps are left out for a network without a layer laid out in space.
@@ -58,7 +60,7 @@ def visualize(
         steps = max(len(rates) for rates in maps.values())
         shown = display_steps(inputs[0].cpu().numpy(), steps, mean=mean, std=std)
         written.append(plots.save(plots.plot_spike_maps(shown, _spread(maps, 7)), folder / "spike_maps.png"))
-    written.append(draw_rates(firing_rates(model, [inputs]), folder))
+    written.append(draw_rates(rows or firing_rates(model, [inputs]), folder))
     return written
 
 

@@ -99,10 +99,10 @@ class Look:
             journal.say(format_table(rows))
         journal.say(f"mean firing rate {overall_rate(rows):.4f} spikes per neuron and step, {rows[0].samples} samples")
         paths: list[Path] = []
-        if look.spike_rate:
-            paths.append(draw_rates(rows, folder))
         if look.visualize:
-            paths += visualize(network, next(iter(self._batches(1))), folder, **self._scale())
+            paths += visualize(network, next(iter(self._batches(1))), folder, rows=rows, **self._scale())
+        elif look.spike_rate:
+            paths.append(draw_rates(rows, folder))
         if look.conf_mat:
             paths.append(draw_confusion(network, self._batches(), folder, classes=classes))
         if look.tsne:

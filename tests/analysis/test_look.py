@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from braincog_transformers.analysis import look
+from braincog_transformers.analysis.firing import Row
 from braincog_transformers.analysis.recorder import NodeRecord
 
 
@@ -37,6 +38,12 @@ def test_visualize_writes_its_pictures(small_net, currents, tmp_path):
     paths = look.visualize(small_net(), (currents, torch.tensor([0])), tmp_path / "look")
     assert [path.name for path in paths] == ["spike_raster.png", "firing_rates.png"]
     assert all(path.stat().st_size > 2000 for path in paths)
+
+
+def test_rates_measured_on_more_data_are_those_drawn(small_net, currents, tmp_path, monkeypatch):
+    monkeypatch.setattr(look, "firing_rates", None)
+    rows = [Row("early", 0.75, (0.75,), 2, 0.0, 1000)]
+    assert look.visualize(small_net(), currents, tmp_path, rows=rows)[-1].name == "firing_rates.png"
 
 
 def test_membranes_are_drawn_for_each_layer(small_net, currents, tmp_path):
