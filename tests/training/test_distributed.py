@@ -10,6 +10,7 @@ from torch import distributed, multiprocessing
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.distributed import Ranks, set_up, wrap
+from braincog_transformers.training.step import StepRules
 
 OPTIONS = {"norm": False, "drop": 0.0, "mixup": False, "ema": True, "opt": "sgd", "lr": 0.1, "count": 22}
 
@@ -20,8 +21,8 @@ def _port() -> int:
         return probe.getsockname()[1]
 
 
-def _fit(folder, ranks, *, stop_after=None, resume=False) -> dict:
-    one = Run(folder, batch_size=2, grad_accum=2, ranks=ranks, **OPTIONS)
+def _fit(folder, ranks, *, stop_after=None, resume=False, rules=None) -> dict:
+    one = Run(folder, batch_size=2, grad_accum=2, ranks=ranks, rules=rules, **OPTIONS)
     network, one.learner.train_call, one.learner.test_call = wrap(one.learner.network, ranks)
     assert network is one.learner.network
     if resume:
@@ -39,8 +40,10 @@ def _work(rank: int, port: int, folder) -> None:
     whole = _fit(folder / "whole", ranks)
     _fit(folder / "parts", ranks, stop_after=4)
     parts = _fit(folder / "parts", ranks, resume=True)
+    noisy = _fit(folder / "noisy", ranks, stop_after=3, rules=StepRules(noisy_grad=0.5))
+    noisy = ranks.gather(noisy["weights"])
     if ranks.first:
-        torch.save({"whole": whole, "parts": parts}, folder / "ends.pt")
+        torch.save({"noisy": noisy, "whole": whole, "parts": parts}, folder / "ends.pt")
     ranks.close()
 
 
@@ -66,6 +69,11 @@ def test_two_ranks_resume_exactly(ends):
     whole, parts = ends["whole"], ends["parts"]
     assert parts["rows"] == whole["rows"]
     assert all(torch.equal(value, parts["weights"][name]) for name, value in whole["weights"].items())
+
+
+def test_noise_on_gradients_is_the_same_on_every_rank(ends):
+    first, second = ends["noisy"]
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_alone_every_call_is_the_identity():
