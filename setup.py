@@ -43,6 +43,7 @@ setup(
     install_requires=[
         "braincog>=0.2.7.19",
         "einops>=0.8",
+        "filelock>=3.12",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pyyaml>=6.0",
