@@ -1,8 +1,8 @@
 """Read checkpoints safely, and load official state dicts into the networks here.
 
-A file is data, never code: safetensors, or `torch.load` with `weights_only`. An official state dict goes through the table of its
-family: names are translated, dead keys (declared and never used by the official class) dropped, layouts brought to ours.
-Loading ends strict: what does not fit is named.
+A file is data, never code: safetensors, or `torch.load` with `weights_only`. An official state dict goes through the
+table of its family: names are translated, dead keys (declared and never used by the official class) dropped, layouts
+brought to ours. Loading ends strict: what does not fit is named.
 """
 
 import argparse
@@ -111,7 +111,8 @@ def weights_of(content: Mapping[str, Any], ema: bool = False) -> dict[str, Tenso
     """Find the weights in what a training script saved.
 
     Args:
-        content: a bare state dict, or a dictionary that holds one as `state_dict`, `model`, `model_state_dict` or `net`.
+        content: a bare state dict, or a dictionary that holds one as `state_dict`, `model`, `model_state_dict` or
+            `net`.
         ema: take `state_dict_ema`, the moving average, if it is there.
 
     Returns:

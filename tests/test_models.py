@@ -267,11 +267,13 @@ def test_encodings(encode_type):
     assert model(batch(model)).shape == (2, 5)
 
 
-def test_static_image_shared_over_steps_equals_the_encoded_one():
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_static_image_shared_over_steps_equals_the_encoded_one(momentum):
     """Values, gradients and running statistics of the first layers, computed once and computed T times."""
     results = []
     for shared in (True, False):
         model = wake(tiny("spikformer_4_384_cifar")).double()
+        model.patch_embed.stages[0].bn.momentum = momentum
         x = batch(model).double()
         tokens = model.patch_embed(x, copies=2) if shared else model.patch_embed(model.encoder(x))
         tokens.square().sum().backward()

@@ -24,6 +24,8 @@ def shared_over_steps(bn: nn.BatchNorm2d, x: Tensor, step: int) -> Tensor:
     Returns:
         `(T*B, C, H, W)`, T outermost.
     """
+    if bn.training and bn.momentum is None:  # a cumulative average: its weight is the batch's number, take the long way
+        return bn(repeat(x, "b c h w -> (t b) c h w", t=step))
     running_var = bn.running_var
     if bn.training:
         bn.running_var = running_var.clone()  # autograd keeps what the normalisation saw, so that must not change below
