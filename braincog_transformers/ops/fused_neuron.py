@@ -8,6 +8,7 @@ serves every layer with the same T, type and kind of neuron.
 """
 
 import functools
+import math
 import types
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .dynamics import Dynamics, charge, membrane_dtype, reset
-from .surrogate import SURROGATES, fire
+from .surrogate import SURROGATES, coarse_sigmoid, fire
 
 __all__ = ["applies", "compiler_works", "spikes"]
 
@@ -82,13 +83,19 @@ def _recompute(x, leak, threshold, dynamics):
     return before, charged, fired
 
 
+def _derivative(surrogate: str, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    if surrogate == "SigmoidGrad" and x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+        return coarse_sigmoid
+    return SURROGATES[surrogate]
+
+
 def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bool, want_threshold: bool):
     """Return the gradients of the input `(T, M)`, of k and of the threshold (None where not wanted).
 
     Going back from t = T-1, with g the gradient arriving at s[t] and `gv` the one arriving at v[t]:
     dh = (g + gv dv/ds) surrogate(h - threshold) + gv dv/dh, then through the charge to x[t], v[t-1] and k.
     """
-    derivative = SURROGATES[dynamics.surrogate]
+    derivative = _derivative(dynamics.surrogate, x)
     dtype = membrane_dtype(x.dtype)
     x_wide = x.to(dtype)
     before, charged, fired = _recompute(x_wide, leak, threshold, dynamics)
@@ -166,6 +173,16 @@ def _like(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
     return None if grad is None else grad.to(parameter.dtype).view(parameter.shape)
 
 
+def _without_division(leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor | None, Dynamics]:
+    """Turn a division by tau into a multiplication where 1/tau is exact, so that not a bit changes."""
+    if dynamics.charge != "lif" or leak.device.type != "cpu" or math.frexp(leak.item())[0] != 0.5:
+        return leak, dynamics
+    return 1 / leak, dynamics._replace(charge="plif")
+
+
 def spikes(x: Tensor, leak: Tensor | None, threshold: Tensor, alpha: Tensor, dynamics: Dynamics) -> Tensor:
     """Return the spikes `(T, ...)` for input that `applies`; arguments as in `ops.neuron.multi_step`."""
+    leak, dynamics = _without_division(leak, dynamics)
+    if leak is not None:
+        leak = leak.to(membrane_dtype(x.dtype))  # a kernel of mixed types would lose its vector instructions
     return _FusedNeuron.apply(x, leak, threshold, alpha, dynamics)

@@ -11,12 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["SURROGATES", "fire", "spike"]
+__all__ = ["SURROGATES", "coarse_sigmoid", "fire", "spike"]
 
 
 def _sigmoid(x: Tensor, alpha: Tensor) -> Tensor:
-    s = torch.sigmoid(alpha * x)
-    return alpha * s * (1 - s)
+    # alpha s (1 - s) with s = sigmoid(alpha x), written with one exponential and one division, and no overflow
+    e = torch.exp(-(alpha * x).abs())
+    share = 1 / (1 + e)
+    return alpha * e * share * share
 
 
 def _atan(x: Tensor, alpha: Tensor) -> Tensor:
@@ -38,6 +40,20 @@ SURROGATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "GateGrad": _gate,
     "QGateGrad": _quadratic_gate,
 }
+
+
+def coarse_sigmoid(x: Tensor, alpha: Tensor) -> Tensor:
+    """Return the derivative of the sigmoid to 3 digits, for gradients that are rounded to 16 bits anyway.
+
+    A processor's exponential costs more than the rest of a neuron's backward pass. Here exp(a) is the 16th power of its
+    Taylor polynomial at a/16: the derivative is off by 0.02 % for a = |alpha x| up to 8, and by 3e-7 of 1 beyond.
+    """
+    z = (alpha * x).abs() * 0.0625
+    power = 1 + z * (1 + z * (1 / 2 + z * (1 / 6 + z * (1 / 24 + z * (1 / 120)))))
+    for _ in range(4):
+        power = power * power
+    share = 1 / (1 + power)
+    return alpha * share * (1 - share)
 
 
 def fire(x: Tensor, strict: bool = False) -> Tensor:
