@@ -80,9 +80,7 @@ def count_factor(source: tuple[int, int], target: tuple[int, int], rule: str) ->
     return None
 
 
-def resize_counts(
-    frames: np.ndarray, size: tuple[int, int], rule: Literal["area", "bilinear"] = "area"
-) -> np.ndarray:
+def resize_counts(frames: np.ndarray, size: tuple[int, int], rule: Literal["area", "bilinear"] = "area") -> np.ndarray:
     """Resize frames (T, P, H, W) to (T, P, *size), float32.
 
     `area` averages over each target pixel's share of the sensor and loses no event; `bilinear` samples four pixels with

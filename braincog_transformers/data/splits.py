@@ -37,9 +37,10 @@ def split_files(
         raise unknown("split", rule, SPLITS)
     if rule == "tebn":
         is_test = [_number(path) < _TEBN_TEST_FILES for path in files]
-        sides = [path for path, test in zip(files, is_test, strict=True) if not test], [
-            path for path, test in zip(files, is_test, strict=True) if test
-        ]
+        sides = (
+            [path for path, test in zip(files, is_test, strict=True) if not test],
+            [path for path, test in zip(files, is_test, strict=True) if test],
+        )
     else:
         order = list(files)
         if rule == "random":

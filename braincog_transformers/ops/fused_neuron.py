@@ -128,7 +128,7 @@ def _compiled(function: Callable, *setting) -> Callable:
     types or T would run into that.
     """
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    return torch.compile(own, dynamic=True, fullgraph=True)
+    return torch.compile(own, dynamic=True)
 
 
 def _memory_order(x: Tensor) -> list[int]:
@@ -142,12 +142,12 @@ class _FusedNeuron(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, leak, threshold, alpha, dynamics):
         order = _memory_order(x)
-        folded = x.permute(order)
-        rows = folded.reshape(x.shape[0], -1)
+        folded = x.detach().permute(order)
+        rows = folded.reshape(x.shape[0], -1).contiguous()
         ctx.save_for_backward(rows, leak, threshold, alpha)
         ctx.dynamics, ctx.order = dynamics, order
         kernel = _compiled(_forward, rows.shape[0], x.dtype, x.device.type, dynamics)
-        return kernel(rows, leak, threshold, dynamics).view(folded.shape).permute(_inverse(order))
+        return kernel(rows, _plain(leak), _plain(threshold), dynamics).view(folded.shape).permute(_inverse(order))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -159,10 +159,22 @@ class _FusedNeuron(torch.autograd.Function):
             _backward, rows.shape[0], rows.dtype, grad.dtype, rows.device.type, ctx.dynamics, want_leak, want_threshold
         )
         g_rows, g_leak, g_threshold = kernel(
-            rows, folded.reshape(rows.shape), leak, threshold, alpha, ctx.dynamics, want_leak, want_threshold
+            rows,
+            folded.reshape(rows.shape).contiguous(),
+            _plain(leak),
+            _plain(threshold),
+            _plain(alpha),
+            ctx.dynamics,
+            want_leak,
+            want_threshold,
         )
         g_x = g_rows.view(folded.shape).permute(_inverse(ctx.order))
         return g_x, _like(g_leak, leak), _like(g_threshold, threshold), None, None
+
+
+def _plain(parameter: Tensor | None) -> Tensor | None:
+    """Detach, so that a parameter that learns and one that does not share a kernel."""
+    return None if parameter is None else parameter.detach()
 
 
 def _inverse(order: list[int]) -> list[int]:

@@ -77,9 +77,7 @@ def _other_order(files):
     return files[::-1]
 
 
-@pytest.mark.parametrize(
-    "change", [_longer, _longer_but_as_old, _same_size_other_content, _without_one, _other_order]
-)
+@pytest.mark.parametrize("change", [_longer, _longer_but_as_old, _same_size_other_content, _without_one, _other_order])
 def test_changed_files_are_never_served_from_before(files, tmp_path, change):
     served(files, RULE, tmp_path / "c")
     files = change(files)

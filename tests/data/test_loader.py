@@ -33,9 +33,7 @@ class Broken(Noisy):
 
 
 def loader(dataset=None, *, workers=0, train=True, batch_size=4, seed=7, **options):
-    return make_loader(
-        dataset or Noisy(), batch_size=batch_size, train=train, seed=seed, workers=workers, **options
-    )
+    return make_loader(dataset or Noisy(), batch_size=batch_size, train=train, seed=seed, workers=workers, **options)
 
 
 def batches(data, epoch=0, skip=0):
