@@ -59,7 +59,11 @@ class DataOptions:
     no_cache: bool = _option(False, "read the recordings anew in every epoch, and write no cache")
     num_classes: int | None = _option(None, "size of the head (default: the data set's classes)", low=1)
     img_size: int | None = _option(None, "side of static images (default: the data set's or the model's)", low=1)
-    event_size: int | None = _option(None, "event frames are resized to this side (default: the sensor's)", low=1)
+    event_size: int | None = _option(
+        None,
+        "event frames are resized to this side (default: the sensor's, or the network's if that is smaller)",
+        low=1,
+    )
     crop_pct: float | None = _option(None, "share kept by the centre crop in evaluation", above=0, high=1)
     mean: tuple[float, ...] | None = _option(None, "mean by channel (default: the data set's)")
     std: tuple[float, ...] | None = _option(None, "standard deviation by channel (default: the data set's)", above=0)
@@ -80,7 +84,7 @@ class DataOptions:
     validation_batch_size_multiplier: int = _option(1, "evaluation batch in training batches", "-vb", low=1)
     workers: int | None = _option(None, "loading processes (default: one for each core, at most 8)", "-j", low=0)
     pin_mem: bool = _option(False, "load into page-locked memory, for faster copies to a GPU")
-    no_prefetcher: bool = _option(False, "copy a batch when it is needed; always so here, there is no prefetcher")
+    no_prefetcher: bool = _option(False, "copy a batch to the GPU when it is needed, not one ahead")
     use_multi_epochs_loader: bool = _option(False, "keep the loading processes from epoch to epoch")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,6 +127,7 @@ def build_data(options: Options, shape: Shape) -> DataBundle:
         frames_by=data.frames_by,
         remainder=data.remainder,
         augment=augment,
+        normalize=options.model.encode == "direct",  # the other codes read intensities from 0 to 1
     )
     if data.num_classes not in (None, bundle.num_classes):
         raise UserError(
@@ -170,8 +172,14 @@ def _tune_batch_norm(network: nn.Module, *, momentum: float | None, eps: float |
             module.eps = module.eps if eps is None else eps
 
 
-def build_network(options: Options, shape: Shape, ranks: Ranks) -> nn.Module:
+def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable[[str], object]) -> nn.Module:
     """Build the network on its device, with the weights that it starts from.
+
+    Args:
+        options: of the run.
+        shape: what data set and options make of the network's ends.
+        ranks: the processes of the run.
+        say: is told what was loaded.
 
     Raises:
         UserError: for an option that this network does not have.
@@ -181,7 +189,8 @@ def build_network(options: Options, shape: Shape, ranks: Ranks) -> nn.Module:
     if model.pretrained:
         _load_pretrained(network, options)
     if model.initial_checkpoint:
-        load_checkpoint(network, model.initial_checkpoint)
+        evaluates = options.run.eval or options.run.eval_checkpoint
+        say(load_checkpoint(network, model.initial_checkpoint, replace_classifier=not evaluates))
     # TensorFlow's values, as timm has them; the options by name win
     momentum = 0.01 if model.bn_tf and model.bn_momentum is None else model.bn_momentum
     eps = 1e-3 if model.bn_tf and model.bn_eps is None else model.bn_eps

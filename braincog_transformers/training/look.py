@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..analysis.firing import firing_rates, format_table, overall_rate
@@ -18,7 +17,7 @@ from .journal import Journal
 from .learner import Place
 from .plan import Feed
 
-__all__ = ["Look", "mean_rate", "save_first_batch"]
+__all__ = ["Look", "mean_rate"]
 
 RATE_BATCHES = 4
 
@@ -34,19 +33,6 @@ def mean_rate(network: nn.Module, feed: Feed) -> Callable[[], float]:
         return overall_rate(firing_rates(network, _placed(islice(feed.test, 1), feed.place)))
 
     return measure
-
-
-def save_first_batch(feed: Feed, path: Path) -> None:
-    """Write a picture of the first training batch, as the network sees it; event frames are added up over time."""
-    from torchvision.utils import save_image
-
-    feed.train.set_epoch(0, skip_batches=0)
-    images = next(iter(feed.train))[0][:64].float().cpu()
-    images = images.sum(1) if images.ndim == 5 else images
-    if images.shape[1] not in (1, 3):
-        empty = torch.zeros_like(images[:, :1])
-        images = torch.cat([images[:, :1], empty, images[:, 1:2]], dim=1)  # OFF red, ON blue
-    save_image(images, path, normalize=True, scale_each=True)
 
 
 @dataclass(frozen=True)

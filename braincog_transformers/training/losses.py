@@ -4,7 +4,7 @@ A target is a class index `(B,)` or, after mixing, a distribution over the class
 """
 
 import torch
-from timm.loss import BinaryCrossEntropy, JsdCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -111,7 +111,6 @@ def build_loss(
     tet: bool = False,
     tet_weight: float = 0.0,
     tet_mean: float = 1.0,
-    jsd_splits: int = 0,
 ) -> nn.Module:
     """Build the training loss.
 
@@ -121,18 +120,13 @@ def build_loss(
         tet: average over the steps' own losses (`TemporalEfficientLoss`).
         tet_weight: share of TET's second term.
         tet_mean: constant of TET's second term.
-        jsd_splits: views per image for the Jensen-Shannon consistency of AugMix; 0 for none.
 
     Raises:
-        UserError: for an unknown name, or a combination that has no meaning.
+        UserError: for an unknown name.
     """
     if name not in LOSSES:
         raise unknown("loss", name, LOSSES)
     if not 0.0 <= smoothing < 1.0:
         raise UserError(f"--smoothing must lie in [0, 1); got {smoothing}.")
-    if jsd_splits:
-        if name != "ce" or tet:
-            raise UserError("--jsd is a form of cross entropy: leave out --tet-loss and --loss-fn.")
-        return JsdCrossEntropy(num_splits=jsd_splits, smoothing=smoothing)
     loss = LOSSES[name](smoothing=smoothing)
     return TemporalEfficientLoss(loss, weight=tet_weight, mean=tet_mean) if tet else loss

@@ -31,7 +31,7 @@ from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
 from .learner import Learner, Place, Progress
-from .look import Look, mean_rate, save_first_batch
+from .look import Look, mean_rate
 from .loop import evaluate, fit
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
@@ -117,7 +117,7 @@ def _build(options: Options, ranks: Ranks) -> _Parts:
     shape = Shape(info=shape.info, size=shape.size, step=shape.step, num_classes=bundle.num_classes)
     train_loader, test_loader = build_loaders(options, bundle, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
-    network = build_network(options, shape, ranks)
+    network = build_network(options, shape, ranks, say=_say(ranks))
     network, train_call, test_call = wrap(
         network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
     )
@@ -179,9 +179,6 @@ def _train(parts: _Parts) -> dict[str, Any]:
     del state
     journal = _journal(parts, folder, plan)
     _announce(parts, learner, plan, progress, journal)
-    if options.run.save_images and ranks.first:
-        with isolated(options.run.seed):
-            save_first_batch(parts.feed, folder / "first_batch.png")
     if options.run.save_images:
         with isolated(options.run.seed):
             Look(options, parts.bundle, parts.feed.place).show_first_batch(folder, journal)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from timm.data import Mixup
-from torch.nn import functional
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.losses import build_loss, dominating_label, mean_over_steps, soft_labels
@@ -51,13 +50,6 @@ def test_unknown_loss_and_bad_numbers_are_named():
         build_loss("ce", smoothing=1.0)
     with pytest.raises(UserError, match="second term"):
         build_loss("ce", tet=True, tet_weight=2.0)
-
-
-def test_jsd_takes_split_batches():
-    loss = build_loss("ce", jsd_splits=2)
-    logits = torch.randn(3, 4)
-    twice = loss(torch.cat([logits, logits]), torch.tensor([0, 1, 2, 0, 1, 2]))
-    torch.testing.assert_close(twice, functional.cross_entropy(logits, torch.tensor([0, 1, 2])))
 
 
 def test_accuracy_counts_against_the_dominating_label():
