@@ -1,7 +1,7 @@
 """One LIF layer, forward and backward: ours, SpikingJelly's, BrainCog's, the plain definition, and a copy as the floor.
 
     pip install spikingjelly==2.0.0
-    python benchmarks/neuron.py
+    python -m benchmarks.neuron
 
 The input is 4x16x384x64 (T, B, N, C), float32 and bfloat16. The sides take turns; medians are shown, and the share of
 spikes that differ from the plain definition: a membrane kept in bfloat16 rounds.

@@ -1,7 +1,7 @@
 """One training step of the same network with three kinds of neurons, side by side: ours, SpikingJelly's, and none.
 
     pip install spikingjelly==2.0.0
-    python benchmarks/training_step.py
+    python -m benchmarks.training_step
 
 The network is Spikformer-4-384 on 32x32 images, T=4, batch 8, as built here; only its neurons are exchanged. Identity
 neurons are the floor: what the layers alone cost. First the gradients of the two spiking sides are compared; then the
