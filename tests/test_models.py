@@ -141,6 +141,18 @@ def test_step_by_step_equals_all_steps_at_once(model):
     assert torch.equal(model(x), expected)
 
 
+def test_state_between_steps_refuses_what_would_run_twice_or_at_once():
+    model = tiny("spikformer_4_384_cifar")
+    model.set_attr("layer_by_layer", False)
+    with pytest.raises(UserError, match="layer_by_layer"):
+        model.forward_intermediates(batch(model))
+    model.set_grad_checkpointing()
+    with pytest.raises(UserError, match="runs a block twice"):
+        model(batch(model))
+    with torch.no_grad():
+        assert model(batch(model)).shape == (2, 5)
+
+
 def test_new_head_and_no_head(model):
     x = batch(model)
     model.reset_classifier(3)

@@ -183,8 +183,7 @@ class SpikingTransformer(BaseModule):
         self.head = self._new_head(num_classes)
 
     def _new_head(self, num_classes: int) -> nn.Module:
-        """Build a classifier. Source: official initialisation, truncated normal with deviation 0.02, cut at 2; zero
-        bias."""
+        """Build a classifier with the official initialisation."""
         if num_classes == 0:
             return nn.Identity()
         head = nn.Linear(self.embed_dim, num_classes)
@@ -218,6 +217,12 @@ class SpikingTransformer(BaseModule):
 
     def _step_by_step(self, x: Tensor) -> Tensor:
         """Feed one step at a time, neurons keeping their state: as a chip would."""
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            raise UserError(
+                f"{type(self).__name__}: gradient checkpointing runs a block twice, which neurons that keep state "
+                "between steps can't bear; leave out one of --grad-checkpointing and --no-layer-by-layer "
+                "(set_grad_checkpointing, set_attr('layer_by_layer', ...))."
+            )
         self.reset()
         frames = self.encoder(x).chunk(self.step)
         return torch.cat([self._forward_blocks(self.patch_embed(frame)) for frame in frames])
@@ -262,6 +267,11 @@ class SpikingTransformer(BaseModule):
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise UserError(f"{type(self).__name__}: output_fmt must be 'NCHW' or 'NLC'; got {output_fmt!r}")
+        if not self.layer_by_layer:
+            raise UserError(
+                f"{type(self).__name__}: intermediates come from all steps at once; call "
+                "set_attr('layer_by_layer', True) first."
+            )
         take, last = feature_take_indices(len(self.blocks), indices)
         self._check_input(x)
         x = self._embed(x)
@@ -285,6 +295,7 @@ class SpikingTransformer(BaseModule):
 
 
 def init_linear(module: nn.Module) -> None:
+    """Initialise a linear layer as the official code does: normal with deviation 0.02 cut at 2, zero bias."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
         if module.bias is not None:
