@@ -85,7 +85,7 @@ def _model_row(name: str) -> tuple[str, ...]:
 
     with torch.device("meta"):  # sizes without memory
         model = timm.create_model(name)
-    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6
     size = "x".join(map(str, model.default_cfg["input_size"]))
     configs = list(get_arch_pretrained_cfgs(name).values())
     notes = ", ".join(note for config in configs for note in config.notes or ())
