@@ -20,7 +20,7 @@ def table() -> list[str]:
             model = timm.create_model(name)
         if name in ("spikformer", "spikformer_dvs"):
             continue
-        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6
         size = " x ".join(map(str, model.default_cfg["input_size"]))
         cfgs = default_cfgs[name].cfgs.values()
         published = ", ".join(note.replace(" (T=16)", "") for cfg in cfgs for note in cfg.notes or ())
