@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
-from PIL import Image
-from timm.data import create_transform
+from PIL import Image, ImageOps
+from timm.data import auto_augment, create_transform
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
 from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
@@ -100,6 +100,22 @@ def _check_sections(text: str) -> None:
             raise ValueError(f"section {section!r} has no number")
 
 
+def _posterize(picture: Image.Image, bits: int, **_) -> Image.Image:
+    """Keep `bits` bits of each value; none at all is black, as Pillow had it until it refused the number."""
+    if bits < 1:
+        return picture.point([0] * 256 * len(picture.getbands()))
+    return picture if bits >= 8 else ImageOps.posterize(picture, bits)
+
+
+def _mended(policy: Callable) -> Callable:
+    """Let a policy of timm's posterize to 0 bits, which its strongest settings draw now and then."""
+    sub_policies = getattr(policy, "policy", [])
+    for operation in [*getattr(policy, "ops", []), *(op for ops in sub_policies for op in ops)]:
+        if operation.aug_fn is auto_augment.posterize:
+            operation.aug_fn = _posterize
+    return policy
+
+
 def _policy(augment: Augment, size: tuple[int, int], mean: Sequence[float]) -> Callable | None:
     """Build the automatic augmentation that `aa` names."""
     name = augment.aa
@@ -115,10 +131,10 @@ def _policy(augment: Augment, size: tuple[int, int], mean: Sequence[float]) -> C
         if family in ("rand", "spikformer"):
             _check_sections(rest)
             operations = list(_SPIKFORMER_OPERATIONS) if family == "spikformer" else None
-            return rand_augment_transform("rand-" + rest, settings, transforms=operations)
+            return _mended(rand_augment_transform("rand-" + rest, settings, transforms=operations))
         if family.startswith("augmix"):
-            return augment_and_mix_transform(name, {**settings, "translate_pct": 0.3})
-        return auto_augment_transform(name, settings)
+            return _mended(augment_and_mix_transform(name, {**settings, "translate_pct": 0.3}))
+        return _mended(auto_augment_transform(name, settings))
     except (AssertionError, ValueError, KeyError) as error:
         raise UserError(
             f"--aa {name!r} is no augmentation policy ({error}); examples: rand-m9-mstd0.5-inc1, "

@@ -204,6 +204,17 @@ def test_policies_run_on_grey_and_on_colour(aa):
         assert not torch.equal(pixels, torch.stack([plain.train[index][0] for index in range(60)]))
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_strongest_posterize_gives_black_where_pillow_refuses_it(mode):
+    """At magnitude 10, which noise reaches from 9, timm asks for 0 bits."""
+    policy = train_steps(Augment(aa="rand-m10-inc1"))["RandAugment"]
+    posterize = next(op for op in policy.ops if op.name == "PosterizeIncreasing")
+    posterize.prob = 1.0
+    assert posterize(Image.new(mode, (4, 4), "white")).getextrema() in ((0, 0), ((0, 0),) * 3)
+    assert posterize.aug_fn(Image.new(mode, (4, 4), "white"), 8).getextrema() in ((255, 255), ((255, 255),) * 3)
+    assert posterize.aug_fn(Image.new(mode, (4, 4), "white"), 1).getextrema() in ((128, 128), ((128, 128),) * 3)
+
+
 def test_colour_jitter_gives_way_to_a_policy_as_in_timm():
     assert "ColorJitter" in train_steps(Augment(color_jitter=0.4))
     assert "ColorJitter" not in train_steps(Augment(color_jitter=0.4, aa="rand-m9"))
