@@ -1,7 +1,9 @@
 """Options and settings of the test suite."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,4 +23,6 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    random.seed(0)
+    np.random.seed(0)
     torch.manual_seed(0)
