@@ -141,9 +141,8 @@ def translate(name: str, family: str) -> str | None:
 
 def _to_layout(value: Tensor, like: Tensor | None) -> Tensor:
     """Drop the trailing axes of a 1x1 convolution's weight where ours is a linear layer's."""
-    if like is not None and value.dim() > like.dim() and value.shape[: like.dim()] == like.shape and like.dim() == 2:
-        return value.reshape(like.shape) if value.numel() == like.numel() else value
-    return value
+    pointwise = like is not None and like.dim() == 2 and value.dim() > 2 and value.numel() == like.numel()
+    return value.reshape(like.shape) if pointwise and value.shape[:2] == like.shape else value
 
 
 def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -198,9 +197,11 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
     state = convert_official(state, model)
     own = model.state_dict()
     kept = ""
-    if replace_classifier and "head.weight" in state and state["head.weight"].shape != own["head.weight"].shape:
-        kept = f"; new classifier for {own['head.weight'].shape[0]} classes, not {state['head.weight'].shape[0]}"
-        state = {**state, **{name: own[name] for name in ("head.weight", "head.bias")}}
+    theirs, ours = (len(weights.get("head.weight", ())) for weights in (state, own))
+    if replace_classifier and theirs and theirs != ours:
+        kept = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
+        state = {name: value for name, value in state.items() if not name.startswith("head.")}
+        state |= {name: value for name, value in own.items() if name.startswith("head.")}
     missing = own.keys() - state.keys() - _optional(model)
     unexpected = state.keys() - own.keys()
     shapes = {

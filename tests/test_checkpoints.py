@@ -106,6 +106,15 @@ def test_classifier_of_another_size_is_replaced_when_asked(tmp_path):
     assert torch.equal(target.head.weight, own)
 
 
+def test_a_network_without_classifier_takes_the_features_alone(tmp_path):
+    source, target = small(num_classes=7), small(num_classes=0)
+    torch.save(source.state_dict(), tmp_path / "seven.pth")
+    with pytest.raises(UserError, match=r"2 unexpected: head\.bias, head\.weight"):
+        load_checkpoint(target, tmp_path / "seven.pth")
+    assert "without its 7 classes" in load_checkpoint(target, tmp_path / "seven.pth", replace_classifier=True)
+    assert torch.equal(target.blocks[0].attn.q.linear.weight, source.blocks[0].attn.q.linear.weight)
+
+
 class _Attack:
     def __reduce__(self):
         return os.system, ("touch attacked",)

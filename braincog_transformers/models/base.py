@@ -29,7 +29,7 @@ __all__ = ["NodeOptions", "SpikingTransformer", "build", "cfg"]
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """How a network's neurons are built; `None` leaves the paper's value, which the network supplies.
+    """How a network's neurons are built; the defaults are those of the Spikformer family's papers.
 
     Args:
         node_type: BrainCog's node class or its name.

@@ -30,16 +30,16 @@ from . import fused_neuron
 from .dynamics import Dynamics, charge, membrane_dtype, reset
 from .surrogate import spike
 
-__all__ = ["Dynamics", "NeuronOutput", "membrane_dtype", "multi_step", "step"]
+__all__ = ["NeuronOutput", "multi_step", "step"]
 
 Backend = Literal["reference", "fused"]
 
 
 class NeuronOutput(NamedTuple):
-    """Spikes and membrane potentials after the reset, both `(T, ...)`."""
+    """Spikes and, where they were asked for, membrane potentials after the reset, both `(T, ...)`."""
 
     spikes: Tensor
-    potentials: Tensor
+    potentials: Tensor | None
 
 
 def step(
