@@ -10,8 +10,8 @@ import logging
 import pathlib
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -19,51 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
+from .official_keys import FAMILIES
 
 __all__ = ["convert_official", "load_checkpoint", "load_state", "read_checkpoint", "translate", "weights_of"]
 
 _logger = logging.getLogger(__name__)
 
-
-class _Family(NamedTuple):
-    """How official names become ours.
-
-    Args:
-        rename: pairs of a pattern and its replacement, applied in order, each wherever it matches.
-        dead: patterns of keys that the official network never uses, with the reason.
-    """
-
-    rename: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
-    dead: tuple[tuple[str, str], ...]
-
-
-def _stage(match: re.Match) -> str:
-    """Number Spikformer's first four convolutions: `proj_conv` is 0, `proj_conv3` is 3."""
-    return f"patch_embed.stages.{match[2] or 0}.{match[1]}."
-
-
-def _cml_stage(match: re.Match) -> str:
-    """Number CML-Spikformer's first four convolutions: `block1_conv` is 0."""
-    return f"patch_embed.stages.{int(match[1]) - 1}.{match[2]}."
-
-
-_FAMILIES = {
-    "Spikformer": _Family(
-        rename=(
-            (r"^patch_embed\.proj_(conv|bn)(\d?)\.", _stage),
-            (r"^patch_embed\.block(\d)_(conv|bn)\.", _cml_stage),
-            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1."),
-            (r"^block\.", "blocks."),
-            (r"\.(q|k|v|proj|fc1|fc2)_(?:linear|conv)\.", r".\1.linear."),
-            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
-        ),
-        dead=(
-            (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),
-            (r"^norm\.(weight|bias)$", "layer norm that the network never calls"),
-            (r"^pos_embed$", "position table that is never added"),
-        ),
-    ),
-}
 
 # Where training scripts put the weights, in the order in which they are looked for.
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "net")
@@ -131,7 +92,7 @@ def weights_of(content: Mapping[str, Any], ema: bool = False) -> dict[str, Tenso
 
 def translate(name: str, family: str) -> str | None:
     """Return our name for an official one, None for a dead key."""
-    rules = _FAMILIES[family]
+    rules = FAMILIES[family]
     if any(re.search(pattern, name) for pattern, _ in rules.dead):
         return None
     for pattern, replacement in rules.rename:
@@ -157,13 +118,13 @@ def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     """
     own = model.state_dict()
     family = type(model).__name__
-    if family not in _FAMILIES or set(state) <= set(own):
+    if family not in FAMILIES or set(state) <= set(own):
         return dict(state)
     converted = {}
     for name, value in state.items():
         new = translate(name, family)
         if new is None:
-            reason = next(why for pattern, why in _FAMILIES[family].dead if re.search(pattern, name))
+            reason = next(why for pattern, why in FAMILIES[family].dead if re.search(pattern, name))
             _logger.debug("%s: left out %s: %s", family, name, reason)
         else:
             converted[new] = _to_layout(value, own.get(new))
@@ -171,8 +132,8 @@ def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 
 
 def _optional(model: nn.Module) -> set[str]:
-    """Name the keys that BrainCog's nodes add and official checkpoints do not have."""
-    return {name for name in model.state_dict() if name.endswith((".threshold", ".act_fun.alpha"))}
+    """Name the keys that BrainCog's nodes and this package add and official checkpoints do not have."""
+    return {name for name in model.state_dict() if name.endswith((".threshold", ".act_fun.alpha", "_extra_state"))}
 
 
 def _some(names: Iterable[str], most: int = 12) -> str:
@@ -194,14 +155,18 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
     Raises:
         UserError: naming what is missing, unexpected or of another shape; nothing is loaded then.
     """
-    state = convert_official(state, model)
-    own = model.state_dict()
+    converted = convert_official(state, model)
+    official = converted.keys() != state.keys()
+    state, own = converted, model.state_dict()
     kept = ""
     theirs, ours = (len(weights.get("head.weight", ())) for weights in (state, own))
     if replace_classifier and theirs and theirs != ours:
         kept = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
         state = {name: value for name, value in state.items() if not name.startswith("head.")}
         state |= {name: value for name, value in own.items() if name.startswith("head.")}
+    if fresh := {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}:
+        kept += "; new distillation head"
+        state |= fresh
     missing = own.keys() - state.keys() - _optional(model)
     unexpected = state.keys() - own.keys()
     shapes = {
@@ -214,6 +179,9 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
         told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
         raise UserError(f"the checkpoint does not fit {type(model).__name__}: {told}")
     model.load_state_dict(state, strict=False)
+    if official and getattr(model, "fault", "") and not model.as_released:
+        model.set_as_released()
+        kept += f"; computing as the released code does: {model.fault} (set_as_released(False) for the paper's network)"
     return f"loaded {len(state)} tensors into {type(model).__name__}{kept}"
 
 

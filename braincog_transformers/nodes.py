@@ -65,9 +65,14 @@ class _Node(BaseNode):
         sigmoid_thres: the threshold is the sigmoid of the parameter.
         requires_fp: keep the spikes of the last call in `feature_map`, a list of T tensors `(B, ...)`.
         requires_mem: keep the potentials after the reset in `mem_collect`, likewise.
+
+    Attributes:
+        over_batch: the membrane runs through all T*B slices of the first axis, from one sample to the next, as in some
+            released networks; to reproduce those and for nothing else.
     """
 
     charge: str
+    over_batch = False
 
     def __init__(
         self,
@@ -157,8 +162,9 @@ class _Node(BaseNode):
                 f"{type(self).__name__}: the first axis must be T*B with T={self.step} steps; got {inputs.shape[0]} "
                 "(set_attr('step', T) on the network changes T)."
             )
+        inputs = inputs.unflatten(0, (self.step, -1))
         spikes, potentials = multi_step(
-            inputs.unflatten(0, (self.step, -1)),
+            inputs.flatten(0, 1) if self.over_batch else inputs,
             self.leak(),
             self.get_thres(),
             self.act_fun.alpha,
@@ -166,13 +172,16 @@ class _Node(BaseNode):
             fire=self._own_fire,
             with_potentials=self.requires_mem,
         )
+        spikes = spikes.view(inputs.shape)
         if self.requires_fp:
             self.feature_map = list(spikes.unbind(0))
         if self.requires_mem:
-            self.mem_collect = list(potentials.unbind(0))
+            self.mem_collect = list(potentials.view(inputs.shape).unbind(0))
         return spikes.flatten(0, 1)
 
     def _one_step(self, inputs: Tensor) -> Tensor:
+        if self.over_batch and len(inputs) > 1:
+            return self._one_step_over_batch(inputs)
         if self.mem is None:
             self.mem = torch.full_like(inputs, self.v_reset, dtype=membrane_dtype(inputs.dtype))
         if self.mem.shape != inputs.shape:
@@ -189,10 +198,22 @@ class _Node(BaseNode):
             self.mem_collect.append(self.mem)
         return self.spike
 
+    def _one_step_over_batch(self, inputs: Tensor) -> Tensor:
+        requires_fp, requires_mem = self.requires_fp, self.requires_mem
+        self.requires_fp = self.requires_mem = False
+        spikes, potentials = zip(*((self._one_step(row), self.mem) for row in inputs.split(1)), strict=True)
+        self.requires_fp, self.requires_mem = requires_fp, requires_mem
+        if requires_fp:
+            self.feature_map.append(torch.cat(spikes))
+        if requires_mem:
+            self.mem_collect.append(torch.cat(potentials))
+        return torch.cat(spikes)
+
     def extra_repr(self) -> str:
         on_meta = self.threshold.device.type == "meta"
         shown = [f"step={self.step}" if on_meta else f"threshold={self.threshold.item():g}, step={self.step}"]
         shown += [name for name in ("soft_reset", "mem_detach", "requires_fp", "requires_mem") if getattr(self, name)]
+        shown += ["over_batch"] * self.over_batch
         shown += [
             f"not {name}" for name in ("decay_input", "detach_reset", "layer_by_layer") if not getattr(self, name)
         ]

@@ -6,7 +6,7 @@ import timm
 import torch
 
 from braincog_transformers import list_models
-from braincog_transformers.models.spikformer import default_cfgs
+from timm.models import get_arch_pretrained_cfgs
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 START, END = "<!-- models -->", "<!-- end of models -->"
@@ -22,9 +22,9 @@ def table() -> list[str]:
             continue
         parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6
         size = " x ".join(map(str, model.default_cfg["input_size"]))
-        cfgs = default_cfgs[name].cfgs.values()
+        cfgs = list(get_arch_pretrained_cfgs(name).values())
         published = ", ".join(note.replace(" (T=16)", "") for cfg in cfgs for note in cfg.notes or ())
-        paper = next(iter(cfgs)).paper_ids if published else ""
+        paper = cfgs[0].paper_ids if published else ""
         lines.append(f"| `{name}` | {paper} | {size} | {model.step} | {parameters:.2f} M | {published} |")
     return lines
 

@@ -5,35 +5,14 @@ import logging
 
 import pytest
 import torch
+from families import FAMILIES
 from safetensors import safe_open
 
 from braincog_transformers.checkpoints import load_state, translate
-from braincog_transformers.models import Spikformer
 
 VALUE, GRADIENT = 1e-9, 1e-6
-
-
-def _spikformer(kwargs, meta):
-    """Translate the official constructor's arguments; what the class hard-codes is told from its file."""
-    folder = meta["source"].rsplit(":", 1)[1].split("/")[0]
-    return Spikformer(
-        img_size=(kwargs["img_size_h"], kwargs["img_size_w"]),
-        patch_size=4 if folder == "cifar10" else 16,
-        in_chans=kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        embed_dim=kwargs["embed_dims"],
-        depth=kwargs["depths"],
-        num_heads=kwargs["num_heads"],
-        mlp_ratio=kwargs["mlp_ratios"],
-        qkv_bias=folder == "cifar10",
-        attn_scale=0.25 if folder == "cifar10dvs" else 0.125,
-        pool="before" if "CML" in meta["source"] else "after",
-        step=int(meta["timesteps"]),
-    )
-
-
 # By the start of the file's name, so that further vectors are found by themselves.
-BUILDERS = {"spikformer": _spikformer}
+BUILDERS = {start: build for family in FAMILIES for start, build in family.VECTORS.items()}
 
 
 class Vector:
@@ -48,13 +27,23 @@ class Vector:
         self.grads = {name[5:]: value for name, value in tensors.items() if name.startswith("grad.")}
         self.activations = {name[9:]: value for name, value in tensors.items() if name.startswith("act_eval.")}
         self.buffers = {name[12:]: value for name, value in tensors.items() if name.startswith("after_train.")}
-        self.input = self.tensors["input"].double()
+        x = self.tensors["input"].double()
+        self.input = x.transpose(0, 1) if self.meta["input_layout"].startswith("(T, B") else x
 
     def network(self):
-        family = next(name for name in BUILDERS if self.meta["name"].startswith(name))
-        model = BUILDERS[family](json.loads(self.meta["kwargs"]), self.meta)
+        start = max((name for name in BUILDERS if self.meta["name"].startswith(name)), key=len)
+        model = BUILDERS[start](json.loads(self.meta["kwargs"]), self.meta)
         load_state(model, self.state)
         return model.double()
+
+    def train(self, model):
+        """Run a training pass, compare the logits, go backward from the probes; a pair comes with distillation."""
+        outputs = model(self.input)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        kinds = ("", "_kd")[: len(outputs)]
+        for kind, logits in zip(kinds, outputs, strict=True):
+            assert (logits - self.tensors[f"logits_train{kind}"]).abs().max() < VALUE
+        sum((y * self.tensors[f"probe{kind}"]).sum() for kind, y in zip(kinds, outputs, strict=True)).backward()
 
 
 def pytest_generate_tests(metafunc):
@@ -98,9 +87,7 @@ def test_evaluation_matches_layer_by_layer(vector):
 
 def test_training_matches_in_value_and_gradient(vector):
     model = vector.network().train()
-    logits = model(vector.input)
-    assert (logits - vector.tensors["logits_train"]).abs().max() < VALUE
-    (logits * vector.tensors["probe"]).sum().backward()
+    vector.train(model)
     parameters = dict(model.named_parameters())
     family = type(model).__name__
     for name, expected in vector.grads.items():
@@ -108,13 +95,15 @@ def test_training_matches_in_value_and_gradient(vector):
         error = (grad - expected).norm() / expected.double().norm().clamp_min(1e-12)
         assert error < GRADIENT, f"{name}: relative error {error:.1e}"
     for name, expected in vector.buffers.items():
-        torch.testing.assert_close(model.get_buffer(translate(name, family)).float(), expected.float())
+        torch.testing.assert_close(
+            model.get_buffer(translate(name, family)).float(), expected.float(), msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_every_gradient_norm_matches(vector):
     """The metadata has the norm of each parameter's gradient, null for the dead ones."""
     model = vector.network().train()
-    (model(vector.input) * vector.tensors["probe"]).sum().backward()
+    vector.train(model)
     family, parameters = type(model).__name__, dict(model.named_parameters())
     norms = json.loads(vector.meta["grad_norms"])
     largest = max(norm for norm in norms.values() if norm)
@@ -128,6 +117,8 @@ def test_every_gradient_norm_matches(vector):
 
 def test_step_by_step_gives_the_same_logits(vector):
     model = vector.network().eval()
+    if model.mixes_time:
+        pytest.skip(model.mixes_time)
     model.set_attr("layer_by_layer", False)
     with torch.no_grad():
         assert (model(vector.input) - vector.tensors["logits_eval"]).abs().max() < VALUE
@@ -140,17 +131,34 @@ def test_compiled_kernels_give_the_same_logits(vector, monkeypatch):
         pytest.skip("torch.compile finds no working C++ compiler here")
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 1)
     model = vector.network().train()
-    logits = model(vector.input)
-    assert (logits - vector.tensors["logits_train"]).abs().max() < VALUE
-    (logits * vector.tensors["probe"]).sum().backward()
+    vector.train(model)
     for name, expected in vector.grads.items():
         grad = model.get_parameter(translate(name, type(model).__name__)).grad.view(expected.shape)
         assert (grad - expected).norm() / expected.double().norm().clamp_min(1e-12) < GRADIENT, name
 
 
 def test_dead_keys_are_named_in_the_debug_log(vector, caplog):
-    dead = [name for name in vector.state if translate(name, "Spikformer") is None]
-    assert dead
     with caplog.at_level(logging.DEBUG, logger="braincog_transformers.checkpoints"):
-        vector.network()
-    assert all(any(name in record.getMessage() for record in caplog.records) for name in dead)
+        family = type(vector.network()).__name__
+    for name in vector.state:
+        named = any(name in record.getMessage() for record in caplog.records)
+        assert named == (translate(name, family) is None), name
+
+
+def test_single_steps_average_to_the_logits(vector):
+    model = vector.network().eval()
+    if model.mixes_time:
+        pytest.skip(model.mixes_time)
+    frames = model.encoder(vector.input).unflatten(0, (model.step, -1))
+    model.set_streaming()
+    with torch.no_grad():
+        by_step = torch.stack([model(frame) for frame in frames])
+    expected = vector.tensors["logits_eval"]
+    assert ((by_step if model.output_steps else by_step.mean(0)) - expected).abs().max() < VALUE
+
+
+def test_fused_gives_the_same_logits(vector):
+    model = vector.network().eval().fuse().fuse()
+    assert not [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        assert (model(vector.input) - vector.tensors["logits_eval"]).abs().max() < VALUE

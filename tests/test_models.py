@@ -4,47 +4,20 @@ import pytest
 import timm
 import torch
 from braincog.base.node import node as braincog_node
+from families import FAMILIES, family_of
 
 import braincog_transformers
 from braincog_transformers import UserError
 
-# Tiny sizes by family; the names of a family share a prefix.
-TINY = {
-    "spikformer": {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5, "img_size": 16, "step": 2},
-}
 NAMES = braincog_transformers.list_models()
-# Live trainable parameters of the official classes, from their specification.
-PARAMETERS = {
-    "spikformer_4_256_cifar.cifar10": 4_155_178,
-    "spikformer_2_384_cifar.cifar10": 5_765_050,
-    "spikformer_4_384_cifar.cifar10": 9_324_730,
-    "spikformer_4_256_cifar.cifar100": 4_178_308,
-    "spikformer_2_384_cifar.cifar100": 5_799_700,
-    "spikformer_4_384_cifar.cifar100": 9_359_380,
-    "spikformer_8_384": 16_816_024,
-    "spikformer_6_512": 23_373_352,
-    "spikformer_8_512": 29_689_384,
-    "spikformer_10_512": 36_005_416,
-    "spikformer_8_768": 66_338_632,
-    "spikformer_2_256_dvs.cifar10dvs": 2_566_666,
-    "spikformer_2_256_dvs.gesture": 2_566_923,
-    "spikformer_cml_4_256_cifar.cifar10": 4_155_178,
-    "spikformer_cml_2_384_cifar.cifar10": 5_765_050,
-    "spikformer_cml_4_384_cifar.cifar10": 9_324_730,
-    "spikformer_cml_4_256_cifar.cifar100": 4_178_308,
-    "spikformer_cml_2_384_cifar.cifar100": 5_799_700,
-    "spikformer_cml_4_384_cifar.cifar100": 9_359_380,
-    "spikformer_cml_8_384": 16_816_024,
-    "spikformer_cml_8_512": 29_689_384,
-    "spikformer_cml_8_768": 66_338_632,
-    "spikformer_cml_2_256_dvs": 2_566_666,
-}
+PARAMETERS = {name: count for family in FAMILIES for name, count in family.PARAMETERS.items()}
+ALIASES = {alias: name for family in FAMILIES for alias, name in family.ALIASES.items()}
+EXAMPLES = [family.EXAMPLE for family in FAMILIES]
 
 
 def tiny(name, **kwargs):
-    family = next(prefix for prefix in TINY if name.startswith(prefix))
     torch.manual_seed(0)
-    return timm.create_model(name, **{**TINY[family], **kwargs})
+    return timm.create_model(name, **{**family_of(name).TINY, **kwargs})
 
 
 def batch(model, size=2, events=None):
@@ -76,13 +49,10 @@ def test_trainable_parameters_are_the_official_ones(name, expected):
 
 def test_every_published_variant_has_its_count():
     counted = {name.split(".")[0] for name in PARAMETERS}
-    aliases = {"spikformer", "spikformer_dvs", "spikformer_digits", "spikformer_ndigits"}
-    assert counted | aliases == set(NAMES)
+    assert counted | {*ALIASES}.union(*(family.SMALL for family in FAMILIES)) == set(NAMES)
 
 
-@pytest.mark.parametrize(
-    ("alias", "name"), [("spikformer", "spikformer_8_512"), ("spikformer_dvs", "spikformer_2_256_dvs")]
-)
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items(), ids=ALIASES)
 def test_brain_cogs_names_are_aliases(alias, name):
     with torch.device("meta"):
         a, b = timm.create_model(alias), timm.create_model(name)
@@ -99,15 +69,17 @@ def test_default_configuration_describes_the_network():
         assert cfg["num_classes"] == network.num_classes
         assert cfg["classifier"] == "head"
         assert network.get_submodule(cfg["first_conv"]).in_channels == network.in_chans
-        assert cfg["architecture"] in (name, {"spikformer": "spikformer_8_512"}.get(name, "spikformer_2_256_dvs"))
+        assert cfg["architecture"] == ALIASES.get(name, name)
 
 
 def test_forward_and_gradients(model):
     x = batch(model)
     logits = model(x)
     assert logits.shape == (2, 5)
-    assert model.forward_features(x).shape == (4, *[model.patch_embed.grid_size[0] ** 2, 16])
-    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, 16)
+    features = model.forward_features(x)
+    assert features.shape[0] == 4
+    assert features.shape[2 if features.dim() == 3 else 1] == model.num_features
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)
     logits.square().sum().backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -134,10 +106,20 @@ def test_a_sample_does_not_depend_on_its_neighbours(model):
 def test_step_by_step_equals_all_steps_at_once(model):
     model.eval()
     x = batch(model)
+    if model.mixes_time:
+        with pytest.raises(UserError, match="one step at a time"):
+            model.set_streaming()
+        return
     expected = model(x)
     model.set_attr("layer_by_layer", False)
     torch.testing.assert_close(model(x), expected)
-    model.set_attr("layer_by_layer", True)
+    frames = model.encoder(x).chunk(model.step)
+    model.set_streaming()
+    model.reset()
+    torch.testing.assert_close(sum(model(frame) for frame in frames) / model.step, expected)
+    with pytest.raises(ValueError, match="one step"):
+        model(torch.stack(frames, 1))
+    model.set_streaming(False)
     assert torch.equal(model(x), expected)
 
 
@@ -159,7 +141,7 @@ def test_new_head_and_no_head(model):
     assert model(x).shape == (2, 3)
     assert model.get_classifier().out_features == model.num_classes == 3
     model.reset_classifier(0)
-    assert model(x).shape == (2, 16)
+    assert model(x).shape == (2, model.num_features)
     with pytest.raises(UserError, match="global_pool"):
         model.reset_classifier(3, "max")
 
@@ -176,14 +158,17 @@ def test_intermediates(model):
     x = batch(model)
     final, maps = model.forward_intermediates(x)
     assert torch.equal(final, model.forward_features(x))
-    assert len(maps) == 2
-    assert torch.equal(maps[-1].flatten(2).transpose(1, 2), final)
-    assert maps[0].shape == (4, 16, *model.patch_embed.grid_size)
+    assert len(maps) == len(model.feature_info) == len(getattr(model, model.units))
+    assert torch.equal(maps[-1], final if final.dim() == 4 else final.transpose(1, 2).reshape(maps[-1].shape))
+    for info, features in zip(model.feature_info, maps, strict=True):
+        sides = (side // info["reduction"] for side in model.img_size)
+        assert features.shape == (4, info["num_chs"], *sides)
+        assert model.get_submodule(info["module"])
     tokens = model.forward_intermediates(x, indices=[0], output_fmt="NLC", stop_early=True, intermediates_only=True)
     assert torch.equal(tokens[0].transpose(1, 2).reshape(maps[0].shape), maps[0])
     assert model.prune_intermediate_layers([0]) == [0]
-    assert len(model.blocks) == 1
-    assert model(x).shape == (2, 16)
+    assert len(getattr(model, model.units)) == 1
+    assert model(x).shape == (2, model.feature_info[0]["num_chs"])
 
 
 def test_features_only_wraps_the_network():
@@ -245,17 +230,17 @@ def test_parameter_groups_for_timms_optimizers(model):
     optimizer = create_optimizer_v2(model, opt="adamw", weight_decay=0.05, layer_decay=0.75)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] > 0 for p in group["params"]}
     assert all(p.dim() > 1 for p in model.parameters() if id(p) in decayed)
-    assert len({group["lr_scale"] for group in optimizer.param_groups}) == len(model.blocks) + 2
+    assert len({group["lr_scale"] for group in optimizer.param_groups}) == len(getattr(model, model.units)) + 2
 
 
-@pytest.mark.parametrize("name", ["spikformer_4_384_cifar", "spikformer_2_256_dvs", "spikformer_cml_8_512"])
+@pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_compiles_as_one_graph(name, training):
     from braincog_transformers.ops import fused_neuron
 
     if not fused_neuron.compiler_works("cpu"):
         pytest.skip("torch.compile finds no working C++ compiler here")
-    plain, compiled = wake(tiny(name, depth=1)).train(training), wake(tiny(name, depth=1)).train(training)
+    plain, compiled = (wake(tiny(name)).train(training) for _ in range(2))
     torch._dynamo.reset()
     x = batch(plain)
     # The backend that traces and differentiates without generating code: graph breaks show just the same.
@@ -308,21 +293,38 @@ def test_events_through_a_static_network_and_images_through_an_event_one():
 
 
 @pytest.mark.parametrize("node_type", ["PLIFNode", "IFNode", "BiasLIFNode", "NoiseLIFNode", braincog_node.LIFNode])
-def test_other_neurons(node_type):
-    model = wake(tiny("spikformer_4_384_cifar", node_type=node_type, act_fun="AtanGrad", alpha=2.0))
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_other_neurons(name, node_type):
+    model = wake(tiny(name, node_type=node_type, act_fun="AtanGrad", alpha=2.0))
     model(batch(model)).sum().backward()
 
 
-def test_neuron_options_reach_every_neuron_and_attention_keeps_its_ratio():
-    model = tiny(
-        "spikformer_4_384_cifar", threshold=0.8, tau=3.0, act_fun="AtanGrad", alpha=2.5, requires_thres_grad=True
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_neuron_options_reach_every_neuron_and_lower_thresholds_keep_their_ratio(name):
+    own = {key: node.threshold.item() for key, node in tiny(name).nodes.items()}
+    options = {"node_type": "LIFNode", "threshold": 0.8, "tau": 3.0, "act_fun": "AtanGrad", "alpha": 2.5}
+    model = tiny(name, **options, requires_thres_grad=True)
+    assert {key: node.threshold.item() for key, node in model.nodes.items()} == pytest.approx(
+        {key: 0.8 * threshold for key, threshold in own.items()}
     )
-    for name, node in model.nodes.items():
-        assert node.threshold.item() == pytest.approx(0.4 if name.endswith("attn_node") else 0.8)
+    for node in model.nodes.values():
         assert node.tau == 3.0
         assert type(node.act_fun).__name__ == "AtanGrad"
         assert node.act_fun.alpha.item() == 2.5
         assert node.threshold.requires_grad
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_fused_network_gives_the_same_logits(name):
+    model = wake(tiny(name)).double()
+    x = batch(model).double()
+    model(x)  # running statistics that are not the initial ones
+    with pytest.raises(UserError, match="eval"):
+        model.fuse()
+    expected = model.eval()(x)
+    torch.testing.assert_close(model.fuse()(x), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(model.fuse()(x), expected, rtol=0, atol=1e-9)
+    assert not [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
 
 
 def test_drop_path_drops_all_steps_of_a_sample():
@@ -342,7 +344,7 @@ def test_drop_path_drops_all_steps_of_a_sample():
     ("kwargs", "message"),
     [
         ({"num_heads": 3}, "embed_dim=16, num_heads=3 .try 2 or 4"),
-        ({"img_size": 18}, "multiple of patch_size 4"),
+        ({"img_size": 18}, "multiple of 4"),
         ({"patch_size": 5}, "patch_size must be"),
         ({"embed_dim": 12, "num_heads": 1}, "multiple of 8"),
         ({"step": 0}, "step"),

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation, neuron, with an optional pooling before or after the neuron."""
+"""Convolution and batch normalisation, alone or with a neuron behind or before them, with optional pooling."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from einops import repeat
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["ConvBNNode", "shared_over_steps"]
+__all__ = ["ConvBN", "ConvBNNode", "NodeConvBN", "shared_over_steps"]
 
 
-def shared_over_steps(bn: nn.BatchNorm2d, x: Tensor, step: int) -> Tensor:
-    """Normalise one copy of an image that stands for `step` equal ones, and repeat the result.
+def shared_over_steps(bn: nn.Module, x: Tensor, step: int) -> Tensor:
+    """Normalise one copy of an image that stands for `step` equal ones.
 
     Mean and variance of the copies are those of one. Only the running variance tells them apart, through its n/(n-1):
     it is set to what the copies would have given.
@@ -22,50 +23,122 @@ def shared_over_steps(bn: nn.BatchNorm2d, x: Tensor, step: int) -> Tensor:
         step: number of copies T.
 
     Returns:
-        `(T*B, C, H, W)`, T outermost.
+        `(B, C, H, W)`.
     """
-    if bn.training and bn.momentum is None:  # a cumulative average: its weight is the batch's number, take the long way
-        return bn(repeat(x, "b c h w -> (t b) c h w", t=step))
+    if not (bn.training and isinstance(bn, nn.BatchNorm2d) and bn.track_running_stats):
+        return bn(x)
+    if bn.momentum is None:  # a cumulative average: its weight is the batch's number, take the long way
+        return bn(repeat(x, "b c h w -> (t b) c h w", t=step))[: x.shape[0]]
     running_var = bn.running_var
-    if bn.training:
-        bn.running_var = running_var.clone()  # autograd keeps what the normalisation saw, so that must not change below
+    bn.running_var = running_var.clone()  # autograd keeps what the normalisation saw, so that must not change below
     y = bn(x)
-    if bn.training:
-        n = x.numel() // x.shape[1]
-        ratio = step * (n - 1) / (step * n - 1)
-        with torch.no_grad():
-            running_var.mul_((1 - bn.momentum) * (1 - ratio)).add_(bn.running_var, alpha=ratio)
-        bn.running_var = running_var
-    return repeat(y, "b c h w -> (t b) c h w", t=step)
+    n = x.numel() // x.shape[1]
+    ratio = step * (n - 1) / (step * n - 1)
+    with torch.no_grad():
+        running_var.mul_((1 - bn.momentum) * (1 - ratio)).add_(bn.running_var, alpha=ratio)
+    bn.running_var = running_var
+    return y
 
 
-class ConvBNNode(nn.Module):
-    """3x3 convolution without bias, batch normalisation, neuron; optionally a 3x3 max pooling with stride 2.
+def _pool(applies: bool) -> nn.Module:
+    return nn.MaxPool2d(3, stride=2, padding=1) if applies else nn.Identity()
+
+
+class ConvBN(nn.Module):
+    """Convolution, batch normalisation, optionally a 3x3 max pooling with stride 2.
 
     Args:
         in_chans, out_chans: channels.
-        node: constructor of the neuron.
-        pool: "after" the neuron (on spikes), "before" it (on potentials, as CML places it), or None.
+        kernel_size, stride, groups, bias: of the convolution; it pads by half its size, so that stride 1 keeps the
+            sides.
+        pool: pool what comes out.
     """
 
     def __init__(
         self,
         in_chans: int,
         out_chans: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        pool: bool = False,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_chans, out_chans, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
+        )
+        self.bn = nn.BatchNorm2d(out_chans)
+        self.pool = _pool(pool)
+
+    def forward(self, x: Tensor, copies: int = 1) -> Tensor:
+        """Map `(T*B, C, H, W)` to potentials `(T*B, C', H', W')`; with `copies=T`, one image `(B, C, H, W)` stands
+        for T equal ones."""
+        x = self.conv(x)
+        if copies == 1:
+            return self.pool(self.bn(x))
+        return repeat(self.pool(shared_over_steps(self.bn, x, copies)), "b c h w -> (t b) c h w", t=copies)
+
+    def fuse(self) -> None:
+        """Fold the normalisation's running statistics into the convolution."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
+
+
+class ConvBNNode(ConvBN):
+    """`ConvBN` and a neuron: spikes leave.
+
+    Args:
+        in_chans, out_chans, kernel_size: see `ConvBN`.
+        node: constructor of the neuron.
+        pool: "after" the neuron (on spikes), "before" it (on potentials, as CML places it), or None.
+        **conv: stride, groups, bias of `ConvBN`.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_size: int = 3,
         *,
         node: Callable[[], nn.Module],
         pool: Literal["before", "after"] | None = None,
+        **conv: int | bool,
     ):
-        super().__init__()
-        self.conv = nn.Conv2d(in_chans, out_chans, kernel_size=3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(out_chans)
+        super().__init__(in_chans, out_chans, kernel_size, pool=pool == "before", **conv)
         self.node = node()
-        self.pool_before = nn.MaxPool2d(3, stride=2, padding=1) if pool == "before" else nn.Identity()
-        self.pool_after = nn.MaxPool2d(3, stride=2, padding=1) if pool == "after" else nn.Identity()
+        self.pool_after = _pool(pool == "after")
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
-        """Map `(T*B, C, H, W)` to spikes `(T*B, C', H', W')`; with `copies=T`, one image `(B, C, H, W)` stands for T
-        equal ones."""
-        x = self.conv(x)
-        x = self.bn(x) if copies == 1 else shared_over_steps(self.bn, x, copies)
-        return self.pool_after(self.node(self.pool_before(x)))
+        """Map `(T*B, C, H, W)` to spikes `(T*B, C', H', W')`; `copies` as in `ConvBN`."""
+        return self.pool_after(self.node(super().forward(x, copies)))
+
+
+class NodeConvBN(ConvBN):
+    """A neuron in front of `ConvBN`: the convolution reads spikes, potentials leave.
+
+    Args:
+        in_chans, out_chans, kernel_size: see `ConvBN`.
+        node: constructor of the neuron.
+        pool: "spikes" between neuron and convolution, "potentials" behind the normalisation, or None.
+        **conv: stride, groups, bias of `ConvBN`.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_size: int = 3,
+        *,
+        node: Callable[[], nn.Module],
+        pool: Literal["spikes", "potentials"] | None = None,
+        **conv: int | bool,
+    ):
+        super().__init__(in_chans, out_chans, kernel_size, pool=pool == "potentials", **conv)
+        self.node = node()
+        self.pool_spikes = _pool(pool == "spikes")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map potentials `(T*B, C, H, W)` to potentials `(T*B, C', H', W')`."""
+        return super().forward(self.pool_spikes(self.node(x)))

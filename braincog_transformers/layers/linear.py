@@ -1,41 +1,77 @@
-"""Linear layer, batch normalisation, neuron: the unit of which spiking attention and MLPs are made."""
+"""Linear layer and batch normalisation on tokens, alone or with a neuron, and the MLPs made of them."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-__all__ = ["LinearBNNode", "SpikingMLP"]
+__all__ = ["LinearBN", "LinearBNNode", "MembraneMLP", "NodeLinearBN", "SpikingMLP"]
 
 
-class LinearBNNode(nn.Module):
-    """`node(BatchNorm(W x + b))` on tokens.
+class LinearBN(nn.Module):
+    """`BatchNorm(W x + b)` on tokens.
 
     Args:
         in_features, out_features: widths C.
-        node: constructor of the neuron.
         bias: whether W x has a bias. Batch normalisation takes it away in training; in evaluation it counts.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, node: Callable[[], nn.Module], bias: bool = True):
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True):
         super().__init__()
         self.linear = nn.Linear(in_features, out_features, bias=bias)
         self.bn = nn.BatchNorm1d(out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens `(T*B, N, C_in)` to potentials `(T*B, N, C_out)`."""
+        x = self.linear(x)
+        return self.bn(x.flatten(0, 1)).view(x.shape)
+
+    def fuse(self) -> None:
+        """Fold the normalisation's running statistics into the linear layer."""
+        if isinstance(self.bn, nn.BatchNorm1d):
+            self.linear, self.bn = fuse_linear_bn_eval(self.linear, self.bn), nn.Identity()
+
+
+class LinearBNNode(LinearBN):
+    """`LinearBN` and a neuron: spikes leave."""
+
+    def __init__(self, in_features: int, out_features: int, *, node: Callable[[], nn.Module], bias: bool = True):
+        super().__init__(in_features, out_features, bias=bias)
         self.node = node()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to spikes `(T*B, N, C_out)`."""
-        x = self.linear(x)
-        return self.node(self.bn(x.flatten(0, 1)).view(x.shape))
+        return self.node(super().forward(x))
+
+
+class NodeLinearBN(LinearBN):
+    """A neuron in front of `LinearBN`: the product is with spikes, potentials leave."""
+
+    def __init__(self, in_features: int, out_features: int, *, node: Callable[[], nn.Module], bias: bool = True):
+        super().__init__(in_features, out_features, bias=bias)
+        self.node = node()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map potentials `(T*B, N, C_in)` to potentials `(T*B, N, C_out)`."""
+        return super().forward(self.node(x))
 
 
 class SpikingMLP(nn.Module):
-    """Two `LinearBNNode`s, the first one wider by `ratio`."""
+    """Two `LinearBNNode`s, the first one wider by `ratio`: spikes leave."""
+
+    unit = LinearBNNode
 
     def __init__(self, dim: int, ratio: float, *, node: Callable[[], nn.Module]):
         super().__init__()
-        self.fc1 = LinearBNNode(dim, int(dim * ratio), node=node)
-        self.fc2 = LinearBNNode(int(dim * ratio), dim, node=node)
+        self.fc1 = self.unit(dim, int(dim * ratio), node=node)
+        self.fc2 = self.unit(int(dim * ratio), dim, node=node)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens `(T*B, N, C)` to spikes of the same shape."""
+        """Map tokens `(T*B, N, C)` to tokens of the same shape."""
         return self.fc2(self.fc1(x))
+
+
+class MembraneMLP(SpikingMLP):
+    """Two `NodeLinearBN`s, the first one wider by `ratio`: potentials leave, for a membrane shortcut."""
+
+    unit = NodeLinearBN

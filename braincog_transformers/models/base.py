@@ -1,20 +1,19 @@
 """What every spiking transformer here has in common: time, timm's calls and BrainCog's.
 
 A network reads like an ordinary vision transformer, because time is folded into the batch: `(T*B, C, H, W)` and
-`(T*B, N, C)`, T outermost. A subclass builds `patch_embed`, `blocks` (a `nn.Sequential`) and `head`, and defines
-nothing else if it can.
+`(T*B, N, C)`, T outermost. A subclass builds `patch_embed`, `blocks` (or, for a pyramid, `stages`; a `nn.Sequential`)
+and `head`, and defines nothing else if it can.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from braincog.base.node.node import BaseNode
 from braincog.model_zoo.base_module import BaseModule
 from timm.layers import to_2tuple
-from timm.models import build_model_with_cfg, resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
 from ..nodes import make_node
 
-__all__ = ["NodeOptions", "SpikingTransformer", "build", "cfg"]
+__all__ = ["BatchMixingFault", "NodeOptions", "ReleasedFault", "SpikingTransformer", "init_linear"]
 
 
 @dataclass(frozen=True)
@@ -83,31 +82,47 @@ class SpikingTransformer(BaseModule):
     """Base of the networks: encoding, features, head.
 
     Args:
-        step: number of steps T.
-        encode_type: how a static image becomes T inputs, see `layers.encoder.Encoder`.
+        embed_dim: width C of what the head reads.
         img_size: height and width of the input, or one number for both, in pixels.
         in_chans: channels of the input (2 for events).
         num_classes: classes K; 0 for features only.
-        embed_dim: width C of the tokens that `blocks` yields.
         drop_rate: dropout in front of the classifier.
+        step: number of time steps T.
+        encode_type: how a static image becomes T inputs: "direct", "rate", "ttfs" or "phase", see
+            `layers.encoder.Encoder`.
+        **neuron: node_type, threshold, tau, act_fun, alpha, requires_thres_grad, sigmoid_thres, mem_detach, see
+            `NodeOptions`; any other raises.
 
     Attributes:
         output_steps: return the logits of every step, `(T, B, K)`, instead of their mean.
+        streaming: each call takes one step and keeps the neurons' state, see `set_streaming`.
     """
+
+    units = "blocks"
+    """Name of the sequence that features are taken from and layer-wise learning rates count."""
+    neuron_defaults: ClassVar[dict[str, Any]] = {}
+    """What the paper's neurons have that `NodeOptions` has not by default."""
+    head_bias = True
+    """Whether the classifier has a bias."""
+    mixes_time = ""
+    """Why the network can't run one step at a time; empty if it can."""
 
     def __init__(
         self,
         *,
-        step: int,
-        encode_type: str,
-        img_size: int | tuple[int, int],
-        in_chans: int,
-        num_classes: int,
         embed_dim: int,
-        drop_rate: float,
+        img_size: int | tuple[int, int] = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        drop_rate: float = 0.0,
+        step: int = 4,
+        encode_type: str = "direct",
+        **neuron: Any,
     ):
         if step < 1:
             raise UserError(f"{type(self).__name__}: step, the number of time steps T, must be at least 1; got {step}")
+        if unknown := neuron.keys() - {option.name for option in fields(NodeOptions)}:
+            raise TypeError(f"{type(self).__name__} got an unexpected argument {', '.join(sorted(unknown))}")
         super().__init__(step=step, encode_type="direct", layer_by_layer=True)
         self.encoder = Encoder(step, encode_type)
         self.img_size = to_2tuple(img_size)
@@ -116,7 +131,54 @@ class SpikingTransformer(BaseModule):
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.grad_checkpointing = False
         self.output_steps = False
+        self.streaming = False
+        self.neurons = NodeOptions(**{**self.neuron_defaults, **neuron})
+        self.head_node = nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
+
+    # For subclasses
+
+    def _neuron(self, threshold_ratio: float = 1.0) -> Callable[[], nn.Module]:
+        """Return a constructor of the network's neurons, their threshold a multiple of the network's."""
+        return self.neurons.constructor(self.step, threshold_ratio)
+
+    def _drop_paths(self, rate: float, depth: int) -> list[StepDropPath]:
+        """Return one stochastic depth for each of `depth` blocks; the rate grows linearly from 0."""
+        return [StepDropPath(rate * i / max(depth - 1, 1), self.step) for i in range(depth)]
+
+    def _require_heads(self, dim: int, num_heads: int) -> None:
+        """Raise `UserError` unless the heads divide the width."""
+        if dim % num_heads:
+            fitting = sorted((h for h in range(1, 33) if dim % h == 0), key=lambda h: abs(h - num_heads))[:2]
+            raise UserError(
+                f"{type(self).__name__}: embed_dim must be a multiple of num_heads; got embed_dim={dim}, "
+                f"num_heads={num_heads} (try {' or '.join(map(str, sorted(fitting)))})"
+            )
+
+    def _require_width(self, multiple: int) -> None:
+        """Raise `UserError` unless the width is a multiple of `multiple`."""
+        if self.embed_dim % multiple:
+            raise UserError(f"{type(self).__name__}: embed_dim must be a multiple of {multiple}; got {self.embed_dim}")
+
+    def _grid(self, patch_size: int) -> tuple[int, int]:
+        """Return height and width of the map of tokens; raise `UserError` unless the patches fill the input."""
+        self._require_sides(patch_size)
+        return self.img_size[0] // patch_size, self.img_size[1] // patch_size
+
+    def _pooled(self, patch_size: int) -> list[bool]:
+        """Tell which of a stem's four convolutions are pooled: the last log2(patch_size)."""
+        pooled = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4}.get(patch_size)
+        if pooled is None:
+            raise UserError(f"{type(self).__name__}: patch_size must be 1, 2, 4, 8 or 16; got {patch_size}")
+        return [i >= 4 - pooled for i in range(4)]
+
+    def _require_sides(self, multiple: int) -> None:
+        """Raise `UserError` unless height and width are multiples of `multiple`."""
+        if any(side % multiple or side < multiple for side in self.img_size):
+            near = max(multiple, round(self.img_size[0] / multiple) * multiple)
+            raise UserError(
+                f"{type(self).__name__}: img_size must be a multiple of {multiple}; got {self.img_size} (try {near})"
+            )
 
     # BrainCog's interface
 
@@ -158,11 +220,11 @@ class SpikingTransformer(BaseModule):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Describe the layers for layer-wise learning rates."""
-        return {"stem": r"^patch_embed", "blocks": r"^blocks\.(\d+)"}
+        return {"stem": r"^patch_embed", "blocks": rf"^{self.units}\.(\d+)"}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping what is inside."""
+        """Recompute each block (of a pyramid, each stage) in the backward pass instead of keeping what is inside."""
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
@@ -186,16 +248,18 @@ class SpikingTransformer(BaseModule):
         """Build a classifier with the official initialisation."""
         if num_classes == 0:
             return nn.Identity()
-        head = nn.Linear(self.embed_dim, num_classes)
+        head = nn.Linear(self.num_features, num_classes, bias=self.head_bias)
         init_linear(head)
         reference = next(self.parameters(), None)
         return head if reference is None else head.to(reference.device, reference.dtype)
 
     def _check_input(self, x: Tensor) -> None:
         expected = (self.in_chans, *self.img_size)
-        if x.dim() not in (4, 5) or tuple(x.shape[-3:]) != expected:
+        dims = (4,) if self.streaming else (4, 5)
+        if x.dim() not in dims or tuple(x.shape[-3:]) != expected:
+            shapes = "one step, (B, C, H, W)," if self.streaming else "(B, C, H, W) or, for events, (B, T, C, H, W)"
             raise ValueError(
-                f"{type(self).__name__}: input must be (B, C, H, W) or, for events, (B, T, C, H, W) with "
+                f"{type(self).__name__}: input must be {shapes} with "
                 f"(C, H, W)={expected}; got {tuple(x.shape)} (img_size= and in_chans= build it for other sizes)."
             )
         if x.dim() == 5 and x.shape[1] != self.step:
@@ -205,14 +269,14 @@ class SpikingTransformer(BaseModule):
             )
 
     def _embed(self, x: Tensor) -> Tensor:
-        """Encode and embed: tokens `(T*B, N, C)`. What all steps share is computed once."""
+        """Encode and embed: `(T*B, N, C)` or `(T*B, C, H', W')`. What all steps share is computed once."""
         if x.dim() == 4 and self.encoder.encode_type == "direct":
             return self.patch_embed(x, copies=self.step)
         return self.patch_embed(self.encoder(x))
 
-    def _forward_blocks(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = checkpoint_module(block, x) if self.grad_checkpointing and torch.is_grad_enabled() else block(x)
+    def _forward_units(self, x: Tensor) -> Tensor:
+        for unit in getattr(self, self.units):
+            x = checkpoint_module(unit, x) if self.grad_checkpointing and torch.is_grad_enabled() else unit(x)
         return x
 
     def _step_by_step(self, x: Tensor) -> Tensor:
@@ -223,19 +287,40 @@ class SpikingTransformer(BaseModule):
                 "between steps can't bear; leave out one of --grad-checkpointing and --no-layer-by-layer "
                 "(set_grad_checkpointing, set_attr('layer_by_layer', ...))."
             )
+        if self.streaming:
+            return self._forward_units(self.patch_embed(x))
         self.reset()
         frames = self.encoder(x).chunk(self.step)
-        return torch.cat([self._forward_blocks(self.patch_embed(frame)) for frame in frames])
+        return torch.cat([self._forward_units(self.patch_embed(frame)) for frame in frames])
+
+    def set_streaming(self, enable: bool = True) -> None:
+        """Take one step a call, or all steps again.
+
+        A streaming network maps one frame `(B, C, H, W)` to that step's logits `(B, K)` and keeps its neurons' state
+        until `reset()`. The mean of T calls is the result of one call on T steps.
+
+        Raises:
+            UserError: if the network mixes time outside its neurons, with the reason.
+        """
+        if enable and self.mixes_time:
+            raise UserError(f"{type(self).__name__} can't run one step at a time: {self.mixes_time}")
+        self.set_attr("layer_by_layer", not enable)
+        self.streaming = enable
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)`."""
+        """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`."""
         self._check_input(x)
-        return self._forward_blocks(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
+        return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Average over tokens or positions and fire, if the head does: `(T, B, C)`."""
+        x = x.mean(dim=1) if x.dim() == 3 else x.mean(dim=(2, 3))
+        return self.head_node(x).unflatten(0, (1 if self.streaming else self.step, -1))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map tokens `(T*B, N, C)` to logits `(B, K)`, or `(T, B, K)` with `output_steps`; features C with
-        `pre_logits`."""
-        x = x.mean(dim=1).unflatten(0, (self.step, -1))
+        """Map features to logits `(B, K)`, or `(T, B, K)` with `output_steps`; with `pre_logits` to what the
+        classifier reads."""
+        x = self._pool(x)
         x = self.head_drop(x if self.output_steps else x.mean(dim=0))
         return x if pre_logits else self.head(x)
 
@@ -263,7 +348,8 @@ class SpikingTransformer(BaseModule):
             intermediates_only: return only the list.
 
         Returns:
-            Tokens `(T*B, N, C)` and the list, T outermost: `unflatten(0, (model.step, -1))` gives time back.
+            Features as `forward_features` gives them and the list, T outermost: `unflatten(0, (model.step, -1))` gives
+            time back.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise UserError(f"{type(self).__name__}: output_fmt must be 'NCHW' or 'NLC'; got {output_fmt!r}")
@@ -272,26 +358,89 @@ class SpikingTransformer(BaseModule):
                 f"{type(self).__name__}: intermediates come from all steps at once; call "
                 "set_attr('layer_by_layer', True) first."
             )
-        take, last = feature_take_indices(len(self.blocks), indices)
+        units = getattr(self, self.units)
+        take, last = feature_take_indices(len(units), indices)
         self._check_input(x)
         x = self._embed(x)
         intermediates = []
-        for i, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            x = block(x)
+        for i, unit in enumerate(units[: last + 1] if stop_early else units):
+            x = unit(x)
             if i in take:
-                maps = x.transpose(1, 2).unflatten(2, self.patch_embed.grid_size)
-                intermediates.append(maps if output_fmt == "NCHW" else x)
+                tokens = x if x.dim() == 3 else x.flatten(2).transpose(1, 2)
+                maps = x if x.dim() == 4 else x.transpose(1, 2).unflatten(2, self.patch_embed.grid_size)
+                intermediates.append(maps if output_fmt == "NCHW" else tokens)
         return intermediates if intermediates_only else (x, intermediates)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the blocks after the last chosen one, and the classifier; return the chosen numbers."""
-        take, last = feature_take_indices(len(self.blocks), indices)
-        self.blocks = self.blocks[: last + 1]
+        units = getattr(self, self.units)
+        take, last = feature_take_indices(len(units), indices)
+        setattr(self, self.units, units[: last + 1])
+        self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if prune_head:
             self.reset_classifier(0)
         return take
+
+    # Inference
+
+    def fuse(self) -> "SpikingTransformer":
+        """Fold every batch normalisation into the layer in front of it, in place; a second call changes nothing.
+
+        Raises:
+            UserError: in training mode, where normalisation depends on the batch.
+        """
+        if self.training:
+            raise UserError(f"{type(self).__name__}: fuse() is for inference; call eval() first.")
+        for module in list(self.modules()):
+            if module is not self and hasattr(module, "fuse"):
+                module.fuse()
+        return self
+
+
+class ReleasedFault:
+    """Mixin of a network whose released code contradicts its paper; `as_released` reproduces the code.
+
+    The choice is part of the state dict, so that a checkpoint brings it back.
+    """
+
+    fault: str
+    """What the released code does, in a clause."""
+    as_released = False
+
+    def set_as_released(self, enable: bool = True) -> None:
+        """Compute as the released code does, or as the paper says."""
+        self.as_released = enable
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.as_released)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.set_as_released(bool(state))
+
+
+class BatchMixingFault(ReleasedFault):
+    """Mixin of a network in whose released code some neurons do not tell samples from time steps."""
+
+    fault = "some neurons run over time x batch, so that a sample's logits depend on its neighbours in the batch"
+
+    def _nodes_over_batch(self) -> Iterable[nn.Module]:
+        """Return those neurons."""
+        raise NotImplementedError
+
+    def set_as_released(self, enable: bool = True) -> None:
+        """Let the membrane of those neurons run through the batch, or keep the samples apart.
+
+        Raises:
+            UserError: for neurons that can't do it.
+        """
+        nodes = list(self._nodes_over_batch())
+        if enable and not all(hasattr(node, "over_batch") for node in nodes):
+            raise UserError(f"{type(self).__name__}: as_released needs LIFNode, PLIFNode or IFNode neurons")
+        super().set_as_released(enable)
+        for node in nodes:
+            node.over_batch = enable
 
 
 def init_linear(module: nn.Module) -> None:
@@ -300,39 +449,3 @@ def init_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def cfg(
-    input_size: tuple[int, int, int], num_classes: int, paper_ids: str, published: str | None = None, **kwargs: Any
-) -> dict[str, Any]:
-    """Build a default configuration of timm's.
-
-    Args:
-        input_size: `(C, H, W)`.
-        num_classes: classes K.
-        paper_ids: the paper, as "arXiv:...".
-        published: data set and the paper's best top-1 accuracy in percent, kept in `notes`.
-        **kwargs: further fields of timm's `PretrainedCfg`.
-    """
-    return {
-        "input_size": input_size,
-        "num_classes": num_classes,
-        "fixed_input_size": True,
-        "crop_pct": 1.0,
-        "first_conv": "patch_embed.stages.0.conv",
-        "classifier": "head",
-        "paper_ids": paper_ids,
-        "notes": (published,) if published else None,
-        **kwargs,
-    }
-
-
-def build(cls: type, variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """Build a registered variant through timm; a keyword that `cls` does not know raises."""
-    weights = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
-    if pretrained and not weights.has_weights:
-        raise UserError(
-            f"{variant}: no official weights were released, so there is nothing to download; train it, or load a "
-            "file with checkpoints.load_checkpoint (--initial-checkpoint on the command line)."
-        )
-    return build_model_with_cfg(cls, variant, pretrained, feature_cfg={"feature_cls": "getter"}, **kwargs)

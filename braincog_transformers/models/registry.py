@@ -1,0 +1,151 @@
+"""From a table of variants to timm's registry."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+from torch import nn
+
+from ..errors import UserError
+
+__all__ = ["Paper", "Variant", "cfg", "cifar", "events", "imagenet", "register"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where an architecture comes from.
+
+    Args:
+        name: what the paper calls the network.
+        venue: where it appeared, year last, as "ICLR 2023".
+        ids: as "arXiv:2209.15425".
+        code: official repository, "owner/name" on GitHub.
+    """
+
+    name: str
+    venue: str
+    ids: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One registered name.
+
+    Args:
+        args: arguments of the network's constructor.
+        cfgs: default configurations by tag, as `cfg` builds them; the first is the default.
+    """
+
+    args: Mapping[str, Any]
+    cfgs: Mapping[str, dict[str, Any]]
+
+
+def cfg(
+    paper: Paper, input_size: tuple[int, int, int], num_classes: int, published: str = "", **kwargs: Any
+) -> dict[str, Any]:
+    """Build a default configuration of timm's.
+
+    Args:
+        paper: the source.
+        input_size: `(C, H, W)`.
+        num_classes: classes K.
+        published: data set and published top-1 accuracy in percent, with T where it is not the variant's; kept in
+            `notes`.
+        **kwargs: further fields of timm's `PretrainedCfg`.
+    """
+    neutral = {"mean": (0.0,) * input_size[0], "std": (1.0,) * input_size[0]} if input_size[0] != 3 else {}
+    return {
+        "input_size": input_size,
+        "num_classes": num_classes,
+        "fixed_input_size": True,
+        "crop_pct": 1.0,
+        "classifier": "head",
+        "paper_ids": paper.ids,
+        "paper_name": f"{paper.name}, {paper.venue}",
+        "origin_url": f"https://github.com/{paper.code}",
+        "notes": (published,) if published else None,
+        **neutral,
+        **kwargs,
+    }
+
+
+def cifar(paper: Paper, cifar10: float | None, cifar100: float | None, **kwargs: Any) -> dict[str, dict[str, Any]]:
+    """Build the configurations of a CIFAR network by tag, from the published top-1 accuracies in percent; None where
+    there is no such network."""
+    norm = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
+    sets = {"cifar10": ("CIFAR10", 10, cifar10), "cifar100": ("CIFAR100", 100, cifar100)}
+    return {
+        tag: cfg(paper, (3, 32, 32), classes, f"{title} {top1}", **{**norm, **kwargs})
+        for tag, (title, classes, top1) in sets.items()
+        if top1 is not None
+    }
+
+
+def imagenet(paper: Paper, top1: float | None, **kwargs: Any) -> dict[str, dict[str, Any]]:
+    """Build the configuration of an ImageNet network, from its published top-1 accuracy in percent."""
+    return {"in1k": cfg(paper, (3, 224, 224), 1000, f"ImageNet {top1}" if top1 else "", **kwargs)}
+
+
+def events(paper: Paper, cifar10_dvs: str, gesture: str, side: int = 128, **kwargs: Any) -> dict[str, dict[str, Any]]:
+    """Build the configurations of an event network by tag, from the published top-1 accuracies in percent, "" where
+    there is no such network."""
+    sets = {"cifar10dvs": ("CIFAR10-DVS", 10, cifar10_dvs), "gesture": ("DVS128 Gesture", 11, gesture)}
+    return {
+        tag: cfg(paper, (2, side, side), classes, f"{title} {top1}", **kwargs)
+        for tag, (title, classes, top1) in sets.items()
+        if top1
+    }
+
+
+def _build(cls: type, name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+    """Build a registered variant through timm; a keyword that `cls` does not know raises."""
+    weights = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
+    if pretrained and not weights.has_weights:
+        raise UserError(
+            f"{name}: no official weights were released for download, so there is nothing to fetch; train it, or load "
+            "a file with checkpoints.load_checkpoint (--initial-checkpoint on the command line)."
+        )
+    return build_model_with_cfg(cls, name, pretrained, feature_cfg={"feature_cls": "getter"}, **kwargs)
+
+
+def _entry_point(cls: type, name: str, variant: Variant, alias_of: str) -> Callable[..., nn.Module]:
+    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _build(cls, alias_of or name, pretrained, **{**variant.args, **kwargs})
+
+    build.__name__ = build.__qualname__ = name
+    build.__module__ = cls.__module__
+    shown = ", ".join(f"{key}={value!r}" for key, value in variant.args.items())
+    build.__doc__ = (
+        f"Build `{alias_of}` under BrainCog's name for it." if alias_of else f"Build {cls.__name__}({shown})."
+    )
+    return build
+
+
+def register(
+    cls: type, variants: Mapping[str, Variant], *, first_conv: str, aliases: Mapping[str, str] | None = None
+) -> None:
+    """Register variants with timm, and make each name a function of the module that defines `cls`.
+
+    Args:
+        cls: the network.
+        variants: by registry name.
+        first_conv: name of the first convolution, for timm's conversion of input channels.
+        aliases: further names, each with the variant that it stands for.
+    """
+    module = sys.modules[cls.__module__]
+    named = {name: (variant, "") for name, variant in variants.items()}
+    named |= {alias: (variants[name], name) for alias, name in (aliases or {}).items()}
+    module.default_cfgs = generate_default_cfgs(
+        {
+            f"{name}.{tag}" if tag else name: {**configuration, "first_conv": first_conv}
+            for name, (variant, _) in named.items()
+            for tag, configuration in variant.cfgs.items()
+        }
+    )
+    for name, (variant, alias_of) in named.items():
+        entry_point = _entry_point(cls, name, variant, alias_of)
+        setattr(module, name, entry_point)
+        register_model(entry_point)

@@ -1,0 +1,51 @@
+"""How the official state dicts name their tensors, by the class that they fit here.
+
+A table: `checkpoints` does the work. Patterns are regular expressions on official names, applied in order.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["FAMILIES", "Family"]
+
+
+class Family(NamedTuple):
+    """How official names become ours.
+
+    Args:
+        rename: pairs of a pattern and its replacement, applied in order, each wherever it matches.
+        dead: patterns of keys that the official network never uses, with the reason.
+    """
+
+    rename: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+    dead: tuple[tuple[str, str], ...]
+
+
+def _stage(match: re.Match) -> str:
+    """Number Spikformer's first four convolutions: `proj_conv` is 0, `proj_conv3` is 3."""
+    return f"patch_embed.stages.{match[2] or 0}.{match[1]}."
+
+
+def _cml_stage(match: re.Match) -> str:
+    """Number CML-Spikformer's first four convolutions: `block1_conv` is 0."""
+    return f"patch_embed.stages.{int(match[1]) - 1}.{match[2]}."
+
+
+FAMILIES = {
+    "Spikformer": Family(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn)(\d?)\.", _stage),
+            (r"^patch_embed\.block(\d)_(conv|bn)\.", _cml_stage),
+            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1."),
+            (r"^block\.", "blocks."),
+            (r"\.(q|k|v|proj|fc1|fc2)_(?:linear|conv)\.", r".\1.linear."),
+            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+        ),
+        dead=(
+            (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),
+            (r"^norm\.(weight|bias)$", "layer norm that the network never calls"),
+            (r"^pos_embed$", "position table that is never added"),
+        ),
+    ),
+}
