@@ -80,6 +80,12 @@ class DataOptions:
         "number", "cut recordings into equal numbers of events or equal times", choices=("number", "time")
     )
     remainder: str = _option("last", "left-over events: into the last frame, or dropped", choices=("last", "drop"))
+    polarity_sum: bool = _option(False, "append the sum of both polarities to event frames as a third channel")
+    label_order: str = _option(
+        "number",
+        "labels of dvsg: the data set's, or SpikingJelly's, on which published checkpoints were trained",
+        choices=("number", "text"),
+    )
     batch_size: int = _option(128, "training samples by process and forward pass", "-b", low=1)
     validation_batch_size_multiplier: int = _option(1, "evaluation batch in training batches", "-vb", low=1)
     workers: int | None = _option(None, "loading processes (default: one for each core, at most 8)", "-j", low=0)
@@ -105,6 +111,9 @@ class ModelOptions:
     bn_tf: bool = _option(False, "TensorFlow's momentum and epsilon in every batch norm")
     bn_momentum: float | None = _option(None, "momentum of every batch norm (default: the model's)", low=0, high=1)
     bn_eps: float | None = _option(None, "epsilon of every batch norm (default: the model's)", above=0)
+    distilled: bool = _option(False, "add the head that learns from a --teacher, where the model has one")
+    as_released: bool = _option(False, "keep the faults of the released code, where the model has such")
+    model_kwargs: tuple[str, ...] | None = _option(None, "further arguments of the network: depth=2 mlp_ratio=4.0")
     grad_checkpointing: bool = _option(False, "recompute activations in the backward pass, to save memory")
 
 
@@ -128,6 +137,7 @@ class OptimOptions:
     opt: str = _option("adamw", "name of a timm optimizer")
     opt_eps: float | None = _option(1e-8, "epsilon of the optimizer", above=0)
     opt_betas: tuple[float, ...] | None = _option(None, "betas of the optimizer", low=0, high=0.999999)
+    opt_kwargs: tuple[str, ...] | None = _option(None, "further arguments of the optimizer: trust_clip=True")
     momentum: float = _option(0.9, "momentum of the optimizer", low=0, high=1)
     weight_decay: float = _option(1e-4, "weight decay; biases and norms are spared", low=0)
     clip_grad: float | None = _option(None, "largest norm of the gradient (default: no clipping)", above=0)
@@ -160,6 +170,8 @@ class SchedOptions:
     start_epoch: int | None = _option(None, "first epoch (default: 0, or where the checkpoint stopped)", low=0)
     decay_epochs: float = _option(30.0, "epochs between two steps of the step schedule", above=0)
     warmup_epochs: int = _option(5, "epochs of warm-up", low=0)
+    warmup_prefix: bool = _option(False, "the warm-up comes before --epochs, not within them")
+    sched_on_updates: bool = _option(False, "move the rate with every optimizer step, not with every epoch")
     cooldown_epochs: int = _option(10, "epochs at the lowest rate, after the schedule", low=0)
     patience_epochs: int = _option(10, "epochs without progress before the plateau schedule steps", low=0)
     decay_rate: float = _option(0.1, "factor of one step of the step and plateau schedules", "--dr", above=0)
@@ -185,8 +197,9 @@ class AugOptions:
     )
     event_augment: str | None = _option(
         None,
-        "augmentation of event frames: the Spikformer family's, or BrainCog's padded crop",
-        choices=("none", "snn_wide", "crop"),
+        "augmentation of event frames: the Spikformer family's, BrainCog's padded crop, SpikingResformer's with its "
+        "flip, or Spike-driven Transformer's square",
+        choices=("none", "snn_wide", "crop", "resformer", "cutout"),
     )
     rand_aug: bool = _option(False, "RandAugment on event frames")
     randaug_n: int = _option(3, "operations of --rand-aug by sample", "--randaug_n", low=1)
@@ -225,6 +238,11 @@ class TrainOptions:
     tet_loss: bool = _option(False, "temporal efficient training: the loss at every step, averaged")
     tet_lambda: float = _option(0.0, "share of TET's squared distance to --tet-means", low=0, high=1)
     tet_means: float = _option(1.0, "target of TET's squared distance")
+    teacher: str = _option("", "timm model that the network learns from beside the labels (distillation)")
+    teacher_checkpoint: str = _option("", "weights of --teacher (default: its published ones, which timm downloads)")
+    distill: str = _option("hard", "learn the teacher's class, or its distribution", choices=("hard", "soft"))
+    distill_alpha: float = _option(0.5, "share of the teacher in the loss", low=0, high=1)
+    distill_tau: float = _option(1.0, "temperature of soft distillation", above=0)
     amp: bool = _option(False, "mixed precision", "--native-amp")
     amp_dtype: str = _option("bfloat16", "type of --amp", choices=("bfloat16", "float16"))
     compile: bool = _option(False, "compile the network with torch.compile")

@@ -5,6 +5,7 @@ imports torch, so that help texts and mistakes are answered at once.
 """
 
 import argparse
+import ast
 import math
 import os
 import re
@@ -17,16 +18,17 @@ from . import option_groups as groups
 from .errors import UserError, unknown
 from .option_groups import GROUPS, REFUSED
 
-__all__ = ["ENTRIES", "Entry", "Options", "build_parser", "read_recipe", "resolve"]
+__all__ = ["ENTRIES", "Entry", "Options", "build_parser", "keywords", "read_recipe", "resolve"]
 
 _SYNONYMS = {"native_amp": "amp"}
 _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "spikformer")
 _ONLY_FOR = {
     "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
-              "rand_aug", "mix_up", "cut_mix", "event_mix"),
+              "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order"),
     "image": ("img_size", "crop_pct", "mean", "std", "interpolation", "encode", "scale", "ratio", "color_jitter",
-              "aa", "reprob", "remode", "recount", "train_interpolation"),
+              "aa", "reprob", "remode", "recount", "train_interpolation", "teacher"),
 }  # fmt: skip
+_NOT_FOR_SEQUENCES = ("hflip", "vflip", "cutmix", "cutmix_minmax")
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -217,6 +219,8 @@ def _rules(options: Options) -> Iterator[str]:
         yield "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"
     if mix.mix_up + mix.cut_mix + mix.event_mix + image_mix > 1:
         yield "give one of --mix-up, --cut-mix, --event-mix and the pair --mixup/--cutmix, not several"
+    if options.data.polarity_sum and mix.cutmix_noise:
+        yield "--cutmix-noise would leave the third channel of --polarity-sum no sum; give one of them"
     if train.tet_loss and options.model.temporal_flatten:
         yield "--tet-loss needs the outputs of all steps, and --temporal-flatten leaves one step"
     if options.model.temporal_flatten and options.model.rand_step:
@@ -226,6 +230,22 @@ def _rules(options: Options) -> Iterator[str]:
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
         yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"
+    yield from _distillation_rules(options)
+    for name in ("model_kwargs", "opt_kwargs"):
+        for text in options.value(name) or ():
+            if not re.fullmatch(r"[A-Za-z_]\w*=.+", text):
+                yield f"{ENTRIES[name].flag} takes KEY=VALUE; got {text!r}"
+
+
+def _distillation_rules(options: Options) -> Iterator[str]:
+    train = options.train
+    given = _given(options, ("teacher_checkpoint", "distill", "distill_alpha", "distill_tau"))
+    if given and not train.teacher:
+        yield f"{given}: without effect as long as no --teacher is named"
+    if train.distill == "hard" and train.distill_tau != ENTRIES["distill_tau"].default:
+        yield "--distill-tau is the temperature of --distill soft; hard distillation has none"
+    if train.teacher and options.model.encode != "direct":
+        yield f"--teacher sees the network's own batch, which --encode {options.model.encode} leaves unnormalised"
 
 
 def _data_problems(options: Options) -> Iterator[str]:
@@ -239,9 +259,11 @@ def _data_problems(options: Options) -> Iterator[str]:
     info = DATASETS[name]
     if not info.splits and (given := _given(options, ("split", "train_portion"))):
         yield f"{given}: {name} has its own test split; leave it out"
-    other = "image" if info.kind == "event" else "event"
-    if given := _given(options, _ONLY_FOR[other]):
-        yield f"{given}: for {other} data only; {name} holds {info.kind} data"
+    for kind in _ONLY_FOR:
+        if kind != info.kind and (given := _given(options, _ONLY_FOR[kind])):
+            yield f"{given}: for {kind} data only; {name} holds {info.kind} data"
+    if info.kind == "sequence" and (given := _given(options, _NOT_FOR_SEQUENCES)):
+        yield f"{given}: needs height and width, and {name} holds sequences, which have none; leave it out"
 
 
 def _launch_problems(options: Options) -> Iterator[str]:
@@ -254,6 +276,18 @@ def _launch_problems(options: Options) -> Iterator[str]:
 def _given(options: Options, names: Sequence[str]) -> str:
     """List those of the options that differ from their defaults, as on the command line."""
     return ", ".join(ENTRIES[name].flag for name in names if options.value(name) != ENTRIES[name].default)
+
+
+def keywords(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Turn `KEY=VALUE` texts into keyword arguments; a value that is no Python literal is a text."""
+    found = {}
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:

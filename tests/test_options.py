@@ -7,7 +7,7 @@ import yaml
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.option_groups import GROUPS, REFUSED
-from braincog_transformers.options import ENTRIES, Options, build_parser, resolve
+from braincog_transformers.options import ENTRIES, Options, build_parser, keywords, resolve
 
 # Every option of BrainCog's examples/Spiking-Transformers/main.py at commit 3998fd5: spellings, type, default.
 BRAINCOG = """
@@ -166,6 +166,20 @@ def test_the_refused_group_and_its_reasons_agree():
             ["--local_rank", "1"],
             "--local_rank 1 needs a launcher that sets LOCAL_RANK; start with torchrun and leave the option out",
         ),
+        (["--distill", "soft"], "--distill: without effect as long as no --teacher is named"),
+        (
+            ["--teacher", "resnet10t", "--distill-tau", "2"],
+            "--distill-tau is the temperature of --distill soft; hard distillation has none",
+        ),
+        (
+            ["--teacher", "resnet10t", "--encode", "rate"],
+            "--teacher sees the network's own batch, which --encode rate leaves unnormalised",
+        ),
+        (
+            ["--dataset", "ndigits", "--teacher", "resnet10t"],
+            "--teacher: for image data only; ndigits holds event data",
+        ),
+        (["--model-kwargs", "depth"], "--model-kwargs takes KEY=VALUE; got 'depth'"),
         (["--device", "gpu"], "--device takes cpu, cuda, cuda:1, or the number of a GPU; got 'gpu'"),
         (["--opt-betas", "0.9", "1"], "--opt-betas must be at most 0.999999; got 1.0"),
         (["--batch-size"], "-b/--batch-size: expected one argument"),
@@ -204,6 +218,16 @@ def test_dashes_underscores_short_names_and_equals_are_the_same():
     expected = parsed("--batch-size", "4", "--decay-rate", "0.5", "--clip-grad", "1")
     assert parsed("-b4", "--dr=0.5", "--clip_grad=1") == expected
     assert Options.from_dict({"batch-size": 4, "native-amp": True}) == Options.from_dict({"batch_size": 4, "amp": True})
+
+
+def test_keyword_arguments_are_python_values_or_texts():
+    options = parsed(
+        "--model-kwargs", "depth=2", "mlp_ratio=1.5", "pool=before", "heads=(1, 2)", "--opt-kwargs", "a=b=c"
+    )
+    found = keywords(options.model.model_kwargs)
+    assert found == {"depth": 2, "mlp_ratio": 1.5, "pool": "before", "heads": (1, 2)}
+    assert keywords(options.optim.opt_kwargs) == {"a": "b=c"}
+    assert keywords(None) == {}
 
 
 def test_the_command_line_wins_over_the_recipe_which_wins_over_the_defaults(tmp_path):

@@ -1,6 +1,8 @@
 """Build network, data, mixers and losses of a run from its options; what they leave open the data set decides."""
 
+import inspect
 import os
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,10 +19,10 @@ from ..data.build import Augment, DataBundle, build_datasets
 from ..data.catalog import lookup
 from ..data.loader import make_loader
 from ..data.mixing import CutMix, EventMix, MixUp
-from ..errors import UserError
-from ..options import Options
+from ..errors import UserError, unknown
+from ..options import Options, keywords
 from .distributed import Ranks
-from .losses import build_loss
+from .losses import Distillation, build_loss
 from .mixers import EventMixer, ImageMixer
 from .prefetch import Ahead
 from .step import Mixer
@@ -45,14 +47,23 @@ class Shape:
     num_classes: int
 
 
+def _input_arguments(options: Options, shape: Shape) -> dict[str, Any]:
+    """Return the network's arguments for channels and size; a network of sequences has neither."""
+    if shape.info.kind == "sequence":
+        return {}
+    chans = shape.info.in_chans + options.data.polarity_sum
+    return {
+        "in_chans": chans * (shape.step if options.model.temporal_flatten else 1),
+        "img_size": shape.size[0] if shape.size[0] == shape.size[1] else shape.size,
+    }
+
+
 def _create(options: Options, shape: Shape, *, step: int | None) -> nn.Module:
     model, neuron = options.model, options.neuron
-    flatten = model.temporal_flatten
     chosen = {
+        **_input_arguments(options, shape),
         "num_classes": shape.num_classes,
-        "in_chans": shape.info.in_chans * (shape.step if flatten else 1),
-        "img_size": shape.size[0] if shape.size[0] == shape.size[1] else shape.size,
-        "step": 1 if flatten else step,
+        "step": 1 if model.temporal_flatten else step,
         "encode_type": model.encode if model.encode != "direct" else None,
         "drop_rate": model.drop,
         "drop_path_rate": model.drop_path,
@@ -63,22 +74,52 @@ def _create(options: Options, shape: Shape, *, step: int | None) -> nn.Module:
         "tau": neuron.tau,
         "requires_thres_grad": neuron.requires_thres_grad or None,
         "sigmoid_thres": neuron.sigmoid_thres or None,
+        "as_released": model.as_released or None,
+        "distilled": model.distilled or None,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
+    further = keywords(model.model_kwargs)
+    if twice := sorted(further.keys() & chosen.keys()):
+        raise UserError(f"--model-kwargs {twice[0]}: an option of its own sets this argument; use that.")
     try:
-        return timm.create_model(model.model, **given)
-    except (ValueError, TypeError, NotImplementedError) as error:
+        return timm.create_model(model.model, **given, **further)
+    except TypeError as error:
+        raise _unknown_argument(options, shape, error) from error
+    except (ValueError, NotImplementedError) as error:
         side = "--event-size" if shape.info.kind == "event" else "--img-size"
         way_out = f"; {side} sets the size" if "img_size" in str(error) else ""
         raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {error}{way_out}") from error
 
 
+def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserError:
+    """Say which option asked for an argument that the network's class does not have."""
+    name, found = options.model.model, re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    argument = found[1] if found else ""
+    if argument == "as_released":
+        return UserError(f"--as-released: {name} has no fault of released code to keep; leave the option out.")
+    if argument == "distilled":
+        return UserError(f"--distilled: {name} has no distillation head; leave the option out.")
+    if argument in keywords(options.model.model_kwargs):
+        with torch.device("meta"):
+            known = inspect.signature(type(timm.create_model(name))).parameters
+        return unknown(f"argument of {name} in --model-kwargs", argument, known)
+    return UserError(f"--model {name} cannot be built for {shape.info.name}: {error}")
+
+
 def _default_size(model: str, info: DatasetInfo) -> tuple[int, int]:
     """Return the size of images as the data set has it; event frames are shrunk to the network's own size."""
     own = timm.get_pretrained_cfg(model)
-    if info.kind == "image" or own is None:
+    if info.kind != "event" or own is None:
         return info.size
     return min(info.size, tuple(own.input_size[-2:]))
+
+
+def _check_kind(model: str, info: DatasetInfo) -> None:
+    """Refuse a network of sequences, which have a height of 1, for images and events, and the other way round."""
+    own = timm.get_pretrained_cfg(model)
+    if own is not None and (own.input_size[1] == 1) != (info.kind == "sequence"):
+        takes = " x ".join(map(str, own.input_size))
+        raise UserError(f"--model {model} takes {takes}, and {info.name} holds {info.kind} data; see --list-models")
 
 
 def _with_time(options: Options) -> Options:
@@ -93,6 +134,7 @@ def find_shape(options: Options) -> Shape:
         UserError: when the network does not take this input.
     """
     info = lookup(options.data.dataset)
+    _check_kind(options.model.model, info)
     side = options.data.event_size if info.kind == "event" else options.data.img_size
     size = _default_size(options.model.model, info) if side is None else (side, side)
     shape = Shape(info=info, size=size, step=options.model.step or 1, num_classes=info.num_classes)
@@ -225,6 +267,8 @@ def build_losses(options: Options) -> tuple[nn.Module, nn.Module]:
         tet_weight=train.tet_lambda,
         tet_mean=train.tet_means,
     )
+    if train.teacher:
+        training = Distillation(training, kind=train.distill, alpha=train.distill_alpha, tau=train.distill_tau)
     return training, build_loss(train.loss_fn)
 
 

@@ -90,10 +90,12 @@ def train_one_epoch(
         for group in _groups(feed.train, done=progress.batch, size=plan.rules.grad_accum):
             progress.sums += train_step(
                 learner, group, step=progress.step, criterion=plan.criterion, place=feed.place,
-                rules=plan.rules, ranks=ranks, mixer=mixer,
+                rules=plan.rules, ranks=ranks, mixer=mixer, teacher=plan.teacher,
             )  # fmt: skip
             progress.batch += len(group)
             progress.step += 1
+            if learner.scheduler is not None:
+                learner.scheduler.step_update(plan.updates(progress, total))
             journal.advance(len(group))
             if journal.due(progress.batch, len(group)):
                 loss, top1, _ = _averages(progress.sums, ranks)

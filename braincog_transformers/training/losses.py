@@ -13,6 +13,7 @@ from ..errors import UserError, unknown
 __all__ = [
     "LOSSES",
     "CrossEntropy",
+    "Distillation",
     "MeanSquaredError",
     "TemporalEfficientLoss",
     "build_loss",
@@ -98,6 +99,48 @@ class TemporalEfficientLoss(nn.Module):
             return of_steps
         pull = (logits - self.mean).square().mean()
         return (1.0 - self.weight) * of_steps + self.weight * pull
+
+
+class Distillation(nn.Module):
+    """Learn from labels and from a teacher at once: `(1 - alpha) * loss(z, y) + alpha * d(z_d, teacher)`.
+
+    Hard, d is the cross entropy with the teacher's class. Soft, it is the Kullback-Leibler divergence of the
+    distributions at temperature tau, times tau^2, averaged over all elements.
+
+    Args:
+        loss: the loss of logits and labels.
+        kind: `hard` or `soft`.
+        alpha: share of the teacher, in [0, 1].
+        tau: temperature of the soft kind, above 0.
+
+    Source: Touvron et al., DeiT, ICML 2021, equations 2 and 3; Yao et al., Spike-driven Transformer V2, ICLR 2024.
+    """
+
+    def __init__(self, loss: nn.Module, *, kind: str = "hard", alpha: float = 0.5, tau: float = 1.0):
+        super().__init__()
+        self.loss = loss
+        self.kind = kind
+        self.alpha = alpha
+        self.tau = tau
+
+    def forward(self, logits: Tensor, distilled: Tensor, target: Tensor, taught: Tensor) -> Tensor:
+        """Return the loss.
+
+        Args:
+            logits: what is compared with the labels, `(B, K)` or `(T, B, K)`.
+            distilled: logits of the distillation head, or those above once more.
+            target: class indices `(B,)` or distributions `(B, K)`.
+            taught: logits of the teacher, `(B, K)`.
+        """
+        return (1.0 - self.alpha) * self.loss(logits, target) + self.alpha * self._distance(
+            mean_over_steps(distilled), taught
+        )
+
+    def _distance(self, distilled: Tensor, taught: Tensor) -> Tensor:
+        if self.kind == "hard":
+            return functional.cross_entropy(distilled, taught.argmax(dim=1))
+        own, wanted = ((logits / self.tau).log_softmax(dim=1) for logits in (distilled, taught))
+        return functional.kl_div(own, wanted, reduction="sum", log_target=True) * self.tau**2 / own.numel()
 
 
 # timm's binary cross entropy turns indices into smoothed one-hot targets itself

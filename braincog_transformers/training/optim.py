@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from ..errors import UserError, unknown
 from ..option_groups import OptimOptions, SchedOptions
+from ..options import keywords
 
 __all__ = ["build_optimizer", "build_schedule", "scaled_rate"]
 
@@ -37,7 +38,7 @@ def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> 
     if any(name.endswith(kind) for kind in SECOND_ORDER):
         raise UserError(f"--opt {options.opt}: it needs second derivatives or a closure, which the loop lacks.")
     more = {"eps": options.opt_eps, "betas": options.opt_betas}
-    given = {key: value for key, value in more.items() if value is not None}
+    given = {key: value for key, value in more.items() if value is not None} | keywords(options.opt_kwargs)
     try:
         return create_optimizer_v2(
             network, opt=name, lr=lr, weight_decay=options.weight_decay, momentum=options.momentum, **given
@@ -46,14 +47,17 @@ def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> 
         raise UserError(f"--opt {options.opt} refuses its options: {error}") from error
 
 
-def build_schedule(optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int) -> tuple[Scheduler, int]:
-    """Build timm's schedule by epoch.
+def build_schedule(
+    optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int, updates: int
+) -> tuple[Scheduler, int]:
+    """Build timm's schedule, by epoch or by optimizer step.
 
     Args:
         optimizer: whose learning rates are set, to those of epoch 0 at once.
         options: names and numbers of the schedule.
         metric: what the plateau schedule watches; a loss should fall, an accuracy rise.
         seed: seed of the noise on the rate.
+        updates: optimizer steps of an epoch.
 
     Returns:
         The schedule, and the number of epochs with its cool-down.
@@ -74,6 +78,9 @@ def build_schedule(optimizer: Optimizer, options: SchedOptions, *, metric: str, 
             min_lr=options.min_lr,
             warmup_lr=options.warmup_lr,
             warmup_epochs=options.warmup_epochs,
+            warmup_prefix=options.warmup_prefix,
+            step_on_epochs=not options.sched_on_updates,
+            updates_per_epoch=updates,
             noise=None if options.lr_noise is None else list(options.lr_noise),
             noise_pct=options.lr_noise_pct,
             noise_std=options.lr_noise_std,

@@ -8,7 +8,12 @@ from torch import nn
 from .learner import Place, Progress
 from .step import Mixer, StepRules
 
-__all__ = ["Feed", "Plan"]
+__all__ = ["Feed", "Plan", "updates_per_epoch"]
+
+
+def updates_per_epoch(batches: int, grad_accum: int) -> int:
+    """Return the optimizer steps that so many batches make; the last may have fewer batches than the others."""
+    return -(-batches // grad_accum)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Plan:
     Args:
         epochs: number of epochs, cool-down included.
         rules: what an optimizer step does.
-        criterion: loss of training.
+        criterion: loss of training; takes the teacher's logits too where there is one.
         test_criterion: loss of evaluation, on class indices.
         metric: column of the rows that ranks epochs: `test_top1`, `ema_loss` and so on.
         max_steps: stop after so many optimizer steps; None for no limit.
@@ -49,6 +54,7 @@ class Plan:
         bn_mode: how ranks agree on running statistics.
         seed: seed of evaluation.
         about: plain values that are saved with every state.
+        teacher: what the network learns from beside the labels; None for labels alone.
     """
 
     epochs: int
@@ -61,6 +67,17 @@ class Plan:
     bn_mode: str = ""
     seed: int = 0
     about: dict[str, Any] | None = None
+    teacher: nn.Module | None = None
+
+    def updates(self, progress: Progress, batches: int) -> int:
+        """Return the place on a schedule by optimizer step: those of the epochs before, and of this one so far.
+
+        Args:
+            progress: how far the run has come.
+            batches: batches of an epoch.
+        """
+        before = progress.epoch * updates_per_epoch(batches, self.rules.grad_accum)
+        return before + updates_per_epoch(progress.batch, self.rules.grad_accum)
 
     def full(self, progress: Progress) -> bool:
         """Return whether the limit of steps is reached."""

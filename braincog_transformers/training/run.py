@@ -35,12 +35,13 @@ from .look import Look, mean_rate
 from .loop import evaluate, fit
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
-from .plan import Feed, Plan
+from .plan import Feed, Plan, updates_per_epoch
 from .precision import Precision
 from .saving import Checkpoints, find_state, write_whole
 from .state import difference, restore
 from .step import StepRules
 from .stopping import StopRequest
+from .teacher import build_teacher
 
 __all__ = ["run"]
 
@@ -176,6 +177,7 @@ def _train(parts: _Parts) -> dict[str, Any]:
         checkpoints.continue_from(state, metric=metric)
     elif progress.epoch:
         learner.scheduler.step(progress.epoch)
+        learner.scheduler.step_update(plan.updates(progress, len(parts.feed.train)))
     del state
     journal = _journal(parts, folder, plan)
     _announce(parts, learner, plan, progress, journal)
@@ -220,7 +222,8 @@ def _learner(parts: _Parts, metric: str) -> tuple[Learner, Plan]:
     options, train = parts.options, parts.options.train
     lr = scaled_rate(options.sched.lr, batch=_batch(parts), base=options.sched.lr_base_size)
     optimizer = build_optimizer(parts.network, options.optim, lr=lr)
-    scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed)
+    updates = updates_per_epoch(len(parts.feed.train), options.optim.grad_accum)
+    scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
     average = None
     if train.model_ema:
         place = torch.device("cpu") if train.model_ema_force_cpu else None
@@ -242,9 +245,27 @@ def _learner(parts: _Parts, metric: str) -> tuple[Learner, Plan]:
     plan = Plan(
         epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
         max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
-        seed=options.run.seed, about=about,
+        seed=options.run.seed, about=about, teacher=_teacher(parts),
     )  # fmt: skip
     return learner, plan
+
+
+def _teacher(parts: _Parts) -> nn.Module | None:
+    """Build the teacher, if one is named, and let the network's distillation head learn from it."""
+    options, bundle, ranks = parts.options, parts.bundle, parts.ranks
+    if not options.train.teacher:
+        return None
+    ends = {"size": parts.shape.size, "in_chans": bundle.input_shape[0], "num_classes": bundle.num_classes}
+    teacher = ranks.first_alone(lambda: build_teacher(options, **ends, device=ranks.device))
+    has_head = hasattr(parts.network, "set_distilled_training")
+    if has_head:
+        parts.network.set_distilled_training(True)
+    count = sum(parameter.numel() for parameter in teacher.parameters())
+    _say(ranks)(
+        f"teacher {options.train.teacher}: {count:,} parameters, {options.train.distill} distillation "
+        + ("on the network's distillation head" if has_head else "on the network's own logits")
+    )
+    return teacher
 
 
 def _journal(parts: _Parts, folder: Path, plan: Plan) -> Journal:

@@ -57,10 +57,10 @@ class _FiniteCheck:
 
 
 def _draw_steps(learner: Learner, x: Tensor, most: int) -> Tensor:
-    """Set a random T for this batch; of event frames the first T are kept."""
+    """Set a random T for this batch; of event frames and of sequences the first T are kept."""
     steps = int(torch.randint(1, most + 1, (), generator=learner.generators["steps"]))
     learner.network.set_attr("step", steps)
-    return x[:, :steps] if x.ndim == 5 else x
+    return x if x.ndim == 4 else x[:, :steps]
 
 
 def _add_noise(learner: Learner, deviation: float) -> None:
@@ -99,6 +99,20 @@ def _stop_non_finite(learner: Learner, x: Tensor | None, *, step: int) -> None:
     )
 
 
+def _forward(
+    learner: Learner, x: Tensor, target: Tensor, *, criterion: nn.Module, teacher: nn.Module | None
+) -> tuple[Tensor, Tensor]:
+    """Return the loss and the logits; of a network with a distillation head, the mean of both heads' logits."""
+    with learner.precision.autocast():
+        output = learner.train_call(x)
+    logits, distilled = (one.float() for one in (output if isinstance(output, tuple) else (output, output)))
+    if teacher is None:
+        return criterion(logits, target), logits.detach()
+    with torch.no_grad(), learner.precision.autocast():
+        taught = teacher(x)
+    return criterion(logits, distilled, target, taught.float()), (logits.detach() + distilled.detach()) / 2
+
+
 def train_step(
     learner: Learner,
     batches: list[tuple[Tensor, Tensor]],
@@ -109,6 +123,7 @@ def train_step(
     rules: StepRules,
     ranks: Ranks,
     mixer: Mixer | None = None,
+    teacher: nn.Module | None = None,
 ) -> Tensor:
     """Update the weights once with the mean gradient of the batches.
 
@@ -116,11 +131,12 @@ def train_step(
         learner: what learns.
         batches: the batches whose gradients are accumulated.
         step: number of this step, from 0.
-        criterion: loss of logits and target.
+        criterion: loss of logits and target; with a teacher, `losses.Distillation`.
         place: brings a batch to the device.
         rules: what the step does beside the plain descent.
         ranks: the processes of the run.
         mixer: mixes the samples of a batch into soft targets.
+        teacher: maps the mixed batch to the logits that the network learns beside the labels.
 
     Returns:
         `(3,)`: loss x samples, right answers, samples, on the device in float64.
@@ -136,13 +152,11 @@ def train_step(
         if rules.random_steps:
             x = _draw_steps(learner, x, rules.random_steps)
         with last_sync_only(learner.train_call, last=number == len(batches)):
-            with learner.precision.autocast():
-                logits = learner.train_call(x)
-            loss = criterion(logits.float(), target)
+            loss, logits = _forward(learner, x, target, criterion=criterion, teacher=teacher)
             check.add(loss)
             learner.precision.backward(loss / len(batches))
         seen.append(x)
-        right = mean_over_steps(logits.detach()).argmax(dim=1) == dominating_label(target)
+        right = mean_over_steps(logits).argmax(dim=1) == dominating_label(target)
         sums += torch.stack([loss.detach().double() * len(x), right.sum().double(), sums.new_tensor(len(x))])
     failure = check.first_failure()
     if ranks.any(failure is not None):

@@ -7,7 +7,13 @@ import torch
 from timm.data import Mixup
 
 from braincog_transformers.errors import UserError
-from braincog_transformers.training.losses import build_loss, dominating_label, mean_over_steps, soft_labels
+from braincog_transformers.training.losses import (
+    Distillation,
+    build_loss,
+    dominating_label,
+    mean_over_steps,
+    soft_labels,
+)
 from braincog_transformers.training.mixers import EventMixer, ImageMixer
 
 
@@ -41,6 +47,27 @@ def test_cross_entropy_and_squared_error_by_hand():
     logits, target = torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([1])
     assert build_loss("ce")(logits, target).item() == pytest.approx(math.log(4 / 3))
     assert build_loss("mse")(logits, target).item() == pytest.approx((math.log(3.0) - 1) ** 2 / 2)
+
+
+def test_distillation_by_hand():
+    # softmax of (0, ln 3) is (1/4, 3/4), of (0, 0) is (1/2, 1/2), of (ln 9, 0) is (9/10, 1/10)
+    logits, distilled = torch.tensor([[0.0, math.log(3.0)]]), torch.zeros(1, 2)
+    taught, target = torch.tensor([[math.log(9.0), 0.0]]), torch.tensor([1])
+    labels = math.log(4 / 3)
+    hard = Distillation(build_loss("ce"), kind="hard", alpha=0.25)(logits, distilled, target, taught)
+    assert hard.item() == pytest.approx(0.75 * labels + 0.25 * math.log(2))
+    # at temperature 2 the teacher says (3/4, 1/4); divided by the two elements, times 4
+    divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    soft = Distillation(build_loss("ce"), kind="soft", alpha=0.25, tau=2.0)(logits, distilled, target, taught)
+    assert soft.item() == pytest.approx(0.75 * labels + 0.25 * divergence / 2 * 4)
+
+
+def test_distillation_takes_the_mean_over_steps_where_the_labels_take_each():
+    steps = torch.tensor([[[0.0, 2.0]], [[0.0, 0.0]]])
+    loss = Distillation(build_loss("ce", tet=True), alpha=1.0)
+    apart = Distillation(build_loss("ce"), alpha=1.0)
+    target, taught = torch.tensor([0]), torch.tensor([[1.0, 0.0]])
+    assert loss(steps, steps, target, taught) == apart(steps.mean(0), steps.mean(0), target, taught)
 
 
 def test_unknown_loss_and_bad_numbers_are_named():

@@ -14,7 +14,7 @@ from braincog_transformers.training.optim import build_optimizer, build_schedule
 def _rates(**options):
     network = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=options.pop("rate"))
-    scheduler, epochs = build_schedule(optimizer, SchedOptions(**options), metric="test_top1", seed=1)
+    scheduler, epochs = build_schedule(optimizer, SchedOptions(**options), metric="test_top1", seed=1, updates=1)
     rates = []
     for epoch in range(epochs):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -35,6 +35,25 @@ def test_published_cifar10_schedule_of_spikformer():
         else:
             wanted = 1e-5
         assert rate == pytest.approx(wanted, rel=1e-9)
+
+
+def test_half_cosine_by_optimizer_step_with_warm_up_from_zero():
+    # the ImageNet recipes of QKFormer, SGLFormer and SDT V2: 2 epochs of warm-up, then 8 of half cosine, 5 steps each
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.2e-3)
+    options = SchedOptions(
+        epochs=8, warmup_epochs=2, warmup_lr=0.0, warmup_prefix=True, min_lr=1e-6, cooldown_epochs=0,
+        sched_on_updates=True,
+    )  # fmt: skip
+    scheduler, epochs = build_schedule(optimizer, options, metric="test_top1", seed=1, updates=5)
+    assert epochs == 10
+    for step in range(50):
+        if step < 10:
+            wanted = 1.2e-3 * step / 10
+        else:
+            wanted = 1e-6 + (1.2e-3 - 1e-6) * (1 + math.cos(math.pi * (step - 10) / 40)) / 2
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(wanted, rel=1e-9, abs=1e-15)
+        scheduler.step_update(step + 1)
+        scheduler.step((step + 1) // 5)
 
 
 def test_step_schedule_by_hand():
@@ -59,6 +78,7 @@ def test_noise_stays_within_its_share_and_repeats():
 
 def test_rate_is_scaled_with_the_effective_batch():
     assert scaled_rate(5e-3, batch=16, base=1024) == pytest.approx(7.8125e-5)
+    assert scaled_rate(6e-4, batch=32 * 8 * 2, base=256) == pytest.approx(1.2e-3)  # QKFormer's, SDT V2's blr
     assert scaled_rate(5e-3, batch=16, base=0) == 5e-3
 
 
@@ -78,3 +98,12 @@ def test_optimizers_that_cannot_be_had_are_named():
         build_optimizer(network, OptimOptions(opt="adamww"), lr=1.0)
     with pytest.raises(UserError, match="second derivatives"):
         build_optimizer(network, OptimOptions(opt="adahessian"), lr=1.0)
+
+
+def test_arguments_of_an_optimizer_reach_it():
+    network = nn.Linear(2, 2)
+    optimizer = build_optimizer(network, OptimOptions(opt="lamb", opt_kwargs=("trust_clip=True",)), lr=1.0)
+    assert optimizer.defaults["trust_clip"] is True
+    assert optimizer.defaults["max_grad_norm"] == 1.0  # what Spike-driven Transformer V2 relies on
+    with pytest.raises(UserError, match=r"--opt adamw refuses its options: .*'trust_clap'"):
+        build_optimizer(network, OptimOptions(opt_kwargs=("trust_clap=True",)), lr=1.0)

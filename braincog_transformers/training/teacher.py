@@ -1,0 +1,111 @@
+"""The teacher of a distillation: a network of timm's that is looked at and never changed."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from timm.models import PretrainedCfg, list_models
+from torch import nn
+
+from ..checkpoints import read_checkpoint, weights_of
+from ..errors import UserError, unknown
+from ..options import Options
+
+__all__ = ["build_teacher"]
+
+
+def _entry(name: str) -> tuple[Callable[..., nn.Module], PretrainedCfg]:
+    """Find a network of timm's own, and the weights published for it.
+
+    Both are taken from timm's modules: in its registry, importing braincog replaces resnet18 and the like.
+    """
+    base, _, tag = name.partition(".")
+    entry = getattr(timm.models, base, None)
+    known = getattr(sys.modules.get(getattr(entry, "__module__", "")), "default_cfgs", {})
+    if base not in known:
+        raise unknown("--teacher", name, [other for other in list_models() if hasattr(timm.models, other)])
+    published = known[base].cfgs
+    if tag and tag not in published:
+        raise unknown(f"weights of --teacher {base}", tag, published)
+    tag = tag or known[base].tags[0]
+    config = replace(published[tag], architecture=base, tag=tag or None)
+    if config.hf_hub_id == "timm/":  # timm's registry completes it in the same way
+        config = replace(config, hf_hub_id=f"timm/{base}.{tag}" if tag else f"timm/{base}")
+    return entry, config
+
+
+def _create(
+    name: str, *, published: bool, size: tuple[int, int], in_chans: int, num_classes: int
+) -> nn.Module:  # fmt: skip
+    entry, config = _entry(name)
+    asked: dict[str, Any] = {"pretrained_cfg": config}
+    if config.fixed_input_size:
+        asked["img_size"] = size
+    if not published:
+        return entry(**asked, in_chans=in_chans, num_classes=num_classes)
+    if not config.has_weights:
+        raise UserError(f"--teacher {name}: timm has no weights for it; give a file with --teacher-checkpoint.")
+    if (config.input_size[0], config.num_classes) != (in_chans, num_classes):
+        raise UserError(
+            f"--teacher {name}: its published weights take {config.input_size[0]} channels and know "
+            f"{config.num_classes} classes, the data have {in_chans} and {num_classes}; train a teacher for them and "
+            "give it with --teacher-checkpoint."
+        )
+    try:
+        return entry(**asked, pretrained=True)
+    except (OSError, RuntimeError) as error:  # of the network, of the hub, or of a damaged file
+        raise UserError(
+            f"--teacher {name}: its weights cannot be had ({error}); give a file with --teacher-checkpoint."
+        ) from error
+
+
+def _load(teacher: nn.Module, path: str) -> None:
+    """Load a checkpoint in timm's names, or in those of the paper where timm can translate them."""
+    state = weights_of(read_checkpoint(path))
+    translate = getattr(sys.modules[type(teacher).__module__], "checkpoint_filter_fn", None)
+    try:
+        if translate is not None and state.keys() != teacher.state_dict().keys():
+            state = translate(state, teacher)
+        teacher.load_state_dict(state)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"--teacher-checkpoint {path} does not fit the teacher: {reason}") from error
+
+
+def build_teacher(
+    options: Options, *, size: tuple[int, int], in_chans: int, num_classes: int, device: torch.device
+) -> nn.Module:
+    """Build the teacher with its weights, in evaluation mode and without gradients.
+
+    Args:
+        options: of the run; `--teacher` is set.
+        size: height and width of the network's images.
+        in_chans: their channels.
+        num_classes: classes K.
+        device: where it computes.
+
+    Returns:
+        A module that maps images `(B, C, H, W)` to logits `(B, K)`.
+
+    Raises:
+        UserError: for an unknown teacher, one that does not fit the data, or one whose weights cannot be had.
+    """
+    name, path = options.train.teacher, options.train.teacher_checkpoint
+    try:
+        teacher = _create(name, published=not path, size=size, in_chans=in_chans, num_classes=num_classes)
+        if path:
+            _load(teacher, path)
+        teacher = teacher.eval().requires_grad_(False).to(device)
+        with torch.no_grad():
+            found = teacher(torch.zeros(1, in_chans, *size, device=device))
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--teacher {name} does not take images of {in_chans}x{size[0]}x{size[1]}: {reason}") from error
+    if found.shape != (1, num_classes):
+        raise UserError(f"--teacher {name} answers {tuple(found.shape)} for one image; needed are (1, {num_classes}).")
+    return teacher
