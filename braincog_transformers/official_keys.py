@@ -27,6 +27,12 @@ def _stage(match: re.Match) -> str:
     return f"patch_embed.stages.{match[2] or 0}.{match[1]}."
 
 
+def _tokenizer(match: re.Match) -> str:
+    """Number Spikingformer's convolutions: `proj_conv` and `block0_conv` are the first, `proj4_conv` the last."""
+    number = int(match[1] or match[2] or 0)
+    return f"patch_embed.{f'stages.{number - 1}' if number else 'first'}.{match[3]}."
+
+
 def _cml_stage(match: re.Match) -> str:
     """Number CML-Spikformer's first four convolutions: `block1_conv` is 0."""
     return f"patch_embed.stages.{int(match[1]) - 1}.{match[2]}."
@@ -47,5 +53,15 @@ FAMILIES = {
             (r"^norm\.(weight|bias)$", "layer norm that the network never calls"),
             (r"^pos_embed$", "position table that is never added"),
         ),
+    ),
+    "Spikingformer": Family(
+        rename=(
+            (r"^patch_embed\.(?:proj(\d?)|block(\d))_(conv|bn)\.", _tokenizer),
+            (r"^block\.", "blocks."),
+            (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_"),
+            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
+            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+        ),
+        dead=((r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),),
     ),
 }

@@ -3,10 +3,11 @@
 from timm.models import list_models as _timm_list_models
 
 from .spikformer import Spikformer
+from .spikingformer import Spikingformer
 
-__all__ = ["Spikformer", "list_models"]
+__all__ = ["Spikformer", "Spikingformer", "list_models"]
 
-_MODULES = ("spikformer",)
+_MODULES = ("spikformer", "spikingformer")
 
 
 def list_models(filter: str = "") -> list[str]:

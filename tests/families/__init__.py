@@ -1,8 +1,8 @@
 """One module by family of models: tiny sizes, parameter counts, and how to build the networks of its vectors."""
 
-from . import spikformer
+from . import spikformer, spikingformer
 
-FAMILIES = (spikformer,)
+FAMILIES = (spikformer, spikingformer)
 
 
 def family_of(name):
