@@ -55,7 +55,7 @@ def visualize(
     with frozen_inference(model), record(model) as records:
         model(inputs[:1])
     written = [_draw_raster(records, folder / "spike_raster.png")]
-    maps = spike_maps(records, tuple(inputs.shape[-2:]))
+    maps = spike_maps(records, tuple(inputs.shape[-2:])) if inputs.ndim > 3 else {}  # sequences have no places
     if maps:
         steps = max(len(rates) for rates in maps.values())
         shown = display_steps(inputs[0].cpu().numpy(), steps, mean=mean, std=std)
@@ -278,13 +278,15 @@ def save_images(
 ) -> Path:
     """Draw a batch as the network gets it, event frames summed over time, into `folder/<name>.png`.
 
+    Sequences are drawn with time downwards and channels to the right.
+
     Args:
         batch: inputs and targets; a soft target is titled by its largest class.
     """
     inputs, target = batch[0][:limit].float().cpu().numpy(), batch[1][:limit].cpu()
     labels = target.argmax(-1) if target.ndim == 2 else target
     titles = [str(int(label)) if classes is None else str(classes[int(label)]) for label in labels]
-    samples = inputs.sum(1) if inputs.ndim == 5 else inputs
+    samples = inputs.sum(1) if inputs.ndim == 5 else inputs[:, None] if inputs.ndim == 3 else inputs
     if inputs.ndim == 5 and inputs.shape[2] == 2:
         shown = [plots.event_image(sample) for sample in samples]
     else:

@@ -8,15 +8,18 @@ from torch.utils.data import Dataset
 from ..errors import UserError, unknown
 from .cache import FrameRule
 from .catalog import DatasetInfo, lookup
-from .event_transforms import event_transforms
+from .event_transforms import PolaritySum, event_transforms
 from .events import event_datasets
 from .frames import FRAMES_BY, REMAINDERS, RESIZES
 from .image_transforms import picture_transforms
 from .images import PictureDataset, picture_sources
 from .places import describe
+from .sequences import sequence_datasets
 from .settings import Augment
 
 __all__ = ["Augment", "DataBundle", "build_datasets", "describe"]
+
+LABEL_ORDERS = ("number", "text")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class DataBundle:
         train: samples (x, label), augmented.
         test: samples (x, label), not varied.
         num_classes: classes in the data that were found.
-        input_shape: of one sample: (C, H, W), or (T, C, H, W) for events.
+        input_shape: of one sample: (C, H, W), (T, C, H, W) for events, or (T, channels) for a sequence.
         classes: names in the order of the labels.
     """
 
@@ -58,6 +61,8 @@ def build_datasets(
     frames_by: str = "number",
     remainder: str = "last",
     resize: str = "area",
+    polarity_sum: bool = False,
+    label_order: str = "number",
     augment: Augment | None = None,
     normalize: bool = True,
 ) -> DataBundle:
@@ -67,7 +72,7 @@ def build_datasets(
         name: in `DATASETS`.
         data_dir: folder in which the set is looked for.
         step: T, frames per recording; pictures have no steps.
-        size: (H, W) of a sample; by default the set's own.
+        size: (H, W) of a sample; by default the set's own, and always that for a sequence.
         in_chans: channels; grey pictures can be had with 3, everything else only as it is.
         mean: per channel of pictures; by default the set's.
         std: the same.
@@ -80,6 +85,9 @@ def build_datasets(
         frames_by: `number` or `time`, see `frames`.
         remainder: `last` or `drop`, see `frames`.
         resize: `area` or `bilinear`, see `frames`.
+        polarity_sum: append the sum of both polarities to event frames as a third channel.
+        label_order: `number` for the data set's own labels, `text` for SpikingJelly's of DVS128 Gesture: class folders
+            "0" to "10" sorted as text, so that label 2 is class 10.
         augment: how training samples are varied; by default as the set's entry says.
         normalize: bring pictures to zero mean; otherwise they stay in [0, 1]. Events are raw counts either way.
 
@@ -89,30 +97,36 @@ def build_datasets(
     info = lookup(name)
     size = _checked_size(size or info.size)
     augment = (augment or Augment()).filled(info.augment)
-    if info.kind == "image":
+    chans = _channels(info, in_chans, polarity_sum)
+    order = _class_order(info, label_order)
+    if not info.splits:
         _refuse_split(info, split, train_portion)
-        chans = _channels(info, in_chans)
+    if info.kind == "image":
         colours = [_per_channel(mean or info.mean, chans, "--mean"), _per_channel(std or info.std, chans, "--std")]
         return _pictures(info, Path(data_dir), size, colours, augment, download=download, normalize=normalize)
-    _channels(info, in_chans)
     if mean or std:
         raise UserError(f"data set {name} holds events, raw counts that are not normalised; leave out --mean and --std")
     _check_rules(step=step, frames_by=frames_by, remainder=remainder, resize=resize)
+    if info.kind == "sequence":
+        sides = sequence_datasets(info, Path(data_dir), step, download=download)
+        return DataBundle(info, *sides, info.num_classes, (step, info.size[1]), info.classes)
     rule = FrameRule(sensor=info.size, size=size, steps=step, by=frames_by, remainder=remainder, resize=resize)
-    if info.split_folders:
-        _refuse_split(info, split, train_portion)
+    appended = (PolaritySum(),) if polarity_sum else ()
     train, test = event_datasets(
         info,
         Path(data_dir),
         Path(cache_dir or Path(data_dir) / "cache"),
         rule,
-        transforms=event_transforms(augment),
+        transforms=(*event_transforms(augment), *appended),
+        test_transforms=appended,
         use_cache=use_cache,
         split=split,
         train_portion=train_portion,
         split_seed=split_seed,
+        class_order=order,
     )
-    return DataBundle(info, train, test, info.num_classes, (step, info.in_chans, *size), info.classes)
+    classes = tuple(info.classes[label] for label in order)
+    return DataBundle(info, train, test, info.num_classes, (step, chans, *size), classes)
 
 
 def _pictures(
@@ -139,12 +153,16 @@ def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _channels(info: DatasetInfo, wanted: int | None) -> int:
-    if wanted in (None, info.in_chans):
-        return info.in_chans
-    if info.kind == "image" and info.in_chans == 1 and wanted == 3:
+def _channels(info: DatasetInfo, wanted: int | None, polarity_sum: bool) -> int:
+    if polarity_sum and info.kind != "event":
+        raise UserError(f"data set {info.name} holds no events, which alone have polarities; leave out --polarity-sum")
+    has = info.in_chans + polarity_sum
+    grey = info.kind == "image" and has == 1
+    if wanted in (None, has):
+        return has
+    if grey and wanted == 3:
         return 3
-    can = "1 channel, or 3 with the grey values repeated" if info.in_chans == 1 else f"{info.in_chans} channels"
+    can = "1 channel, or 3 with the grey values repeated" if grey else f"{has} channels"
     raise UserError(f"data set {info.name} gives {can}; got in_chans={wanted}, choose a model with such an input")
 
 
@@ -157,6 +175,15 @@ def _per_channel(values: tuple[float, ...], chans: int, flag: str) -> tuple[floa
     if flag == "--std" and min(values) <= 0:
         raise UserError(f"--std must be above 0; got {min(values)}")
     return values
+
+
+def _class_order(info: DatasetInfo, rule: str) -> list[int]:
+    """Return the class behind each label."""
+    if rule not in LABEL_ORDERS:
+        raise unknown("rule of --label-order", rule, LABEL_ORDERS)
+    if rule == "text" and not info.text_order:
+        raise UserError(f"data set {info.name} has one order of labels; leave out --label-order")
+    return sorted(range(info.num_classes), key=str if rule == "text" else int)
 
 
 def _check_rules(*, step: int, frames_by: str, remainder: str, resize: str) -> None:

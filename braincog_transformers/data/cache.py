@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from .frames import count_factor, events_to_frames, resize_counts
-from .readers import read_recording
+from .readers import Segment, read_recording
 
 __all__ = ["FrameRule", "cached_frames", "cache_key", "writing_folder"]
 
@@ -53,14 +53,14 @@ class FrameRule:
         """Number by which the frames become whole counts, None where there is none."""
         return count_factor(self.sensor, self.size, self.resize)
 
-    def __call__(self, path: Path) -> np.ndarray:
+    def __call__(self, path: Path | Segment) -> np.ndarray:
         """Read a recording and return its frames (T, 2, H, W) float32."""
         events = read_recording(path, self.sensor)
         counts = events_to_frames(events, self.steps, self.sensor, by=self.by, remainder=self.remainder)
         return resize_counts(counts, self.size, self.resize)
 
 
-def cache_key(name: str, files: Sequence[Path], rule: FrameRule) -> str:
+def cache_key(name: str, files: Sequence[Path | Segment], rule: FrameRule) -> str:
     """Return the SHA-256 of the files' places, sizes and times of change, and of the rule."""
     folders = {folder: str(folder.resolve()) for folder in {path.parent for path in files}}
     listing = [(folders[path.parent], path.name, *_state(path)) for path in files]
@@ -68,7 +68,7 @@ def cache_key(name: str, files: Sequence[Path], rule: FrameRule) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def cached_frames(folder: Path, name: str, files: Sequence[Path], rule: FrameRule) -> Path:
+def cached_frames(folder: Path, name: str, files: Sequence[Path | Segment], rule: FrameRule) -> Path:
     """Return the file that holds the frames of all `files`, building it first if it isn't there.
 
     Args:
@@ -110,7 +110,7 @@ def writing_folder(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(path: Path | Segment) -> tuple[int, int]:
     try:
         stat = path.stat()
     except OSError as error:
@@ -126,7 +126,7 @@ def _complete(target: Path, shape: tuple[int, ...]) -> bool:
         return False
 
 
-def _build(target: Path, shape: tuple[int, ...], name: str, files: Sequence[Path], rule: FrameRule) -> None:
+def _build(target: Path, shape: tuple[int, ...], name: str, files: Sequence[Path | Segment], rule: FrameRule) -> None:
     scale = rule.factor
     kinds = list(_DTYPES if scale else _DTYPES[-1:])
     kind = kinds.pop(0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import unknown
-from .classes import CIFAR10, CIFAR100, DIGITS, DVSC10, FASHION
+from .classes import CIFAR10, CIFAR100, DIGITS, DVSC10, DVSG, FASHION, SHD
 from .settings import Augment
 
 __all__ = ["DATASETS", "DatasetInfo", "lookup"]
@@ -21,14 +21,16 @@ class DatasetInfo:
 
     Args:
         name: BrainCog's name.
-        kind: pictures or event recordings.
+        kind: pictures, event recordings, or sequences of spikes in channels without a place.
         num_classes: number of classes of the whole set.
-        in_chans: channels of a picture, or polarities (OFF, ON) of events.
-        size: (H, W) that a network sees by default; for events the sensor's.
+        in_chans: channels of a picture, or polarities (OFF, ON) of events; 1 for a sequence.
+        size: (H, W) that a network sees by default; for events the sensor's; (1, channels) for a sequence.
         mean: per channel, of training pictures in [0, 1]; empty for events, which stay raw counts.
         std: the same for the standard deviation.
         classes: names in the order of the labels; empty where the folders name them (`imnet`).
         samples: (training, test) samples of the complete set; (all, 0) where there is no official test split.
+        editions: the same of other complete editions.
+        text_order: whether published checkpoints exist whose labels are the set's own in the order of a text.
         tree: what must lie where below the data folder.
         source: how to get it.
         downloadable: whether `--download` fetches it.
@@ -36,12 +38,13 @@ class DatasetInfo:
         places: every folder below the data folder in which it is looked for, in this order.
         split_folders: folders of the official training and test split, if there is one.
         splits: named splits of a set without an official one, the default first.
+        marks: files or folders of which one shows that the set lies there; by default recordings in class folders.
         endings: of the recordings' files.
         augment: what is varied in training where the user says nothing.
     """
 
     name: str
-    kind: Literal["image", "event"]
+    kind: Literal["image", "event", "sequence"]
     num_classes: int
     in_chans: int
     size: tuple[int, int]
@@ -49,6 +52,8 @@ class DatasetInfo:
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
     samples: tuple[int, int]
+    editions: tuple[tuple[int, int], ...] = ()
+    text_order: bool = False
     tree: str
     source: str
     downloadable: bool = False
@@ -56,6 +61,7 @@ class DatasetInfo:
     places: tuple[str, ...] = (".",)
     split_folders: tuple[str, str] | None = None
     splits: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
     endings: tuple[str, ...] = ()
     augment: Augment
 
@@ -107,6 +113,24 @@ _ENTRIES = (
         "38023437 (.aedat4)",
         folder="dvsc10", places=("dvsc10", "CIFAR10DVS", "DVS/DVS_Cifar10/CIFAR10DVS", "extract", "."),
         splits=("text", "tebn", "random"), endings=(".aedat", ".aedat4"), augment=_CROP_AND_FLIP,
+    ),
+    DatasetInfo(
+        name="dvsg", kind="event", num_classes=11, in_chans=2, size=(128, 128), classes=DVSG, samples=(1176, 288),
+        tree="DvsGesture/{trials_to_train.txt,trials_to_test.txt,<trial>.aedat,<trial>_labels.csv} (or tonic's "
+        "DVSGesture/ibmGesture{Train,Test}/<trial>/<0..10>.npy)",
+        source="unpack DvsGesture.tar.gz of research.ibm.com/dvsgesture", folder="DvsGesture",
+        places=(
+            "DvsGesture", "dvsg", "DVSGesture", "DVS128Gesture", "DVS128Gesture/extract/DvsGesture",
+            "DVS/DVSGesture/DVSGesture", ".",
+        ),
+        editions=((1077, 264),), text_order=True, marks=("trials_to_train.txt", "ibmGestureTrain"),
+        endings=(".aedat", ".npy"), augment=_NO_EVENT_AUGMENT,
+    ),
+    DatasetInfo(
+        name="shd", kind="sequence", num_classes=20, in_chans=1, size=(1, 700), classes=SHD, samples=(8156, 2264),
+        tree="SHD/shd_train.h5 and SHD/shd_test.h5 (or .h5.gz)",
+        source="unpack shd_train.h5.zip and shd_test.h5.zip of zenkelab.org/datasets", downloadable=True, folder="SHD",
+        places=("SHD", "shd", "DVS/SHD/SHD", "."), marks=("shd_train.h5", "shd_train.h5.gz"), augment=Augment(),
     ),
     DatasetInfo(
         name="mnist", kind="image", num_classes=10, in_chans=1, size=(28, 28), mean=(0.1307,), std=(0.3081,),

@@ -1,6 +1,6 @@
 """Names of the classes in the order of the labels."""
 
-__all__ = ["CIFAR10", "CIFAR100", "DIGITS", "DVSC10", "FASHION"]
+__all__ = ["CIFAR10", "CIFAR100", "DIGITS", "DVSC10", "DVSG", "FASHION", "SHD"]
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -8,6 +8,14 @@ FASHION = (
 )  # fmt: skip
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DVSC10 = CIFAR10
+DVSG = (
+    "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",
+    "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other",
+)  # fmt: skip
+SHD = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    "null", "eins", "zwei", "drei", "vier", "fuenf", "sechs", "sieben", "acht", "neun",
+)  # fmt: skip
 CIFAR100 = (
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
     "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",

@@ -15,7 +15,17 @@ from torchvision.transforms import functional as vision
 from ..errors import UserError
 from .settings import Augment
 
-__all__ = ["EventRandAugment", "HorizontalFlip", "PaddedCrop", "SNNAugmentWide", "VerticalFlip", "event_transforms"]
+__all__ = [
+    "Cutout",
+    "EventRandAugment",
+    "HorizontalFlip",
+    "PaddedCrop",
+    "PolaritySum",
+    "ResformerAugment",
+    "SNNAugmentWide",
+    "VerticalFlip",
+    "event_transforms",
+]
 
 _LEVELS = 31
 _STRONGEST = 30
@@ -95,6 +105,51 @@ class SNNAugmentWide:
 
 
 @dataclass(frozen=True)
+class Cutout:
+    """Set to 0 a square about a random pixel, clipped at the border.
+
+    Args:
+        side: in pixels.
+    """
+
+    side: int
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        height, width = frames.shape[-2:]
+        top, left = _below(height) - self.side // 2, _below(width) - self.side // 2
+        cut = frames.clone()
+        cut[..., max(top, 0) : top + self.side, max(left, 0) : left + self.side] = 0
+        return cut
+
+
+@dataclass(frozen=True)
+class ResformerAugment:
+    """Apply one of three operations, drawn evenly: SpikingResformer's augmentation of event frames, after its flip.
+
+    Roll by up to a third of the side in each axis, what leaves coming in again; rotation up to 30 degrees; erasing a
+    square of a third of the height.
+    """
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        height, width = frames.shape[-2:]
+        choice = _below(3)
+        if choice == 0:
+            shifts = [_below(2 * (side // 3) + 1) - side // 3 for side in (height, width)]
+            return frames.roll(shifts, (-2, -1))
+        if choice == 1:
+            return vision.rotate(frames, _uniform(-30, 30))
+        return Cutout(height // 3)(frames)
+
+
+@dataclass(frozen=True)
+class PolaritySum:
+    """Append the sum of the two polarities as a third channel, as SpikingResformer's networks take events."""
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return torch.cat([frames, frames.sum(1, keepdim=True)], 1)
+
+
+@dataclass(frozen=True)
 class EventRandAugment:
     """Apply `count` operations of BrainCog's event RandAugment, drawn with replacement.
 
@@ -147,11 +202,17 @@ def _add_noise(frames: Tensor, limit: float) -> Tensor:
 
 
 _OPERATIONS = ((_cut_square, 0.5), (_cut_time, 0.5), (_blur, 1.0), (_add_noise, 0.3))
-_NAMED = {"none": None, "snn_wide": SNNAugmentWide(), "crop": PaddedCrop()}
+_NAMED = {
+    "none": None,
+    "snn_wide": SNNAugmentWide(),
+    "crop": PaddedCrop(),
+    "resformer": ResformerAugment(),
+    "cutout": Cutout(16),
+}
 
 
 def event_transforms(augment: Augment) -> tuple:
-    """Return the transforms of training samples, in their order: crop or SNNAugmentWide after the flips, as published.
+    """Return the transforms of training samples, in their order: `event_augment` after the flips, as published.
 
     Args:
         augment: with no field left None that concerns events.

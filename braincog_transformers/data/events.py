@@ -1,6 +1,5 @@
-"""Event data sets: which recordings belong to which split, and samples of frames (T, 2, H, W)."""
+"""Event data sets: which recordings belong to which split, and samples of frames (T, P, H, W)."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,13 +11,15 @@ from torch.utils.data import Dataset
 from ..errors import UserError, unknown
 from .cache import FrameRule, cached_frames
 from .catalog import DatasetInfo
-from .places import class_files, find_root
+from .gesture import gesture_sides
+from .places import class_files, find_root, warn_if_incomplete
+from .readers import Segment
 from .saccades import ndigits_folder
 from .splits import split_by_class
 
 __all__ = ["EventDataset", "event_datasets"]
 
-Side = tuple[list[Path], list[int]]
+Side = tuple[list[Path | Segment], list[int]]
 
 
 class EventDataset(Dataset):
@@ -34,7 +35,7 @@ class EventDataset(Dataset):
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[Path | Segment],
         targets: Sequence[int],
         rule: FrameRule,
         *,
@@ -52,7 +53,7 @@ class EventDataset(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return frames (T, 2, H, W) float32, raw counts, and the label."""
+        """Return frames (T, P, H, W) float32, raw counts, and the label; P is 2 unless a transform changes it."""
         frames = torch.from_numpy(self._frames(index))
         for transform in self.transforms:
             frames = transform(frames)
@@ -83,7 +84,9 @@ def event_datasets(
     cache_dir: Path,
     rule: FrameRule,
     *,
+    class_order: Sequence[int],
     transforms: Sequence[Callable[[Tensor], Tensor]] = (),
+    test_transforms: Sequence[Callable[[Tensor], Tensor]] = (),
     use_cache: bool = True,
     split: str | None = None,
     train_portion: float = 0.9,
@@ -96,7 +99,9 @@ def event_datasets(
         data_dir: folder in which it is looked for.
         cache_dir: folder of the cached frames and of simulated recordings.
         rule: from recordings to frames.
+        class_order: the catalogue's class behind each label.
         transforms: of training samples.
+        test_transforms: of test samples.
         use_cache: keep the frames on disk.
         split: named rule where there is no official test split; None is the set's first.
         train_portion: share of training samples there.
@@ -106,15 +111,18 @@ def event_datasets(
         UserError: for a missing set, a class without recordings, or an unknown split.
     """
     root = ndigits_folder(cache_dir) if info.name == "ndigits" else find_root(info, data_dir)
-    if info.split_folders:
+    if info.name == "dvsg":
+        sides = gesture_sides(root)
+    elif info.split_folders:
         sides = [_folder_side(root / folder, info) for folder in info.split_folders]
     else:
         sides = _named_split(root, info, split or info.splits[0], train_portion, split_seed)
-    _warn_if_incomplete(root, info, [len(files) for files, _ in sides])
+    warn_if_incomplete(root, info, [len(files) for files, _ in sides])
     sets = []
-    for (files, targets), part in zip(sides, ("train", "test"), strict=True):
+    for (files, targets), part, varied in zip(sides, ("train", "test"), (transforms, test_transforms), strict=True):
         cache = cached_frames(cache_dir, f"{info.name}-{part}", files, rule) if use_cache else None
-        sets.append(EventDataset(files, targets, rule, transforms=transforms if part == "train" else (), cache=cache))
+        labels = [class_order.index(target) for target in targets]
+        sets.append(EventDataset(files, labels, rule, transforms=varied, cache=cache))
     return sets[0], sets[1]
 
 
@@ -132,12 +140,3 @@ def _named_split(root: Path, info: DatasetInfo, split: str, train_portion: float
         raise UserError(f"--train-portion must be above 0 and below 1; got {train_portion}")
     groups = class_files(root, info.classes, info.endings)
     return split_by_class(groups, split, train_portion=train_portion, seed=seed)
-
-
-def _warn_if_incomplete(root: Path, info: DatasetInfo, found: list[int]) -> None:
-    # Sets that were split by name have only their total to compare with.
-    complete = list(info.samples) if info.split_folders else [sum(info.samples)]
-    found = found if info.split_folders else [sum(found)]
-    if found != complete:
-        counts = " and ".join(f"{a} of {b}" for a, b in zip(found, complete, strict=True))
-        warnings.warn(f"{root}: {counts} recordings of {info.name}; published figures need all of them", stacklevel=4)

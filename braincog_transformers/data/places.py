@@ -1,11 +1,13 @@
 """Where data sets lie: finding them below the data folder, and one line that tells how to get what is missing."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
 from .catalog import DatasetInfo, lookup
 
-__all__ = ["VALIDATION_FOLDERS", "MissingData", "class_files", "describe", "find_root"]
+__all__ = ["VALIDATION_FOLDERS", "MissingData", "class_files", "describe", "find_root", "warn_if_incomplete"]
 
 VALIDATION_FOLDERS = ("val", "validation")
 """Of photos; the first that is there counts."""
@@ -67,6 +69,24 @@ def class_files(root: Path, classes: tuple[str, ...], endings: tuple[str, ...]) 
     return found
 
 
+def warn_if_incomplete(root: Path, info: DatasetInfo, found: Sequence[int]) -> None:
+    """Warn of a set with fewer (or more) samples than published figures were measured on.
+
+    Args:
+        root: where the set lies.
+        info: entry of the catalogue.
+        found: number of training and of test samples.
+    """
+    if tuple(found) in info.editions:
+        return
+    complete = info.samples
+    if info.splits:  # sets that were split by name have only their total to compare with
+        found, complete = [sum(found)], [sum(complete)]
+    if list(found) != list(complete):
+        counts = " and ".join(f"{a} of {b}" for a, b in zip(found, complete, strict=True))
+        warnings.warn(f"{root}: {counts} recordings of {info.name}; published figures need all of them", stacklevel=4)
+
+
 def _recordings(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         return []
@@ -83,6 +103,8 @@ def _below(info: DatasetInfo) -> str:
 def _holds(info: DatasetInfo, root: Path) -> bool:
     if info.name == "imnet":
         return (root / "train").is_dir() and any((root / name).is_dir() for name in VALIDATION_FOLDERS)
+    if info.marks:
+        return any((root / mark).exists() for mark in info.marks)
     if info.kind == "image":
         return (root / _below(info)).is_dir()
     parents = [root / split for split in info.split_folders or (".",)]

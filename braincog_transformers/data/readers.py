@@ -5,17 +5,33 @@
 | `.bin` | 5-byte records of the ATIS camera | N-MNIST, N-Caltech101 |
 | `.aedat` | AEDAT 2.0 of jAER, 128 x 128 DVS | CIFAR10-DVS (official files) |
 | `.aedat4` | AEDAT4 container of DV, in `aedat4.py` | CIFAR10-DVS (tonic's files) |
+| `.aedat` | AEDAT 3.1, in `aedat3.py`, cut into `Segment`s | DVS128 Gesture (official files) |
+| `.npy` | rows x, y, polarity, milliseconds | DVS128 Gesture (tonic's files) |
 """
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
+from .aedat3 import decode_aedat3
 from .aedat4 import decode_aedat4
 
-__all__ = ["EVENT", "READERS", "encode_bin", "make_events", "read_aedat2", "read_aedat4", "read_bin", "read_recording"]
+__all__ = [
+    "EVENT",
+    "READERS",
+    "Segment",
+    "encode_bin",
+    "make_events",
+    "read_aedat2",
+    "read_aedat4",
+    "read_bin",
+    "read_npy",
+    "read_recording",
+]
 
 EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "?")], align=True)
 """One event: time in microseconds, column, row (downwards), polarity (True: brighter)."""
@@ -95,14 +111,71 @@ def read_aedat4(path: Path) -> np.ndarray:
     return make_events(stored["t"], stored["x"], stored["y"], stored["on"])
 
 
-READERS: dict[str, Callable[[Path], np.ndarray]] = {".bin": read_bin, ".aedat": read_aedat2, ".aedat4": read_aedat4}
+def read_npy(path: Path) -> np.ndarray:
+    """Read a plain array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a complete .npy array ({' '.join(str(error).split())}); fetch it anew") from None
+    if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
+        raise UserError(f"{path}: needs numbers (N, 4), x, y, p and milliseconds; got {rows.dtype} {rows.shape}")
+    x, y, p, t = rows.T
+    return make_events(t.astype(np.int64) * 1000, x, y, p)
 
 
-def read_recording(path: Path, size: tuple[int, int]) -> np.ndarray:
+@dataclass(frozen=True)
+class Segment:
+    """Stand, where a recording's path is expected, for one stretch of a longer AEDAT 3.1 recording.
+
+    Args:
+        path: of the whole recording.
+        start_us: time of its first event, in microseconds.
+        end_us: time from which on events belong to it no more.
+    """
+
+    path: Path
+    start_us: int
+    end_us: int
+
+    def __str__(self) -> str:
+        return f"{self.path} from {self.start_us} to {self.end_us} us"
+
+    @property
+    def name(self) -> str:
+        """Name it apart from the other stretches of its recording."""
+        return f"{self.path.name}[{self.start_us}:{self.end_us}]"
+
+    @property
+    def parent(self) -> Path:
+        """The recording's folder."""
+        return self.path.parent
+
+    def stat(self) -> os.stat_result:
+        """Return the recording's size and time of change."""
+        return self.path.stat()
+
+    def read(self) -> np.ndarray:
+        """Read the stretch."""
+        raw = _read(self.path)
+        try:
+            return make_events(*decode_aedat3(raw, self.start_us, self.end_us))
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
+
+
+READERS: dict[str, Callable[[Path], np.ndarray]] = {
+    ".bin": read_bin,
+    ".aedat": read_aedat2,
+    ".aedat4": read_aedat4,
+    ".npy": read_npy,
+}
+
+
+def read_recording(path: Path | Segment, size: tuple[int, int]) -> np.ndarray:
     """Read a recording by its ending and check it.
 
     Args:
-        path: file of an ending in `READERS`.
+        path: file of an ending in `READERS`, or a stretch of one.
         size: (H, W) of the sensor.
 
     Returns:
@@ -111,7 +184,7 @@ def read_recording(path: Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: for a file that is missing, foreign, truncated, empty, unsorted or of a larger sensor.
     """
-    events = READERS[path.suffix](path)
+    events = path.read() if isinstance(path, Segment) else READERS[path.suffix](path)
     if not len(events):
         raise UserError(f"{path}: the recording holds no events; fetch it anew or remove it")
     height, width = size

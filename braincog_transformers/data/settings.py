@@ -26,7 +26,9 @@ class Augment:
         train_interpolation: how training pictures are resized: bilinear, bicubic, lanczos, nearest or random.
         interpolation: how test pictures are resized.
         crop_pct: share of a test picture's side that the central crop keeps, above 0 and up to 1.
-        event_augment: `snn_wide` is the Spikformer family's SNNAugmentWide, `crop` BrainCog's padded random crop.
+        event_augment: `snn_wide` is the Spikformer family's SNNAugmentWide, `crop` BrainCog's padded random crop,
+            `resformer` SpikingResformer's rule, whose flip of half of the samples `hflip` can change, `cutout`
+            the square of Spike-driven Transformer.
         rand_aug: apply BrainCog's RandAugment to event frames.
         randaug_n: operations that are drawn per sample.
         randaug_m: their strength, 0 to 30.
@@ -46,12 +48,14 @@ class Augment:
     train_interpolation: str | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
-    event_augment: Literal["none", "snn_wide", "crop"] | None = None
+    event_augment: Literal["none", "snn_wide", "crop", "resformer", "cutout"] | None = None
     rand_aug: bool = False
     randaug_n: int = 3
     randaug_m: int = 15
 
     def filled(self, defaults: "Augment") -> "Augment":
         """Return these options with `defaults` in the place of every None."""
+        if self.event_augment == "resformer":
+            defaults = replace(defaults, hflip=0.5)
         empty = [field.name for field in fields(self) if getattr(self, field.name) is None]
         return replace(self, **{name: getattr(defaults, name) for name in empty})

@@ -30,8 +30,10 @@ def test_every_entry_is_complete(name):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_no_default_augmentation_is_left_open(name):
-    image_only = {"scale", "ratio", "color_jitter", "aa", "reprob", "remode", "recount", "train_interpolation"}
-    unused = image_only | {"interpolation", "crop_pct"} if DATASETS[name].kind == "event" else set()
+    unused = {"scale", "ratio", "color_jitter", "aa", "reprob", "remode", "recount", "train_interpolation"}
+    unused |= {"interpolation", "crop_pct"}
+    unused = {"image": set(), "event": unused, "sequence": unused | {"hflip", "vflip", "event_augment"}}
+    unused = unused[DATASETS[name].kind]
     filled = Augment().filled(DATASETS[name].augment)
     assert {key for key, value in vars(filled).items() if value is None} == unused
 
@@ -41,8 +43,8 @@ def test_what_the_user_gave_wins_over_the_sets_default():
     assert Augment().filled(DATASETS["cifar10"].augment).hflip == 0.5
 
 
-@pytest.mark.parametrize("name", ["digits", "ndigits", "nmnist", "mnist", "fashion"])
-def test_characters_and_clothes_are_not_flipped(name):
+@pytest.mark.parametrize("name", ["digits", "ndigits", "nmnist", "mnist", "fashion", "dvsg"])
+def test_characters_clothes_and_left_and_right_hands_are_not_flipped(name):
     assert DATASETS[name].augment.hflip == 0
 
 

@@ -5,16 +5,20 @@ import torch
 
 from braincog_transformers.data import event_transforms as module
 from braincog_transformers.data.event_transforms import (
+    Cutout,
     EventRandAugment,
     HorizontalFlip,
     PaddedCrop,
+    PolaritySum,
+    ResformerAugment,
     SNNAugmentWide,
     VerticalFlip,
     event_transforms,
 )
 from braincog_transformers.data.settings import Augment
 
-ALL = [HorizontalFlip(0.5), VerticalFlip(0.5), PaddedCrop(), SNNAugmentWide(), EventRandAugment(3, 30)]
+ALIKE = [HorizontalFlip(0.5), VerticalFlip(0.5), PaddedCrop(), SNNAugmentWide(), ResformerAugment(), Cutout(6)]
+ALL = [*ALIKE, EventRandAugment(3, 30)]
 
 
 def frames():
@@ -38,7 +42,7 @@ def test_same_seed_same_result_and_the_input_is_kept(transform):
         assert torch.equal(x, frames())
 
 
-@pytest.mark.parametrize("transform", ALL[:4], ids=repr)
+@pytest.mark.parametrize("transform", ALIKE, ids=repr)
 def test_all_frames_get_the_same_draw(transform):
     for seed in range(12):
         torch.manual_seed(seed)
@@ -104,6 +108,62 @@ def test_rand_augment_operations():
     assert set(added.unique().tolist()) == {0.0, 1.0}
     assert added.mean() < 0.35
     assert module._blur(x, 1.0).mean().item() == pytest.approx(x.mean().item(), rel=0.05)
+
+
+@pytest.mark.parametrize("choice", range(3))
+def test_each_operation_of_spikingresformer(choice, monkeypatch):
+    monkeypatch.setattr(module, "_below", lambda count: choice if count == 3 else count - 1)
+    torch.manual_seed(1)
+    x = frames() + 1
+    moved = ResformerAugment()(x)
+    if choice == 0:  # the largest shift, a third of 24 rows and of 20 columns
+        assert torch.equal(moved, x.roll((8, 6), (2, 3)))
+    elif choice == 1:
+        assert not moved[..., 0, 0].any()
+        assert torch.equal(moved[..., 11:13, 9:11], x[..., 11:13, 9:11])
+    else:  # about the last pixel: of 8 x 8 pixels, 5 x 5 are inside
+        assert (moved == 0).all(0).all(0).sum() == 5 * 5
+        assert not moved[..., -5:, -5:].any()
+
+
+def test_spikingresformer_draws_evenly_and_rolls_up_to_a_third():
+    x = torch.zeros(1, 1, 9, 9)
+    x[..., 4, 4] = 1
+    x[..., 0, 0] = 2
+    rolled, places = 0, set()
+    for seed in range(600):
+        torch.manual_seed(seed)
+        moved = ResformerAugment()(x)
+        if (moved == 2).any() and (moved == 1).any() and not torch.equal(moved[..., 4, 4], x[..., 4, 4]):
+            rolled += 1
+            places.add(tuple((moved[0, 0] == 1).nonzero()[0].tolist()))
+    assert {place[0] for place in places} == {place[1] for place in places} == set(range(1, 8))
+    assert 150 < rolled < 250
+
+
+def test_cutout_is_clipped_at_the_border():
+    sizes = set()
+    for seed in range(200):
+        torch.manual_seed(seed)
+        cut = (Cutout(16)(frames() + 1) == 0).all(0).all(0)
+        sizes.add((int(cut.any(1).sum()), int(cut.any(0).sum())))
+        assert cut.sum() == cut.any(1).sum() * cut.any(0).sum()
+    assert {max(side) for side in zip(*sizes, strict=True)} == {16}
+    assert {min(side) for side in zip(*sizes, strict=True)} == {8}
+
+
+def test_polarity_sum_is_the_third_channel():
+    moved = PolaritySum()(frames())
+    assert torch.equal(moved[:, :2], frames())
+    assert torch.equal(moved[:, 2], frames()[:, 0] + frames()[:, 1])
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 0.5), (0.0, 0.0), (1.0, 1.0)])
+def test_spikingresformer_flips_half_of_the_samples_unless_told_otherwise(given, expected):
+    defaults = Augment(hflip=0.0, vflip=0.0, event_augment="none")
+    filled = Augment(event_augment="resformer", hflip=given).filled(defaults)
+    assert filled.hflip == expected
+    assert event_transforms(filled)[-1] == ResformerAugment()
 
 
 def test_order_is_flips_then_named_then_rand_augment():

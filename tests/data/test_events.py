@@ -76,13 +76,28 @@ def test_default_augmentation_is_the_sets_own(tmp_path):
     assert build_datasets("nmnist", tmp_path).train.transforms == ()
 
 
+def test_the_sum_of_the_polarities_follows_the_augmentation_in_training_and_test(tmp_path):
+    write_nmnist(tmp_path)
+    options = {"augment": Augment(hflip=1.0, event_augment="resformer"), "polarity_sum": True}
+    bundle = build_datasets("nmnist", tmp_path, **options)
+    assert bundle.input_shape == (4, 3, 34, 34)
+    for side in (bundle.train, bundle.test):
+        frames, _ = side[0]
+        assert frames.shape == bundle.input_shape
+        assert np.array_equal(frames[:, 2], frames[:, 0] + frames[:, 1])
+    plain = events_to_frames(random_events(200, seed=10_000), 4, (34, 34))
+    assert np.array_equal(bundle.test[0][0][:, :2], plain)
+
+
 def test_an_incomplete_set_is_used_with_a_warning(tmp_path):
     write_nmnist(tmp_path)
     with pytest.warns(UserWarning, match="20 of 60000 and 10 of 10000 recordings of nmnist"):
         build_datasets("nmnist", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["nmnist", "dvsc10", "imnet", "mnist", "fashion", "cifar10", "cifar100"])
+@pytest.mark.parametrize(
+    "name", ["nmnist", "dvsc10", "dvsg", "shd", "imnet", "mnist", "fashion", "cifar10", "cifar100"]
+)
 def test_missing_data_say_what_where_how_and_which_option(tmp_path, name):
     with pytest.raises(MissingData) as caught:
         build_datasets(name, tmp_path)
@@ -129,7 +144,11 @@ def test_events_of_a_larger_sensor_are_refused(tmp_path):
         ("nmnist", {"resize": "are"}, "did you mean area"),
         ("nmnist", {"split": "random"}, "has its own test split"),
         ("nmnist", {"train_portion": 0.5}, "has its own test split"),
-        ("nmnist", {"augment": Augment(event_augment="snn")}, "choose from none, snn_wide, crop"),
+        ("nmnist", {"augment": Augment(event_augment="snn")}, "choose from none, snn_wide, crop, resf"),
+        ("nmnist", {"label_order": "text"}, "one order of labels; leave out --label-order"),
+        ("nmnist", {"label_order": "txt"}, "did you mean text"),
+        ("nmnist", {"polarity_sum": True, "in_chans": 2}, "gives 3 channels; got in_chans=2"),
+        ("digits", {"polarity_sum": True}, "leave out --polarity-sum"),
         ("dvsc10", {"split": "tebm"}, "did you mean tebn"),
         ("dvsc10", {"split": "tebn", "train_portion": 0.5}, "leave out --train-portion"),
         ("dvsc10", {"train_portion": 1.0}, "above 0 and below 1"),

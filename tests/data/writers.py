@@ -1,8 +1,10 @@
 """Writers of small recordings and picture files in the real formats, from NumPy and struct alone."""
 
+import gzip
 import struct
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from braincog_transformers.data.readers import encode_bin, make_events
@@ -72,3 +74,79 @@ def write_dvsc10(root: Path, per_class=5, ending=".aedat", count=100, numbers=No
     for label, name in enumerate(CLASSES):
         for index in numbers or range(per_class):
             write(root / name / f"cifar10_{name}_{index}{ending}", random_events(count, 128, seed=label * 1000 + index))
+
+
+def aedat3_bytes(events, packets=2, overflows=0, special=True):
+    """Write an AEDAT 3.1 recording: polarity events in packets, with a packet of special events (type 0) between."""
+    parts = [b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"]
+    for chunk in np.array_split(events, packets):
+        address = events_address(chunk)
+        parts.append(struct.pack("<HHIIIIII", 1, 1, 8, 4, overflows, len(chunk), len(chunk), len(chunk)))
+        parts.append(np.stack([address, chunk["t"].astype(np.uint32)], 1).astype("<u4").tobytes())
+        if special:
+            parts.append(struct.pack("<HHIIIIII", 0, 1, 8, 4, overflows, 1, 1, 1) + struct.pack("<II", 3, 7))
+    return b"".join(parts)
+
+
+def events_address(events):
+    x, y, p = (events[field].astype(np.uint32) for field in ("x", "y", "p"))
+    return x << 17 | y << 2 | p << 1 | 1
+
+
+GESTURES = [*range(1, 9), 8, 9, 10, 11]
+"""Classes of a trial's twelve gestures: arm roll comes twice."""
+
+
+def write_gesture(root: Path, train=("user01_led", "user02_fluorescent"), test=("user24_led",), count=1200):
+    """Write official files: every trial has twelve gestures of 10 ms, each followed by 2 ms of pause."""
+    root.mkdir(parents=True, exist_ok=True)
+    for seed, trial in enumerate([*train, *test]):
+        (root / f"{trial}.aedat").write_bytes(aedat3_bytes(random_events(count, 128, seed, 150_000), packets=7))
+        rows = [f"{label},{12_000 * k},{12_000 * k + 10_000}" for k, label in enumerate(GESTURES)]
+        text = "class,startTime_usec,endTime_usec\n" + "\n".join(rows) + "\n"
+        (root / f"{trial}_labels.csv").write_text(text)
+    for name, trials in (("trials_to_train.txt", train), ("trials_to_test.txt", test)):
+        (root / name).write_text("".join(f"{trial}.aedat\n" for trial in trials) + "\n")
+
+
+def write_tonic_gesture(root: Path, trials=("user02_led", "user01_led"), dtype=np.int64):
+    """Write tonic's folders: one array of x, y, p and milliseconds for each class."""
+    for folder in ("ibmGestureTrain", "ibmGestureTest"):
+        for trial in trials:
+            (root / folder / trial).mkdir(parents=True)
+            for label in range(11):
+                events = random_events(40, 128, label, 90_000)
+                rows = np.stack([events["x"], events["y"], events["p"], events["t"] // 1000], 1)
+                np.save(root / folder / trial / f"{label}.npy", rows.astype(dtype))
+
+
+def random_spikes(samples, seed=0, most=300):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(most // 3, most, samples)
+    times = [np.sort(rng.uniform(0, 1.1, count)).astype(np.float16) for count in counts]
+    units = [rng.integers(0, 700, count).astype(np.uint16) for count in counts]
+    return times, units
+
+
+def write_shd_file(path: Path, times, units, labels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    with h5py.File(plain, "w") as stored:
+        for name, kind, rows in (("times", np.float16, times), ("units", np.uint16, units)):
+            column = stored.create_dataset(f"spikes/{name}", (len(rows),), h5py.vlen_dtype(kind))
+            for index, row in enumerate(rows):
+                column[index] = row
+        stored["labels"] = np.asarray(labels, np.uint16)
+        stored["extra/speaker"] = np.zeros(len(labels), np.uint16)
+        stored["extra/keys"] = np.array([b"zero"])
+    if plain != path:
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    return path
+
+
+def write_shd(root: Path, train=6, test=4, ending=".h5"):
+    for seed, (part, samples) in enumerate((("train", train), ("test", test))):
+        write_shd_file(
+            root / f"shd_{part}{ending}", *random_spikes(samples, seed), [k * 3 % 20 for k in range(samples)]
+        )

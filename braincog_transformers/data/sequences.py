@@ -1,0 +1,151 @@
+"""Spiking Heidelberg Digits (`shd`): spikes of 700 cochlear channels, counted in T equal stretches of time.
+
+The cut is tonic's `ToFrame(n_time_bins=T)`, with which the published accuracies were measured: a stretch is
+(last time - first time) // T microseconds long and includes its start but not its end, so that the remainder, with at
+least the last spike, is dropped.
+"""
+
+import contextlib
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .catalog import DatasetInfo
+from .places import MissingData, find_root, warn_if_incomplete
+
+__all__ = ["SpikeDataset", "sequence_datasets", "spike_counts"]
+
+
+def spike_counts(seconds: np.ndarray, channels: np.ndarray, steps: int, width: int) -> np.ndarray:
+    """Count the spikes of one sample per stretch of time and channel.
+
+    Args:
+        seconds: (N,) times, N at least 1; whole microseconds count.
+        channels: (N,) from 0 to below `width`.
+        steps: T, 1 or more.
+        width: number of channels.
+
+    Returns:
+        counts (T, width) float32.
+    """
+    t = (seconds.astype(np.float64) * 1e6).astype(np.int64)
+    t -= t.min()
+    length = t.max() // steps
+    step = t // length if length else np.full(len(t), steps)
+    kept = step < steps
+    cell = step[kept] * width + channels[kept]
+    return np.bincount(cell, minlength=steps * width).reshape(steps, width).astype(np.float32)
+
+
+class SpikeDataset(Dataset):
+    """Serve the samples of one HDF5 file, which is held in memory as it was stored.
+
+    Args:
+        seconds: times of all spikes, one sample after the other.
+        channels: of the same spikes.
+        ends: (N,) number of spikes up to the end of each sample.
+        targets: labels.
+        steps: T.
+        width: number of channels.
+    """
+
+    def __init__(
+        self,
+        seconds: np.ndarray,
+        channels: np.ndarray,
+        ends: np.ndarray,
+        targets: Sequence[int],
+        *,
+        steps: int,
+        width: int,
+    ) -> None:
+        self.seconds, self.channels, self.ends = seconds, channels, ends
+        self.targets = list(targets)
+        self.steps, self.width = steps, width
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return counts (T, width) float32 and the label."""
+        start = self.ends[index - 1] if index else 0
+        own = slice(start, self.ends[index])
+        counts = spike_counts(self.seconds[own], self.channels[own], self.steps, self.width)
+        return torch.from_numpy(counts), self.targets[index]
+
+
+def sequence_datasets(
+    info: DatasetInfo, data_dir: Path, steps: int, *, download: bool = False
+) -> tuple[SpikeDataset, SpikeDataset]:
+    """Return the training and the test set.
+
+    Args:
+        info: entry of the catalogue.
+        data_dir: folder in which it is looked for.
+        steps: T.
+        download: let tonic fetch the files where they are missing.
+
+    Raises:
+        UserError: for a set that is missing, damaged, or can't be fetched.
+    """
+    if download:
+        _fetch(info, data_dir)
+    root = find_root(info, data_dir)
+    train, test = (_read(_file(root, f"{info.name}_{part}.h5"), info, steps) for part in ("train", "test"))
+    warn_if_incomplete(root, info, [len(train), len(test)])
+    return train, test
+
+
+def _fetch(info: DatasetInfo, data_dir: Path) -> None:
+    with contextlib.suppress(MissingData):
+        find_root(info, data_dir)
+        return
+    from tonic.datasets import SHD
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            for train in (True, False):
+                SHD(str(data_dir), train=train)
+    except Exception as error:
+        # tonic passes on whatever the network, the archive or HDF5 raise.
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        remedy = f"check the network, or {info.source}"
+        raise UserError(f"data set {info.name} can't be fetched ({reason}); {remedy}") from None
+
+
+def _file(root: Path, name: str) -> Path:
+    for path in (root / name, root / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise MissingData(f"{root}: holds no {name} and no {name}.gz, though its other half is there; put it beside")
+
+
+def _read(path: Path, info: DatasetInfo, steps: int) -> SpikeDataset:
+    width = info.size[1]
+    try:
+        plain = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else path
+        with h5py.File(plain, "r") as stored:
+            times, units = stored["spikes/times"][:], stored["spikes/units"][:]
+            targets = stored["labels"][:].astype(np.int64)
+    except (OSError, EOFError, KeyError, ValueError, gzip.zlib.error) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: not a complete HDF5 file of spikes and labels ({reason}); fetch it anew") from None
+    counts = np.array([len(sample) for sample in times], np.int64)
+    if [len(sample) for sample in units] != counts.tolist() or len(targets) != len(counts):
+        raise UserError(f"{path}: times, units and labels are not equally many; fetch it anew")
+    if not len(counts) or not counts.all():
+        empty = int((counts == 0).sum())
+        raise UserError(f"{path}: holds {len(counts)} samples, {empty} of them without spikes; fetch it anew")
+    seconds, channels = np.concatenate(times), np.concatenate(units)
+    outside = channels.min() < 0 or channels.max() >= width
+    if outside or not np.isfinite(seconds).all() or targets.min() < 0 or targets.max() >= info.num_classes:
+        raise UserError(f"{path}: has spikes outside of {width} channels, times that are no numbers, or unknown labels")
+    return SpikeDataset(seconds, channels, np.cumsum(counts), targets.tolist(), steps=steps, width=width)
