@@ -21,10 +21,13 @@ from torch import Tensor, nn
 from .errors import UserError
 from .official_keys import FAMILIES
 
-__all__ = ["convert_official", "load_checkpoint", "load_state", "read_checkpoint", "translate", "weights_of"]
+__all__ = ["convert_official", "load_checkpoint", "load_state", "misfits", "read_checkpoint", "translate", "weights_of"]
 
 _logger = logging.getLogger(__name__)
 
+
+# The classifier, and the head that learns from a teacher.
+_HEADS = ("head.", "head_dist.")
 
 # Where training scripts put the weights, in the order in which they are looked for.
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "net")
@@ -141,13 +144,33 @@ def _some(names: Iterable[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]]:
+    """Say what keeps a state dict under our names from fitting a network.
+
+    Returns:
+        Names by kind of misfit: "missing", "unexpected", and "of another shape" with both shapes.
+    """
+    own = model.state_dict()
+    shapes = {
+        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and value.shape != own[name].shape
+    }
+    return {
+        "missing": own.keys() - state.keys() - _optional(model),
+        "unexpected": state.keys() - own.keys(),
+        "of another shape": shapes,
+    }
+
+
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classifier: bool = False) -> str:
     """Load official or own weights into a network, all or nothing.
 
     Args:
         model: the network.
         state: tensors by name.
-        replace_classifier: keep the network's own classifier where the other one has another number of classes.
+        replace_classifier: keep the network's own classifier where the other one has another number of classes, and
+            its own distillation head where the other has none.
 
     Returns:
         One line that says what was loaded.
@@ -162,22 +185,18 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
     theirs, ours = (len(weights.get("head.weight", ())) for weights in (state, own))
     if replace_classifier and theirs and theirs != ours:
         kept = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
-        state = {name: value for name, value in state.items() if not name.startswith("head.")}
-        state |= {name: value for name, value in own.items() if name.startswith("head.")}
-    if fresh := {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}:
+        state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
+        state |= {name: value for name, value in own.items() if name.startswith(_HEADS)}
+    fresh = {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}
+    if replace_classifier and fresh:  # a head that has learnt nothing must not count in evaluation
         kept += "; new distillation head"
         state |= fresh
-    missing = own.keys() - state.keys() - _optional(model)
-    unexpected = state.keys() - own.keys()
-    shapes = {
-        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
-        for name, value in state.items()
-        if name in own and value.shape != own[name].shape
-    }
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    problems = misfits(model, state)
     if any(problems.values()):
         told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
-        raise UserError(f"the checkpoint does not fit {type(model).__name__}: {told}")
+        raise UserError(
+            f"the checkpoint does not fit {type(model).__name__}: {told} (main.py --identify FILE says what it fits)"
+        )
     model.load_state_dict(state, strict=False)
     if official and getattr(model, "fault", "") and not model.as_released:
         model.set_as_released()

@@ -23,9 +23,13 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        if "--list-models" in argv or "--list_models" in argv:
+        if (filter := _asked_for("--list-models", argv)) is not None:
             _load(load)
-            print("\n".join(_model_table()))
+            print("\n".join(_model_table(filter)))
+            return 0
+        if (path := _asked_for("--identify", argv)) is not None:
+            _load(load)
+            print("\n".join(_identify(path)))
             return 0
         options = resolve(argv)
         _load(load)
@@ -68,26 +72,37 @@ def _check_names(options: Options) -> None:
         raise unknown("optimizer", options.optim.opt, names)
 
 
-def _model_table() -> list[str]:
-    """Return the lines of the table of networks: name, family, steps, input, parameters, published accuracy."""
-    from . import list_models
+def _model_table(filter: str) -> list[str]:
+    """Return the lines of the table of networks that match a pattern."""
+    from .models import describe, list_models
 
-    rows = [("name", "family", "T", "input", "params", "published top-1")]
-    rows += [_model_row(name) for name in list_models()]
+    names = list_models(filter) or list_models(f"*{filter}*")
+    if not names:
+        raise unknown("model", filter, list_models())
+    rows = [("name", "family", "year", "T", "input", "params", "published top-1 (source)")]
+    for info in (info for name in names for info in describe(name)):
+        published = f"{', '.join(info.published)} ({info.ids})" if info.published else ""
+        size, parameters = "x".join(map(str, info.input_size)), f"{info.parameters / 1e6:.2f} M"
+        rows.append((info.name, info.family, str(info.year), str(info.step), size, parameters, published))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _model_row(name: str) -> tuple[str, ...]:
-    import timm
-    import torch
-    from timm.models import get_arch_pretrained_cfgs
+def _asked_for(option: str, argv: list[str]) -> str | None:
+    """Return the value behind an option that ends the program, "" if it has none, None without the option."""
+    spellings = (option, option.replace("-", "_").replace("__", "--", 1))
+    for index, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        if name in spellings:
+            following = argv[index + 1] if index + 1 < len(argv) and not argv[index + 1].startswith("-") else ""
+            return value or following
+    return None
 
-    with torch.device("meta"):  # sizes without memory
-        model = timm.create_model(name)
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6
-    size = "x".join(map(str, model.default_cfg["input_size"]))
-    configs = list(get_arch_pretrained_cfgs(name).values())
-    notes = ", ".join(note for config in configs for note in config.notes or ())
-    published = f"{notes} ({configs[0].paper_ids})" if notes else ""
-    return name, type(model).__name__, str(model.step), size, f"{parameters:.2f} M", published
+
+def _identify(path: str) -> list[str]:
+    """Return the lines that say which registered variants a checkpoint fits."""
+    from .identify import identify
+
+    if not path:
+        raise UserError("--identify needs a file: --identify FILE")
+    return [str(fit) for fit in identify(path)]

@@ -301,7 +301,10 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("--list-models", action="store_true", help="print the networks of this package and stop")
+    parser.add_argument(
+        "--list-models", nargs="?", const="", metavar="PATTERN", help="print the networks of this package and stop"
+    )
+    parser.add_argument("--identify", metavar="FILE", help="say which networks a checkpoint fits, and stop")
     titles = {group: parser.add_argument_group(cls.__doc__) for group, cls in GROUPS.items()}
     for entry in ENTRIES.values():
         _add(titles[entry.group], entry)
@@ -388,6 +391,7 @@ def resolve(argv: Sequence[str]) -> Options:
     _raise_all([f"argument {text!r} belongs to no option" for text in rest])
     given = vars(given)
     given.pop("list_models", None)
+    given.pop("identify", None)
     recipe, problems = {}, []
     if given.get("config"):
         recipe, problems = _convert_all(read_recipe(given["config"]))

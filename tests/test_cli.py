@@ -155,11 +155,19 @@ def test_the_issues_command_lines_resolve(monkeypatch):
 def test_list_models_prints_a_row_for_each_network(capsys):
     assert cli.main(["--list-models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["name", "family", "T"]
+    assert lines[0].split()[:4] == ["name", "family", "year", "T"]
     assert [line.split()[0] for line in lines[1:]] == list(list_models())
     row = next(line for line in lines if line.startswith("spikformer_8_512 "))
-    assert row.split()[1:6] == ["Spikformer", "4", "3x224x224", "29.69", "M"]
-    assert "73.38" in row
+    assert row.split()[1:7] == ["Spikformer", "2023", "4", "3x224x224", "29.69", "M"]
+    assert row.endswith("ImageNet 73.38 (arXiv:2209.15425)")
+
+
+def test_list_models_takes_a_pattern_or_a_part_of_a_name(capsys):
+    for pattern in ("spikformer_?_512", "former_6_512"):
+        assert cli.main(["--list-models", pattern]) == 0
+        assert "spikformer_6_512" in capsys.readouterr().out
+    assert cli.main(["--list-models=spikfromer_8_512"]) == 2
+    assert "spikformer_8_512" in capsys.readouterr().err
 
 
 def test_python_m_runs_the_same_command_line():

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 
-__all__ = ["Paper", "Variant", "cfg", "cifar", "events", "imagenet", "register"]
+__all__ = ["REGISTERED", "Entry", "Paper", "Variant", "cfg", "cifar", "events", "imagenet", "register"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,25 @@ class Variant:
     cfgs: Mapping[str, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a registered name without building it.
+
+    Args:
+        cls: the network.
+        variant: its arguments and configurations.
+        alias_of: the variant's own name, where this is BrainCog's name for it.
+    """
+
+    cls: type
+    variant: Variant
+    alias_of: str = ""
+
+
+REGISTERED: dict[str, Entry] = {}
+"""Every name of this package, in the order of registration."""
+
+
 def cfg(
     paper: Paper, input_size: tuple[int, int, int], num_classes: int, published: str = "", **kwargs: Any
 ) -> dict[str, Any]:
@@ -72,19 +91,21 @@ def cfg(
     }
 
 
-def cifar(paper: Paper, cifar10: float | None, cifar100: float | None, **kwargs: Any) -> dict[str, dict[str, Any]]:
-    """Build the configurations of a CIFAR network by tag, from the published top-1 accuracies in percent; None where
-    there is no such network."""
+def cifar(
+    paper: Paper, cifar10: float | str | None, cifar100: float | str | None, **kwargs: Any
+) -> dict[str, dict[str, Any]]:
+    """Build the configurations of a CIFAR network by tag, from the published top-1 accuracies in percent; "" where
+    none was published, None where there is no such network."""
     norm = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
     sets = {"cifar10": ("CIFAR10", 10, cifar10), "cifar100": ("CIFAR100", 100, cifar100)}
     return {
-        tag: cfg(paper, (3, 32, 32), classes, f"{title} {top1}", **{**norm, **kwargs})
+        tag: cfg(paper, (3, 32, 32), classes, f"{title} {top1}" if top1 else "", **{**norm, **kwargs})
         for tag, (title, classes, top1) in sets.items()
         if top1 is not None
     }
 
 
-def imagenet(paper: Paper, top1: float | None, **kwargs: Any) -> dict[str, dict[str, Any]]:
+def imagenet(paper: Paper, top1: float | str | None, **kwargs: Any) -> dict[str, dict[str, Any]]:
     """Build the configuration of an ImageNet network, from its published top-1 accuracy in percent."""
     return {"in1k": cfg(paper, (3, 224, 224), 1000, f"ImageNet {top1}" if top1 else "", **kwargs)}
 
@@ -111,15 +132,17 @@ def _build(cls: type, name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(cls, name, pretrained, feature_cfg={"feature_cls": "getter"}, **kwargs)
 
 
-def _entry_point(cls: type, name: str, variant: Variant, alias_of: str) -> Callable[..., nn.Module]:
+def _entry_point(name: str, entry: Entry) -> Callable[..., nn.Module]:
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return _build(cls, alias_of or name, pretrained, **{**variant.args, **kwargs})
+        return _build(entry.cls, entry.alias_of or name, pretrained, **{**entry.variant.args, **kwargs})
 
+    shown = ", ".join(f"{key}={value!r}" for key, value in entry.variant.args.items())
     build.__name__ = build.__qualname__ = name
-    build.__module__ = cls.__module__
-    shown = ", ".join(f"{key}={value!r}" for key, value in variant.args.items())
+    build.__module__ = entry.cls.__module__
     build.__doc__ = (
-        f"Build `{alias_of}` under BrainCog's name for it." if alias_of else f"Build {cls.__name__}({shown})."
+        f"Build `{entry.alias_of}` under BrainCog's name for it."
+        if entry.alias_of
+        else f"Build {entry.cls.__name__}({shown})."
     )
     return build
 
@@ -136,16 +159,18 @@ def register(
         aliases: further names, each with the variant that it stands for.
     """
     module = sys.modules[cls.__module__]
-    named = {name: (variant, "") for name, variant in variants.items()}
-    named |= {alias: (variants[name], name) for alias, name in (aliases or {}).items()}
-    module.default_cfgs = generate_default_cfgs(
+    entries = {name: Entry(cls, variant) for name, variant in variants.items()}
+    entries |= {alias: Entry(cls, variants[name], alias_of=name) for alias, name in (aliases or {}).items()}
+    configurations = generate_default_cfgs(
         {
             f"{name}.{tag}" if tag else name: {**configuration, "first_conv": first_conv}
-            for name, (variant, _) in named.items()
-            for tag, configuration in variant.cfgs.items()
+            for name, entry in entries.items()
+            for tag, configuration in entry.variant.cfgs.items()
         }
     )
-    for name, (variant, alias_of) in named.items():
-        entry_point = _entry_point(cls, name, variant, alias_of)
+    module.default_cfgs = {**getattr(module, "default_cfgs", {}), **configurations}
+    for name, entry in entries.items():
+        entry_point = _entry_point(name, entry)
         setattr(module, name, entry_point)
         register_model(entry_point)
+    REGISTERED.update(entries)

@@ -1,0 +1,116 @@
+"""Write docs/models.md and README.md's table of families from the registry: `python docs/make_models.py`.
+
+With `--check` nothing is written, and the status is 1 if a file is stale.
+"""
+
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from braincog_transformers.models import ModelInfo, describe, list_models
+from braincog_transformers.models.registry import REGISTERED
+
+ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- models -->", "<!-- end of models -->"
+INTRODUCTION = """# Models
+
+Written by `python docs/make_models.py` from the registry; `python main.py --list-models` prints a shorter table.
+
+- **Parameters**: trainable ones, exact. What an official class declares and never uses is not there.
+- **GMACs**: multiply-accumulates of the dense layers and attention products for one sample and all T steps, counted
+  with torch's `FlopCounterMode`; a static image's first convolution counts once. Most of them are additions in a
+  spiking network: how many depends on its firing rates.
+- **Top-1**: as published, in percent; best figure of the paper or its repository, T as in the table unless it says
+  otherwise. None was rerun here.
+"""
+
+
+def operations(name: str, info: ModelInfo) -> float:
+    """Return the billions of multiply-accumulates of one forward pass of one sample, all steps."""
+    with torch.device("meta"):
+        model = timm.create_model(name).eval()
+        event = info.input_size[0] == 2
+        shape = (info.step, *info.input_size) if event else info.input_size
+        shape = (info.step, info.input_size[-1]) if info.input_size[1] == 1 else shape
+        x = torch.zeros(1, *shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return counter.get_total_flops() / 2e9
+
+
+def details() -> str:
+    """Return the text of docs/models.md."""
+    families: dict[str, list[ModelInfo]] = {}
+    for name in list_models():
+        if not REGISTERED[name].alias_of:
+            for info in describe(name, by_tag=True):
+                families.setdefault(info.family, []).append(info)
+    lines = [INTRODUCTION]
+    for family, infos in sorted(families.items(), key=lambda item: (item[1][0].year, item[0])):
+        first = infos[0]
+        lines += [f"## {family}", "", f"{first.venue}, {first.ids}; official code: <{first.code}>", ""]
+        if fault := next((info.fault for info in infos if info.fault), ""):
+            lines += [f"`as_released=True` reproduces a fault of the released code: {fault}.", ""]
+        lines += ["| name | input | T | parameters | GMACs | top-1, published |", "|---|---|---|---|---|---|"]
+        for info in infos:
+            size = " x ".join(map(str, info.input_size))
+            lines.append(
+                f"| `{info.name}` | {size} | {info.step} | {info.parameters:,} | {operations(info.name, info):.3f} | "
+                f"{', '.join(info.published)} |"
+            )
+        lines.append("")
+    aliases = ", ".join(f"`{name}` is `{e.alias_of}`" for name, e in REGISTERED.items() if e.alias_of)
+    return "\n".join([*lines, f"BrainCog's own names: {aliases}.", ""])
+
+
+def families_table() -> str:
+    """Return the lines of README.md's table: one row for each paper."""
+    rows: dict[str, list[ModelInfo]] = {}
+    for name in list_models():
+        if not REGISTERED[name].alias_of:
+            for info in describe(name):
+                rows.setdefault(info.family, []).append(info)
+    lines = ["| paper | year | variants | parameters | best published top-1 |", "|---|---|---|---|---|"]
+    for family, infos in sorted(rows.items(), key=lambda item: (item[1][0].year, item[0])):
+        published = [info for info in infos if info.published]
+        sizes = [info.parameters / 1e6 for info in published]
+        best = ", ".join(_best([note for info in published for note in info.published]))
+        lines.append(
+            f"| [{family}]({infos[0].code}) ({infos[0].ids}) | {infos[0].year} | {len(infos)} | "
+            f"{min(sizes):.1f} to {max(sizes):.1f} M | {best} |"
+        )
+    return "\n".join(lines)
+
+
+def _best(notes: list[str]) -> list[str]:
+    """Keep the best accuracy of each data set, from notes like `CIFAR10-DVS 80.9 (T=16)`."""
+    best: dict[str, float] = {}
+    for note in notes:
+        words = note.split(" (")[0].split()
+        title, top1 = " ".join(words[:-1]), float(words[-1])
+        best[title] = max(best.get(title, 0.0), top1)
+    return [f"{title} {top1:g}" for title, top1 in best.items()]
+
+
+def main() -> int:
+    readme = ROOT / "README.md"
+    head, rest = readme.read_text(encoding="utf-8").split(START)
+    wanted = {
+        ROOT / "docs" / "models.md": details(),
+        readme: "\n".join([head + START, families_table(), END]) + rest.split(END)[1],
+    }
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run python docs/make_models.py", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(wanted[path], encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
