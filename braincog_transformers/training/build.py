@@ -20,6 +20,8 @@ from ..data.catalog import lookup
 from ..data.loader import make_loader
 from ..data.mixing import CutMix, EventMix, MixUp
 from ..errors import UserError, unknown
+from ..models.base import SpikingTransformer
+from ..models.registry import REGISTERED
 from ..options import Options, keywords
 from .distributed import Ranks
 from .losses import Distillation, build_loss
@@ -93,15 +95,15 @@ def _create(options: Options, shape: Shape, *, step: int | None) -> nn.Module:
 
 def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserError:
     """Say which option asked for an argument that the network's class does not have."""
-    name, found = options.model.model, re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    name, found = options.model.model, re.search(r"unexpected (?:keyword )?argument '?(\w+)", str(error))
     argument = found[1] if found else ""
     if argument == "as_released":
         return UserError(f"--as-released: {name} has no fault of released code to keep; leave the option out.")
     if argument == "distilled":
         return UserError(f"--distilled: {name} has no distillation head; leave the option out.")
     if argument in keywords(options.model.model_kwargs):
-        with torch.device("meta"):
-            known = inspect.signature(type(timm.create_model(name))).parameters
+        classes = [cls for cls in REGISTERED[name].cls.__mro__ if issubclass(cls, SpikingTransformer)]
+        known = {parameter for cls in classes for parameter in inspect.signature(cls).parameters}
         return unknown(f"argument of {name} in --model-kwargs", argument, known)
     return UserError(f"--model {name} cannot be built for {shape.info.name}: {error}")
 
@@ -168,6 +170,8 @@ def build_data(options: Options, shape: Shape) -> DataBundle:
         split=data.split,
         frames_by=data.frames_by,
         remainder=data.remainder,
+        polarity_sum=data.polarity_sum,
+        label_order=data.label_order,
         augment=augment,
         normalize=options.model.encode == "direct",  # the other codes read intensities from 0 to 1
     )
