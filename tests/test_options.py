@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from braincog_transformers.errors import UserError
+from braincog_transformers.option_entries import keywords
 from braincog_transformers.option_groups import GROUPS, REFUSED
-from braincog_transformers.options import ENTRIES, Options, build_parser, keywords, resolve
+from braincog_transformers.options import ENTRIES, Options, build_parser, resolve
 
 # Every option of BrainCog's examples/Spiking-Transformers/main.py at commit 3998fd5: spellings, type, default.
 BRAINCOG = """

@@ -22,7 +22,8 @@ from ..data.mixing import CutMix, EventMix, MixUp
 from ..errors import UserError, unknown
 from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED
-from ..options import Options, keywords
+from ..option_entries import keywords
+from ..options import Options
 from .distributed import Ranks
 from .losses import Distillation, build_loss
 from .mixers import EventMixer, ImageMixer

@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import UserError, unknown
+from ..option_entries import keywords
 from ..option_groups import OptimOptions, SchedOptions
-from ..options import keywords
 
 __all__ = ["build_optimizer", "build_schedule", "scaled_rate"]
 

@@ -41,7 +41,7 @@ from .saving import Checkpoints, find_state, write_whole
 from .state import difference, restore
 from .step import StepRules
 from .stopping import StopRequest
-from .teacher import build_teacher
+from .teacher import build_teacher, find_teacher
 
 __all__ = ["run"]
 
@@ -114,6 +114,8 @@ def _build(options: Options, ranks: Ranks) -> _Parts:
     seed_everything(options.run.seed)
     precision = Precision(ranks.device.type, options.train.amp_dtype if options.train.amp else None)
     shape = find_shape(options)
+    if options.train.teacher:
+        find_teacher(options.train.teacher)  # a wrong name shows before the data are read
     bundle = ranks.first_alone(lambda: build_data(options, shape))
     shape = Shape(info=shape.info, size=shape.size, step=shape.step, num_classes=bundle.num_classes)
     train_loader, test_loader = build_loaders(options, bundle, ranks)
@@ -257,7 +259,7 @@ def _teacher(parts: _Parts) -> nn.Module | None:
         return None
     ends = {"size": parts.shape.size, "in_chans": bundle.input_shape[0], "num_classes": bundle.num_classes}
     teacher = ranks.first_alone(lambda: build_teacher(options, **ends, device=ranks.device))
-    has_head = hasattr(parts.network, "set_distilled_training")
+    has_head = getattr(parts.network, "distilled", False)
     if has_head:
         parts.network.set_distilled_training(True)
     count = sum(parameter.numel() for parameter in teacher.parameters())
@@ -265,6 +267,10 @@ def _teacher(parts: _Parts) -> nn.Module | None:
         f"teacher {options.train.teacher}: {count:,} parameters, {options.train.distill} distillation "
         + ("on the network's distillation head" if has_head else "on the network's own logits")
     )
+    colours = [tuple(options.value(name) or getattr(bundle.info, name)) for name in ("mean", "std")]
+    learnt = [tuple(teacher.default_cfg[name]) for name in ("mean", "std")]
+    if learnt != colours and not options.train.teacher_checkpoint:
+        _say(ranks)(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
     return teacher
 
 

@@ -14,13 +14,19 @@ from ..checkpoints import read_checkpoint, weights_of
 from ..errors import UserError, unknown
 from ..options import Options
 
-__all__ = ["build_teacher"]
+__all__ = ["build_teacher", "find_teacher"]
 
 
-def _entry(name: str) -> tuple[Callable[..., nn.Module], PretrainedCfg]:
+def find_teacher(name: str) -> tuple[Callable[..., nn.Module], PretrainedCfg]:
     """Find a network of timm's own, and the weights published for it.
 
     Both are taken from timm's modules: in its registry, importing braincog replaces resnet18 and the like.
+
+    Args:
+        name: of the network, with a dot and the tag of its weights where the default ones are not meant.
+
+    Raises:
+        UserError: for an unknown name or tag.
     """
     base, _, tag = name.partition(".")
     entry = getattr(timm.models, base, None)
@@ -40,7 +46,7 @@ def _entry(name: str) -> tuple[Callable[..., nn.Module], PretrainedCfg]:
 def _create(
     name: str, *, published: bool, size: tuple[int, int], in_chans: int, num_classes: int
 ) -> nn.Module:  # fmt: skip
-    entry, config = _entry(name)
+    entry, config = find_teacher(name)
     asked: dict[str, Any] = {"pretrained_cfg": config}
     if config.fixed_input_size:
         asked["img_size"] = size

@@ -8,8 +8,7 @@ import pytest
 import timm
 import torch
 from timm.models import _registry
-from tiny_run import CLASSES, TinyNet, samples
-from torch import nn
+from tiny_run import Oracle, TwoHeads, samples
 from torch.utils.data import Subset
 
 from braincog_transformers.checkpoints import read_checkpoint
@@ -25,37 +24,10 @@ DIGITS = ["--dataset", "digits", "--model", "spikformer_digits", "--step", "2", 
 SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "8", "--tensorboard-dir", ""]
 
 
-class TwoHeads(TinyNet):
-    """A tiny network with a distillation head."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.head_dist = nn.Linear(8 * 16, CLASSES)
-        self.distilled_training = True
-
-    def forward(self, x):
-        features = torch.relu(self.norm(self.conv(x))).flatten(1)
-        heads = self.head(features), self.head_dist(features)
-        return heads if self.training and self.distilled_training else (heads[0] + heads[1]) / 2
-
-
-class Oracle(nn.Module):
-    """A teacher that answers one class whatever it sees, and keeps what it saw."""
-
-    def __init__(self, answer: int):
-        super().__init__()
-        self.answer, self.seen = answer, []
-
-    def forward(self, x):
-        assert not torch.is_grad_enabled()
-        self.seen.append(x)
-        return torch.eye(CLASSES)[self.answer].expand(len(x), -1) * 9
-
-
 def _distil(run, name, *, alpha, answer=3, **options):
-    one = run(name, loss=Distillation(build_loss("ce"), alpha=alpha), ema=False, **options)
-    one.plan_arguments["teacher"] = Oracle(answer)
-    return one
+    return run(
+        name, loss=Distillation(build_loss("ce"), alpha=alpha), teacher=Oracle(answer), ema=False, **options
+    )  # fmt: skip
 
 
 def test_a_network_without_distillation_head_learns_the_teacher_on_its_own_logits(run):
@@ -65,15 +37,14 @@ def test_a_network_without_distillation_head_learns_the_teacher_on_its_own_logit
 
 
 @pytest.mark.parametrize("amp", [None, "bfloat16"])
-def test_each_head_gets_its_own_loss(run, amp, monkeypatch):
-    monkeypatch.setattr("tiny_run.TinyNet", TwoHeads)
-    one = _distil(run, "one", alpha=0.0, mixup=False, amp=amp, grad_accum=2)
+def test_each_head_gets_its_own_loss(run, amp):
+    one = _distil(run, "one", alpha=0.0, network=TwoHeads, mixup=False, amp=amp, grad_accum=2)
     before = one.learner.network.head_dist.weight.clone()
     for group in one.learner.optimizer.param_groups:
         group["weight_decay"] = 0.0
     one.fit()
     assert torch.equal(one.learner.network.head_dist.weight, before)  # the labels do not reach it
-    other = _distil(run, "other", alpha=0.5, epochs=8, mixup=False, drop=0.0, amp=amp, grad_accum=2).fit()
+    other = _distil(run, "other", alpha=0.5, network=TwoHeads, epochs=8, mixup=False, amp=amp, grad_accum=2).fit()
     features = torch.relu(other.learner.network.norm(other.learner.network.conv(samples()[0]))).flatten(1)
     assert (other.learner.network.head_dist(features).argmax(1) == 3).all()
     assert not (other.learner.network.head(features).argmax(1) == 3).all()
@@ -161,10 +132,12 @@ def test_the_teacher_is_frozen_and_in_evaluation_mode(teacher_file):
 
 def test_a_teacher_comes_from_timm_where_braincog_registered_the_name_anew():
     assert not _registry.model_entrypoint("resnet18").__module__.startswith("timm.")
-    entry, config = teacher._entry("resnet18")
+    entry, config = teacher.find_teacher("resnet18")
     assert entry.__module__ == "timm.models.resnet"
     assert config.hf_hub_id == "timm/resnet18.a1_in1k"
-    assert teacher._entry("caformer_b36.sail_in22k_ft_in1k")[1].hf_hub_id == "timm/caformer_b36.sail_in22k_ft_in1k"
+    assert (
+        teacher.find_teacher("caformer_b36.sail_in22k_ft_in1k")[1].hf_hub_id == "timm/caformer_b36.sail_in22k_ft_in1k"
+    )
 
 
 def _offline(*args, **kwargs):

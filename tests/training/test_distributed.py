@@ -5,11 +5,12 @@ import socket
 
 import pytest
 import torch
-from tiny_run import Run, assert_same
+from tiny_run import Oracle, Run, TwoHeads, assert_same
 from torch import distributed, multiprocessing
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.distributed import Ranks, set_up, wrap
+from braincog_transformers.training.losses import Distillation, build_loss
 from braincog_transformers.training.step import StepRules
 
 OPTIONS = {"norm": False, "drop": 0.0, "mixup": False, "ema": True, "opt": "sgd", "lr": 0.1, "count": 22}
@@ -21,14 +22,18 @@ def _port() -> int:
         return probe.getsockname()[1]
 
 
-def _fit(folder, ranks, *, stop_after=None, resume=False, rules=None) -> dict:
-    one = Run(folder, batch_size=2, grad_accum=2, ranks=ranks, rules=rules, **OPTIONS)
+def _fit(folder, ranks, *, stop_after=None, resume=False, **more) -> dict:
+    one = Run(folder, batch_size=2, grad_accum=2, ranks=ranks, **OPTIONS, **more)
     network, one.learner.train_call, one.learner.test_call = wrap(one.learner.network, ranks)
     assert network is one.learner.network
     if resume:
         one.resume()
     one.fit(max_steps=stop_after)
     return {"weights": one.weights, "rows": one.rows}
+
+
+def _taught() -> dict:
+    return {"network": TwoHeads, "teacher": Oracle(3), "loss": Distillation(build_loss("ce"), alpha=0.5)}
 
 
 def _work(rank: int, port: int, folder) -> None:
@@ -42,8 +47,9 @@ def _work(rank: int, port: int, folder) -> None:
     parts = _fit(folder / "parts", ranks, resume=True)
     noisy = _fit(folder / "noisy", ranks, stop_after=3, rules=StepRules(noisy_grad=0.5))
     noisy = ranks.gather(noisy["weights"])
+    taught = _fit(folder / "taught", ranks, **_taught())
     if ranks.first:
-        torch.save({"noisy": noisy, "whole": whole, "parts": parts}, folder / "ends.pt")
+        torch.save({"noisy": noisy, "whole": whole, "parts": parts, "taught": taught}, folder / "ends.pt")
     ranks.close()
 
 
@@ -63,6 +69,12 @@ def test_two_ranks_equal_one_with_the_doubled_batch(ends, tmp_path):
         assert row == pytest.approx(other, rel=1e-5)  # accuracies too: each of the 22 test samples counts once
     for name, value in one.weights.items():
         torch.testing.assert_close(two["weights"][name], value, rtol=0, atol=1e-6)
+
+
+def test_two_ranks_learn_from_a_teacher_as_one_does(ends, tmp_path):
+    one = Run(tmp_path / "one", batch_size=4, grad_accum=2, **OPTIONS, **_taught()).fit()
+    for name, value in one.weights.items():
+        torch.testing.assert_close(ends["taught"]["weights"][name], value, rtol=0, atol=1e-6)
 
 
 def test_two_ranks_resume_exactly(ends):
