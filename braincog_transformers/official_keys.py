@@ -38,6 +38,19 @@ def _cml_stage(match: re.Match) -> str:
     return f"patch_embed.stages.{int(match[1]) - 1}.{match[2]}."
 
 
+def _qk_embedding(match: re.Match) -> str:
+    """Number QKFormer's convolutions: the stem's from 0 on, the later embeddings' `proj3` (or `proj`) and `proj4`."""
+    level, number, kind = int(match[1]) - 1, match[2], match[3]
+    place = f"stages.{level}.embed" if level else "patch_embed"
+    if number == "_res":
+        return f"{place}.shortcut.{kind}."
+    return f"{place}.convs.{int(number == '4') if level else number or 0}.{kind}."
+
+
+def _qk_block(match: re.Match) -> str:
+    return f"stages.{int(match[1]) - 1}.blocks."
+
+
 FAMILIES = {
     "Spikformer": Family(
         rename=(
@@ -63,5 +76,16 @@ FAMILIES = {
             (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
         ),
         dead=((r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),),
+    ),
+    "QKFormer": Family(
+        rename=(
+            (r"^patch_embed(\d)\.proj(\d?|_res)_(conv|bn)\.", _qk_embedding),
+            (r"^stage(\d)\.", _qk_block),
+            (r"\.t?ssa\.", ".attn."),
+            (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_"),
+            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
+            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+        ),
+        dead=(),
     ),
 }

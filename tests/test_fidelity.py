@@ -75,7 +75,7 @@ def test_evaluation_matches_layer_by_layer(vector):
     model = vector.network().eval()
     seen = {}
     model.patch_embed.register_forward_hook(lambda m, i, out: seen.__setitem__("patch_embed", out))
-    for index, block in enumerate(model.blocks):
+    for index, block in enumerate(getattr(model, model.units)):
         block.register_forward_hook(lambda m, i, out, index=index: seen.__setitem__(f"block.{index}", out))
     with torch.no_grad():
         logits = model(vector.input)

@@ -1,7 +1,8 @@
 """One file per paper; importing this package registers every variant with timm."""
 
 from .catalog import ModelInfo, describe, list_models
+from .qkformer import QKFormer
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 
-__all__ = ["Spikformer", "Spikingformer", "ModelInfo", "describe", "list_models"]
+__all__ = ["QKFormer", "Spikformer", "Spikingformer", "ModelInfo", "describe", "list_models"]

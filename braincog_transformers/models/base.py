@@ -436,7 +436,7 @@ class BatchMixingFault(ReleasedFault):
             UserError: for neurons that can't do it.
         """
         nodes = list(self._nodes_over_batch())
-        if enable and not all(hasattr(node, "over_batch") for node in nodes):
+        if enable and not all(hasattr(type(node), "over_batch") for node in nodes):
             raise UserError(f"{type(self).__name__}: as_released needs LIFNode, PLIFNode or IFNode neurons")
         super().set_as_released(enable)
         for node in nodes:

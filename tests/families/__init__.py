@@ -1,8 +1,8 @@
 """One module by family of models: tiny sizes, parameter counts, and how to build the networks of its vectors."""
 
-from . import spikformer, spikingformer
+from . import qkformer, spikformer, spikingformer
 
-FAMILIES = (spikformer, spikingformer)
+FAMILIES = (qkformer, spikformer, spikingformer)
 
 
 def family_of(name):
