@@ -38,6 +38,12 @@ def _cml_stage(match: re.Match) -> str:
     return f"patch_embed.stages.{int(match[1]) - 1}.{match[2]}."
 
 
+def _resformer_part(match: re.Match) -> str:
+    """Number SpikingResformer's blocks: officially attention and feed-forward network count one each."""
+    stage, part = int(match[1]), int(match[2])
+    return f"stages.{stage}.{(part + 1) // 2 if stage else part // 2}."
+
+
 def _qk_embedding(match: re.Match) -> str:
     """Number QKFormer's convolutions: the stem's from 0 on, the later embeddings' `proj3` (or `proj`) and `proj4`."""
     level, number, kind = int(match[1]) - 1, match[2], match[3]
@@ -49,6 +55,27 @@ def _qk_embedding(match: re.Match) -> str:
 
 def _qk_block(match: re.Match) -> str:
     return f"stages.{int(match[1]) - 1}.blocks."
+
+
+def _sdt_stage(match: re.Match) -> str:
+    """Number Spike-driven Transformer's first four convolutions; the neuron `proj_lif3` stands before the fifth."""
+    kind, number = match[1], int(match[2] or 0)
+    if kind == "lif":
+        return "patch_embed.rpe.node." if number == 3 else f"patch_embed.stages.{number}.node."
+    return f"patch_embed.stages.{number}.{kind}."
+
+
+def _meta_place(match: re.Match) -> str:
+    """Number Meta-SpikeFormer's downsamplings and blocks within their stages."""
+    name, number = match[1], int(match[2] or 0)
+    if name == "downsample":
+        return f"stages.{number - 1}.0."
+    return f"stages.{int(name) - 1}.{number + 1}."
+
+
+def _meta_rep(match: re.Match) -> str:
+    """Number the last three parts of a projection's stack, which officially has stacks inside."""
+    return f"_conv.0.body.{int(match[1]) + 2}."
 
 
 FAMILIES = {
@@ -77,6 +104,29 @@ FAMILIES = {
         ),
         dead=((r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),),
     ),
+    "SpikingResformer": Family(
+        rename=(
+            (r"^prologue\.0\.", "patch_embed.conv."),
+            (r"^prologue\.1\.bn\.", "patch_embed.bn."),
+            (r"^layers\.([1-9])\.0\.norm\.bn\.", r"stages.\1.0.bn."),
+            (r"^layers\.([1-9])\.0\.activation\.", r"stages.\1.0.node."),
+            (r"^layers\.(\d)\.(\d+)\.", _resformer_part),
+            (r"\.(up|down|conv\.0)\.0\.", r".mlp.\1.node."),
+            (r"\.(up|down|conv\.0)\.1\.", r".mlp.\1.conv."),
+            (r"\.(up|down|conv\.0)\.2\.bn\.", r".mlp.\1.bn."),
+            (r"\.mlp\.conv\.0\.", ".mlp.conv."),
+            (r"\.W\.", ".attn.dual.conv."),
+            (r"\.norm\.bn\.", ".attn.dual.bn."),
+            (r"\.Wproj\.", ".attn.proj.conv."),
+            (r"\.norm_proj\.bn\.", ".attn.proj.bn."),
+            (r"\.activation_in\.", ".attn.node."),
+            (r"\.activation_attn\.", ".attn.attn_node."),
+            (r"\.activation_out\.", ".attn.proj.node."),
+            (r"\.firing_rate_(x|attn)$", r".attn.rate_\1.rate"),
+            (r"^classifier\.", "head."),
+        ),
+        dead=(),
+    ),
     "QKFormer": Family(
         rename=(
             (r"^patch_embed(\d)\.proj(\d?|_res)_(conv|bn)\.", _qk_embedding),
@@ -85,6 +135,46 @@ FAMILIES = {
             (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_"),
             (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
             (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+        ),
+        dead=(),
+    ),
+    "SpikeDrivenTransformer": Family(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn|lif)(\d?)\.", _sdt_stage),
+            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1."),
+            (r"^block\.", "blocks."),
+            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
+            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+            (r"\.(q|k|v|fc1|fc2)_lif\.", r".\1.node."),
+            (r"\.shortcut_lif\.", ".node."),
+            (r"\.talking_heads_lif\.", ".gate_node."),
+            (r"^head_lif\.", "head_node."),
+        ),
+        dead=(
+            (r"^block\.\d+\.attn\.talking_heads\.weight$", "convolution over heads that the attention never calls"),
+            (r"^block\.\d+\.attn\.attn_lif\.w$", "leak of a neuron that the attention never calls"),
+            (r"^patch_embed\.rpe_lif\.w$", "leak of a neuron that the stem never calls"),
+        ),
+    ),
+    "MetaSpikeformer": Family(
+        rename=(
+            (r"^downsample1_1\.encode_", "patch_embed."),
+            (r"^downsample1_2\.encode_", "stages.0.1."),
+            (r"^(downsample)(\d)\.encode_", _meta_place),
+            (r"^ConvBlock1_1\.0\.", "stages.0.0."),
+            (r"^ConvBlock1_2\.0\.", "stages.0.2."),
+            (r"^ConvBlock2_(\d)\.0\.", r"stages.1.\1."),
+            (r"^block([34])\.(\d+)\.", _meta_place),
+            (r"\.Conv\.(?:pwconv1|(bn)1)\.", lambda match: f".attn.expand.{match[1] or 'conv'}."),
+            (r"\.Conv\.(?:pwconv2|(bn)2)\.", lambda match: f".attn.project.{match[1] or 'conv'}."),
+            (r"\.Conv\.dwconv\.", ".attn.depthwise."),
+            (r"\.(conv|bn)([12])\.", r".mlp.fc\2.\1."),
+            (r"\.fc([12])_(conv|bn)\.", r".fc\1.\2."),
+            (r"_conv\.0\.body\.2\.(\d)\.", _meta_rep),
+            (r"_conv\.1\.", "_conv.0.body.5."),
+            (r"\.([qkv])_conv\.0\.", r".\1.0."),
+            (r"\.proj_conv\.0\.", ".proj."),
+            (r"^head_kd\.", "head_dist."),
         ),
         dead=(),
     ),

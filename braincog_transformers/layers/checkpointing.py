@@ -1,27 +1,37 @@
-"""Gradient checkpointing that leaves batch normalisation's running statistics as without it."""
+"""Gradient checkpointing that leaves running statistics as without it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["checkpoint_module"]
 
 
-@contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Put running statistics back after a second pass over the same batch."""
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
-    saved = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, before in saved:
-                buffer.copy_(before)
+def _passes(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Return the contexts of the two passes: the second starts from the buffers that the first one started from, so
+    that it computes the same, and leaves them as it found them."""
+    buffers = list(module.buffers())
+    started_from = [buffer.clone() for buffer in buffers]
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        found = [buffer.clone() for buffer in buffers]
+        _fill(buffers, started_from)
+        try:
+            yield
+        finally:
+            _fill(buffers, found)
+
+    return nullcontext(), again()
+
+
+@torch.no_grad()
+def _fill(buffers: list[Tensor], values: list[Tensor]) -> None:
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)
 
 
 def checkpoint_module(module: nn.Module, x: Tensor) -> Tensor:
@@ -29,4 +39,4 @@ def checkpoint_module(module: nn.Module, x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         # The compiler recomputes values, not side effects: statistics are updated once anyway.
         return checkpoint(module, x, use_reentrant=False)
-    return checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(module)))
+    return checkpoint(module, x, use_reentrant=False, context_fn=lambda: _passes(module))

@@ -49,8 +49,8 @@ class ConvBN(nn.Module):
 
     Args:
         in_chans, out_chans: channels.
-        kernel_size, stride, groups, bias: of the convolution; it pads by half its size, so that stride 1 keeps the
-            sides.
+        kernel_size, stride, groups, bias: of the convolution.
+        padding: of the convolution; by default half its size, so that stride 1 keeps the sides.
         pool: pool what comes out.
     """
 
@@ -61,13 +61,15 @@ class ConvBN(nn.Module):
         kernel_size: int = 3,
         *,
         stride: int = 1,
+        padding: int | None = None,
         groups: int = 1,
         bias: bool = False,
         pool: bool = False,
     ):
         super().__init__()
+        padding = kernel_size // 2 if padding is None else padding
         self.conv = nn.Conv2d(
-            in_chans, out_chans, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
+            in_chans, out_chans, kernel_size, stride=stride, padding=padding, groups=groups, bias=bias
         )
         self.bn = nn.BatchNorm2d(out_chans)
         self.pool = _pool(pool)
@@ -93,7 +95,7 @@ class ConvBNNode(ConvBN):
         in_chans, out_chans, kernel_size: see `ConvBN`.
         node: constructor of the neuron.
         pool: "after" the neuron (on spikes), "before" it (on potentials, as CML places it), or None.
-        **conv: stride, groups, bias of `ConvBN`.
+        **conv: stride, padding, groups, bias of `ConvBN`.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class NodeConvBN(ConvBN):
         in_chans, out_chans, kernel_size: see `ConvBN`.
         node: constructor of the neuron.
         pool: "spikes" between neuron and convolution, "potentials" behind the normalisation, or None.
-        **conv: stride, groups, bias of `ConvBN`.
+        **conv: stride, padding, groups, bias of `ConvBN`.
     """
 
     def __init__(

@@ -2,7 +2,20 @@
 
 from .catalog import ModelInfo, describe, list_models
 from .qkformer import QKFormer
+from .sdt import SpikeDrivenTransformer
+from .sdt_v2 import MetaSpikeformer
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
+from .spikingresformer import SpikingResformer
 
-__all__ = ["QKFormer", "Spikformer", "Spikingformer", "ModelInfo", "describe", "list_models"]
+__all__ = [
+    "MetaSpikeformer",
+    "QKFormer",
+    "SpikeDrivenTransformer",
+    "Spikformer",
+    "Spikingformer",
+    "SpikingResformer",
+    "ModelInfo",
+    "describe",
+    "list_models",
+]
