@@ -2,9 +2,10 @@
 
 Yao, J. Hu, T. Hu, Xu, Zhou, Tian, Xu, Li: Spike-driven Transformer V2: Meta Spiking Neural Network Architecture
 Inspiring the Design of Next-generation Neuromorphic Chips. ICLR 2024, arXiv 2404.03663. Official code:
-BICLab/Spike-Driven-Transformer-V2 at 35f245f, no licence stated; event networks in BICLab/Spike-Driven-Transformer-V3 at
-00fcd1f, `SDT_V3/DVS/Hardvs`. New over Spike-driven Transformer: a pyramid, whose first two stages are spiking
-convolutions; and projections to q, k, v and behind the attention by stacks of convolutions that fold into one.
+BICLab/Spike-Driven-Transformer-V2 at 35f245f, no licence stated; the event networks are in
+BICLab/Spike-Driven-Transformer-V3 at 00fcd1f, `SDT_V3/DVS/Hardvs`. New over Spike-driven Transformer: a pyramid, whose
+first two stages are spiking convolutions; and projections to q, k, v and behind the attention by stacks of convolutions
+that fold into one.
 
 Training begins with one step (`step=1`); the weights then go on with four, as they are.
 
@@ -110,9 +111,7 @@ class RepSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map potentials `(T*B, C, H, W)` to potentials of the same shape."""
         height, x = x.shape[2], self.node(x)
-        q, k, v = (
-            rearrange(p(x), "b (h d) y x -> b h (y x) d", h=self.num_heads) for p in (self.q, self.k, self.v)
-        )
+        q, k, v = (rearrange(p(x), "b (h d) y x -> b h (y x) d", h=self.num_heads) for p in (self.q, self.k, self.v))
         x = rearrange(spiking_attention(q, k, v, self.scale), "b h (y x) d -> b (h d) y x", y=height)
         return self.proj(self.attn_node(x))
 
