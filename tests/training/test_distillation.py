@@ -114,6 +114,40 @@ def test_a_run_learns_from_a_teacher_that_no_checkpoint_holds(go, teacher_file, 
     assert not all(torch.equal(value, states[1]["state_dict"][name]) for name, value in states[0]["state_dict"].items())
 
 
+TAUGHT = ["--teacher", "test_resnet", "--max-steps", "2", "--model", "sdt_v2_digits", "--step", "1"]
+
+
+def test_a_distillation_head_learns_from_the_teacher_alone_and_is_saved(go, teacher_file, capsys):
+    taught = [*TAUGHT, "--teacher-checkpoint", str(teacher_file), "--distilled", "--weight-decay", "0"]
+    ends = {
+        (alpha, steps): read_checkpoint(
+            go(*taught, "--distill-alpha", alpha, "--max-steps", steps)["checkpoint"]
+        )["state_dict"]
+        for alpha in ("0", "0.5")
+        for steps in ("1", "2")
+    }  # fmt: skip
+    assert "distillation on the network's distillation head" in capsys.readouterr().out
+    for name, alone in (("head.weight", False), ("head_dist.weight", True)):
+        assert torch.equal(ends["0", "1"][name], ends["0", "2"][name]) is alone
+        assert not torch.equal(ends["0.5", "1"][name], ends["0.5", "2"][name])
+
+
+def test_the_stages_of_spike_driven_transformer_v2(go, teacher_file, capsys):
+    one = go("--model", "sdt_v2_digits", "--step", "1", "--max-steps", "1")
+    four = ["--distilled", "--step", "4", "--initial-checkpoint", one["checkpoint"]]
+    lamb = ["--opt", "lamb", "--opt-kwargs", "trust_clip=True", "--sched-on-updates"]
+    found = go(*TAUGHT, "--teacher-checkpoint", str(teacher_file), *four, *lamb)
+    said = capsys.readouterr().out
+    assert found["steps"] == 2
+    assert "new distillation head" in said
+    assert "T=4" in said
+
+
+def test_without_the_head_the_network_learns_on_its_own_logits(go, teacher_file, capsys):
+    go(*TAUGHT, "--teacher-checkpoint", str(teacher_file))
+    assert "distillation on the network's own logits" in capsys.readouterr().out
+
+
 def _build(name, *, in_chans=3, num_classes=1000, side=64, checkpoint=""):
     options = Options.from_dict({"dataset": "imnet", "teacher": name, "teacher_checkpoint": str(checkpoint)})
     place = torch.device("cpu")
