@@ -27,6 +27,7 @@ __all__ = [
 Batch = Tensor | Sequence[Tensor]
 TSNE_SAMPLES = 2000
 PANELS_PER_LINE = 8
+_EVENT_CHANNELS = (2, 3)
 
 
 def visualize(
@@ -55,7 +56,7 @@ def visualize(
     with frozen_inference(model), record(model) as records:
         model(inputs[:1])
     written = [_draw_raster(records, folder / "spike_raster.png")]
-    maps = spike_maps(records, tuple(inputs.shape[-2:])) if inputs.ndim > 3 else {}  # sequences have no places
+    maps = spike_maps(records, tuple(inputs.shape[-2:]))
     if maps:
         steps = max(len(rates) for rates in maps.values())
         shown = display_steps(inputs[0].cpu().numpy(), steps, mean=mean, std=std)
@@ -87,12 +88,13 @@ def display_steps(
     """Show one input at each of `steps` steps.
 
     Args:
-        sample: an image `(C, H, W)`, the same at every step, or event frames `(T, 2, H, W)`.
+        sample: an image `(C, H, W)`, the same at every step, or event frames `(T, 2, H, W)`, a third channel being
+            the sum of the two.
     """
     if sample.ndim == 3:
         return [plots.image_for_display(sample, mean, std)] * steps
-    if sample.shape[1] == 2:
-        return [plots.event_image(frame) for frame in sample[:steps]]
+    if sample.shape[1] in _EVENT_CHANNELS:
+        return [plots.event_image(frame[:2]) for frame in sample[:steps]]
     return [plots.image_for_display(frame) for frame in sample[:steps]]
 
 
@@ -286,9 +288,11 @@ def save_images(
     inputs, target = batch[0][:limit].float().cpu().numpy(), batch[1][:limit].cpu()
     labels = target.argmax(-1) if target.ndim == 2 else target
     titles = [str(int(label)) if classes is None else str(classes[int(label)]) for label in labels]
-    samples = inputs.sum(1) if inputs.ndim == 5 else inputs[:, None] if inputs.ndim == 3 else inputs
-    if inputs.ndim == 5 and inputs.shape[2] == 2:
-        shown = [plots.event_image(sample) for sample in samples]
+    samples = inputs.sum(1) if inputs.ndim == 5 else inputs
+    if inputs.ndim == 3:  # each step as a band, so that a few steps of many channels make a square
+        samples = inputs[:, None].repeat(max(inputs.shape[2] // inputs.shape[1], 1), axis=2)
+    if inputs.ndim == 5 and inputs.shape[2] in _EVENT_CHANNELS:
+        shown = [plots.event_image(sample[:2]) for sample in samples]
     else:
         shown = [plots.image_for_display(sample, mean, std) for sample in samples]
     return plots.save(plots.plot_images(shown, titles), Path(folder) / f"{name}.png")

@@ -8,6 +8,7 @@ least the last spike, is dropped.
 import contextlib
 import gzip
 import io
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def _read(path: Path, info: DatasetInfo, steps: int) -> SpikeDataset:
         with h5py.File(plain, "r") as stored:
             times, units = stored["spikes/times"][:], stored["spikes/units"][:]
             targets = stored["labels"][:].astype(np.int64)
-    except (OSError, EOFError, KeyError, ValueError, gzip.zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, zlib.error) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a complete HDF5 file of spikes and labels ({reason}); fetch it anew") from None
     counts = np.array([len(sample) for sample in times], np.int64)

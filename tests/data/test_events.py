@@ -87,6 +87,10 @@ def test_the_sum_of_the_polarities_follows_the_augmentation_in_training_and_test
         assert np.array_equal(frames[:, 2], frames[:, 0] + frames[:, 1])
     plain = events_to_frames(random_events(200, seed=10_000), 4, (34, 34))
     assert np.array_equal(bundle.test[0][0][:, :2], plain)
+    noisy = build_datasets("nmnist", tmp_path, polarity_sum=True, augment=Augment(rand_aug=True, randaug_m=30))
+    for index in range(5):
+        frames, _ = noisy.train[index]
+        assert np.allclose(frames[:, 2], frames[:, 0] + frames[:, 1])
 
 
 def test_an_incomplete_set_is_used_with_a_warning(tmp_path):

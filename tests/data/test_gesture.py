@@ -67,6 +67,12 @@ def test_a_segment_holds_the_events_from_start_to_before_end(recording, start, e
     assert same(events, inside)
 
 
+def test_the_first_event_of_a_segment_belongs_to_it_and_that_at_its_end_does_not(recording):
+    times = EVENTS["t"]
+    events = Segment(recording, int(times[200]), int(times[400])).read()
+    assert (events["t"][0], events["t"][-1]) == (times[200], times[399])
+
+
 def test_segments_of_one_recording_have_names_of_their_own(recording):
     one, two = Segment(recording, 0, 10), Segment(recording, 0, 11)
     assert one.name != two.name

@@ -127,7 +127,9 @@ def test_a_faulty_file_is_named(tmp_path, times, units, labels, message):
 
 
 @pytest.mark.parametrize("name", ["shd_train.h5", "shd_train.h5.gz"])
-@pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x1f\x8b\x08\x00broken"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not HDF5", b"\x1f\x8b\x08\x00broken", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 9]
+)
 def test_a_damaged_file_is_named(tmp_path, name, content):
     write_shd(tmp_path)
     (tmp_path / "shd_train.h5").unlink()
