@@ -118,7 +118,7 @@ def test_ctrl_c_says_how_to_go_on(go, monkeypatch):
 
 BAD = {
     "class count": (["--num-classes", "7"], "--num-classes 7 does not match"),
-    "image size": (["--model", "spikformer_dvs"], "multiple of patch_size 16.*--img-size"),
+    "image size": (["--model", "spikformer_dvs"], "multiple of 16.*--img-size"),
     "missing checkpoint": (["--resume", "nowhere"], "no file or folder 'nowhere'"),
     "no weights published": (["--pretrained"], "no weights were published"),
     "odd batch": (["--mixup", "0.5", "--mixup-prob", "1"], "must be even"),
