@@ -64,10 +64,13 @@ def _check_names(options: Options) -> None:
     """Raise `UserError` for a network or an optimizer that nobody has registered."""
     from timm.optim import list_optimizers
 
-    from . import list_models
+    from .models import REGISTERED
 
-    if options.model.model not in (names := list_models()):
-        raise unknown("model", options.model.model, names)
+    name, _, tag = options.model.model.partition(".")
+    if name not in REGISTERED:
+        raise unknown("model", name, list(REGISTERED))
+    if tag and tag not in (tags := REGISTERED[name].variant.cfgs):
+        raise unknown(f"configuration of {name}", tag, list(filter(None, tags)) or ["(it has one, without a name)"])
     if options.optim.opt.lower() not in (names := list_optimizers()):
         raise unknown("optimizer", options.optim.opt, names)
 

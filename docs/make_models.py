@@ -32,10 +32,8 @@ def operations(name: str, info: ModelInfo) -> float:
     """Return the billions of multiply-accumulates of one forward pass of one sample, all steps."""
     with torch.device("meta"):
         model = timm.create_model(name).eval()
-        event = info.input_size[0] == 2
-        shape = (info.step, *info.input_size) if event else info.input_size
-        shape = (info.step, info.input_size[-1]) if info.input_size[1] == 1 else shape
-        x = torch.zeros(1, *shape)
+        shapes = {"image": info.input_size, "event": (info.step, *info.input_size)}
+        x = torch.zeros(1, *shapes.get(info.kind, (info.step, info.input_size[-1])))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
     return counter.get_total_flops() / 2e9
@@ -86,7 +84,7 @@ def families_table() -> str:
 
 
 def _best(notes: list[str]) -> list[str]:
-    """Keep the best accuracy of each data set, from notes like `CIFAR10-DVS 80.9 (T=16)`."""
+    """Keep the best accuracy of each data set, from notes as `registry.cfg` describes them."""
     best: dict[str, float] = {}
     for note in notes:
         words = note.split(" (")[0].split()

@@ -162,6 +162,15 @@ def test_list_models_prints_a_row_for_each_network(capsys):
     assert row.endswith("ImageNet 73.38 (arXiv:2209.15425)")
 
 
+def test_a_model_may_have_the_tag_of_one_of_its_configurations(capsys):
+    assert cli.main(["--model", "spikformer_4_384_cifar.cifar1000", "--dataset", "digits"]) == 2
+    error = capsys.readouterr().err
+    assert "configuration of spikformer_4_384_cifar" in error
+    assert "cifar100" in error
+    assert cli.main(["--model", "spikformer_digits.x", "--dataset", "digits"]) == 2
+    assert "it has one" in capsys.readouterr().err
+
+
 def test_list_models_takes_a_pattern_or_a_part_of_a_name(capsys):
     for pattern in ("spikformer_?_512", "former_6_512"):
         assert cli.main(["--list-models", pattern]) == 0

@@ -2,6 +2,7 @@
 
 from .catalog import ModelInfo, describe, list_models
 from .qkformer import QKFormer
+from .registry import REGISTERED
 from .sdt import SpikeDrivenTransformer
 from .sdt_v2 import MetaSpikeformer
 from .spikformer import Spikformer
@@ -9,6 +10,7 @@ from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
 
 __all__ = [
+    "REGISTERED",
     "MetaSpikeformer",
     "QKFormer",
     "SpikeDrivenTransformer",

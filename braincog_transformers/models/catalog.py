@@ -15,7 +15,15 @@ from .registry import REGISTERED
 __all__ = ["ModelInfo", "describe", "list_models"]
 
 # Tags of timm's configurations beside BrainCog's names of the same data.
-_DATASETS = {"in1k": "imnet", "cifar10dvs": "dvsc10", "gesture": "dvsg", "ncaltech101": "ncaltech101"}
+_DATASETS = {
+    "in1k": "imnet",
+    "cifar10dvs": "dvsc10",
+    "gesture": "dvsg",
+    "ucf101dvs": "UCF101DVS",
+    "hmdb51dvs": "HMDBDVS",
+}
+_KINDS = ("image", "event", "sequence")
+_EVENT_TAGS = {"cifar10dvs", "gesture", "hardvs", "ncaltech101", "ncars", "ucf101dvs", "hmdb51dvs"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class ModelInfo:
         ids: the paper, as "arXiv:...".
         code: address of the official code.
         step: number of time steps T that it is built with.
-        input_size: `(C, H, W)`.
+        kind: what it is made for: "image", "event" (frames) or "sequence".
+        input_size: `(C, H, W)`; of a sequence `(1, 1, features)`.
         parameters: trainable parameters.
         published: data sets and published top-1 accuracies in percent.
         fault: what the released code does wrong, where `as_released` reproduces it.
@@ -41,6 +50,7 @@ class ModelInfo:
     ids: str
     code: str
     step: int
+    kind: str
     input_size: tuple[int, int, int]
     parameters: int
     published: tuple[str, ...]
@@ -57,15 +67,25 @@ def _configurations(name: str) -> dict[str, PretrainedCfg]:
     return {tag: found[tag] for tag in REGISTERED[name].variant.cfgs}
 
 
+def _data(tag: str) -> str:
+    """Return the data of a tag, which may go on, as in `in1k_288`."""
+    return tag.partition("_")[0]
+
+
+def _kind(tag: str, cfg: PretrainedCfg) -> str:
+    if cfg.input_size[1] == 1:
+        return "sequence"
+    return "event" if cfg.input_size[0] == 2 or _data(tag) in _EVENT_TAGS else "image"
+
+
 def _matches(name: str, family: str, dataset: str, kind: str, year: int | None) -> bool:
     cfgs = _configurations(name)
     title, _, venue = next(iter(cfgs.values())).paper_name.rpartition(", ")
-    sets = {alias for tag in cfgs for alias in (tag, _DATASETS.get(tag, tag))}
-    events = next(iter(cfgs.values())).input_size[0] == 2 or "shd" in sets
+    sets = {alias for tag in map(_data, cfgs) for alias in (tag, _DATASETS.get(tag, tag))}
     return (
         family.lower() in ("", title.lower(), REGISTERED[name].cls.__name__.lower())
         and (not dataset or dataset in sets)
-        and (not kind or (kind == "event") == events)
+        and (not kind or kind in {_kind(tag, cfg) for tag, cfg in cfgs.items()})
         and (year is None or int(venue.split()[-1]) == year)
     )
 
@@ -75,7 +95,7 @@ def list_models(
     *,
     family: str = "",
     dataset: str = "",
-    kind: Literal["", "image", "event"] = "",
+    kind: Literal["", "image", "event", "sequence"] = "",
     year: int | None = None,
 ) -> list[str]:
     """Return the registered names of this package, sorted.
@@ -84,14 +104,14 @@ def list_models(
         filter: pattern with wildcards, as in timm's function.
         family: what a paper calls its network ("CML-Spikformer"), or the class here ("Spikformer").
         dataset: BrainCog's name of a data set that there are published settings for, or timm's tag.
-        kind: of the input that a variant is made for: "image" or "event".
+        kind: of the input that a variant has published settings for: "image", "event" or "sequence".
         year: of the paper.
 
     Raises:
         UserError: for a kind that does not exist.
     """
-    if kind not in ("", "image", "event"):
-        raise unknown("kind", kind, ["image", "event"])
+    if kind not in ("", *_KINDS):
+        raise unknown("kind", kind, _KINDS)
     names = (name for name in REGISTERED if fnmatchcase(name, filter or "*"))
     return sorted(name for name in names if _matches(name, family, dataset, kind, year))
 
@@ -117,6 +137,7 @@ def describe(name: str, *, by_tag: bool = False) -> Iterator[ModelInfo]:
             ids=cfgs[tag].paper_ids,
             code=cfgs[tag].origin_url,
             step=model.step,
+            kind=_kind(tag, cfgs[tag]),
             input_size=cfgs[tag].input_size,
             parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             published=tuple(note for cfg in noted for note in cfg.notes or ()),

@@ -240,8 +240,8 @@ register(
             _imagenet(768, 12),
             {
                 **imagenet(_PAPER, 84.22, **_CROP),
-                "in1k_288": cfg(_PAPER, (3, 288, 288), 1000, "ImageNet at 288 85.25"),
-                "in1k_384": cfg(_PAPER, (3, 384, 384), 1000, "ImageNet at 384 85.65"),
+                "in1k_288": cfg(_PAPER, (3, 288, 288), 1000, "ImageNet 85.25"),
+                "in1k_384": cfg(_PAPER, (3, 384, 384), 1000, "ImageNet 85.65"),
             },
         ),
         "qkformer_2_256_dvs": Variant(_DVS, events(_PAPER, "84.0", "98.6")),

@@ -30,7 +30,7 @@ from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
 from ..ops.attention import spiking_attention
 from .base import SpikingTransformer
-from .registry import Paper, Variant, cfg, register
+from .registry import Paper, Variant, cfg, imagenet, register
 
 __all__ = ["MetaSpikeformer"]
 
@@ -251,10 +251,6 @@ _PAPER = Paper("Meta-SpikeFormer", "ICLR 2024", "arXiv:2404.03663", "BICLab/Spik
 _DVS_PAPER = Paper(_PAPER.name, _PAPER.venue, _PAPER.ids, "BICLab/Spike-Driven-Transformer-V3")
 
 
-def _imagenet(published: str) -> dict[str, dict[str, Any]]:
-    return {"in1k": cfg(_PAPER, (3, 224, 224), 1000, published)}
-
-
 def _dvs(*embed_dims: int) -> dict[str, Any]:
     return {"embed_dims": embed_dims, "depths": (4, 2), "step": 8}
 
@@ -266,10 +262,12 @@ register(
         "sdt_v2_digits": Variant(
             {"embed_dims": (16, 24, 32, 48), "depths": (1, 1), "num_heads": 4}, {"": cfg(_PAPER, (1, 8, 8), 10)}
         ),
-        "sdt_v2_15m": Variant({"embed_dims": (64, 128, 256, 360)}, _imagenet("ImageNet 74.1 with distillation")),
-        "sdt_v2_31m": Variant({"embed_dims": (96, 192, 384, 480)}, _imagenet("ImageNet 77.2 with distillation")),
-        "sdt_v2_55m": Variant({"embed_dims": (128, 256, 512, 640)}, _imagenet("ImageNet 79.7, with distillation 80.0")),
-        "sdt_v2_124m": Variant({"embed_dims": (192, 384, 768, 960)}, _imagenet("")),
+        "sdt_v2_15m": Variant({"embed_dims": (64, 128, 256, 360)}, imagenet(_PAPER, "74.1 (with distillation)")),
+        "sdt_v2_31m": Variant({"embed_dims": (96, 192, 384, 480)}, imagenet(_PAPER, "77.2 (with distillation)")),
+        "sdt_v2_55m": Variant(
+            {"embed_dims": (128, 256, 512, 640)}, imagenet(_PAPER, "80.0 (with distillation, 79.7 without)")
+        ),
+        "sdt_v2_124m": Variant({"embed_dims": (192, 384, 768, 960)}, imagenet(_PAPER, "")),
         "sdt_v2_18m_dvs": Variant(
             _dvs(80, 160, 320, 400),
             {

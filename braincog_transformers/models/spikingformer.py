@@ -185,7 +185,7 @@ register(
             _network(8, 768, 8, pool="potentials"),
             {
                 **imagenet(_CML, 77.64),
-                "in1k_288": cfg(_CML, (3, 288, 288), 1000, "ImageNet 78.46 (288x288, fine-tuned)"),
+                "in1k_288": cfg(_CML, (3, 288, 288), 1000, "ImageNet 78.46 (fine-tuned)"),
             },
         ),
         "spikingformer_cml_2_256_dvs": Variant(
