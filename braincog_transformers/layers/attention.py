@@ -47,5 +47,9 @@ class SpikingSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C)` to spikes of the same shape."""
         q, k, v = (rearrange(p(x), "b n (h d) -> b h n d", h=self.num_heads) for p in (self.q, self.k, self.v))
-        x = rearrange(spiking_attention(q, k, v, self.scale), "b h n d -> b n (h d)")
+        x = rearrange(spiking_attention(self._query(q), k, v, self.scale), "b h n d -> b n (h d)")
         return self.proj(self.attn_node(x))
+
+    def _query(self, q: Tensor) -> Tensor:
+        """Return what takes the query's place, `(T*B, h, N, d)`; for subclasses."""
+        return q
