@@ -78,6 +78,37 @@ def _meta_rep(match: re.Match) -> str:
     return f"_conv.0.body.{int(match[1]) + 2}."
 
 
+def _sgl_convolution(match: re.Match) -> str:
+    return f"patch_embed.convs.{match[1] or 0}."
+
+
+def _sgl_block(match: re.Match) -> str:
+    """Number SGLFormer's blocks for ImageNet behind the local one."""
+    return f"blocks.{int(match[1]) + 1}.{match[2]}."
+
+
+_SGLFORMER = Family(
+    rename=(
+        (r"^(?:stem\.conv|tokenizer\.conv(\d))\.", _sgl_convolution),
+        (r"^patch_embed\.proj(\d?)_(?=conv|bn)", _sgl_convolution),
+        (r"^blocks\.(\d+)\.(attn|mlp)\.", _sgl_block),
+        (r"^blocks\.(\d+)\.(?=(?:loc|ssa\d|mlp\d)\.)", r"blocks.\1.branches."),
+        (r"^localblock\.0\.local1\.", "blocks.0.branches.loc."),
+        (r"^localblock\.0\.local2_SSA\.", "blocks.0.branches.ssa1."),
+        (r"^localblock\.0\.local2_MLP\.", "blocks.0.branches.mlp1."),
+        (r"\.(q|k|v|proj)_conv\.(?:conv1x1\.)?(?=weight|bias)", r".\1.linear."),
+        (r"\.(q|k|v|proj)_(?:conv\.)?bn\.", r".\1.bn."),
+        (r"\.(fc1|fc2)_conv\.", r".\1.linear."),
+        (r"\.(fc1|fc2)_bn\.", r".\1.bn."),
+        (r"\.mlp([12])\.conv1x1\.", r".fc\1.linear."),
+        (r"\.mlp([12])\.bn\.", r".fc\1.bn."),
+        (r"\.conv[13]x[13]\.weight$", ".conv.weight"),
+        (r"^full_size_conv\.", "pool.conv."),
+        (r"^bn\.", "pool.bn."),
+    ),
+    dead=((r"^blocks\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),),
+)
+
 FAMILIES = {
     "Spikformer": Family(
         rename=(
@@ -178,4 +209,6 @@ FAMILIES = {
         ),
         dead=(),
     ),
+    "SGLFormer": _SGLFORMER,
+    "SGLFormerImageNet": _SGLFORMER,
 }

@@ -92,6 +92,10 @@ def test_logits_by_step_average_to_the_logits(model):
     x = batch(model)
     expected = model(x)
     model.output_steps = True
+    if model.joins_steps:
+        with pytest.raises(UserError, match="no logits by step"):
+            model(x)
+        return
     by_step = model(x)
     assert by_step.shape == (2, 2, 5)
     torch.testing.assert_close(by_step.mean(0), expected)
@@ -147,6 +151,11 @@ def test_new_head_and_no_head(model):
 
 
 def test_other_step_changes_every_neuron(model):
+    if model.joins_steps:
+        with pytest.raises(UserError, match=r"step stays 2.* got 3 \(build the network with step=3\)"):
+            model.set_attr("step", 3)
+        assert {node.step for node in model.nodes.values()} == {2}
+        model = wake(tiny(model.default_cfg["architecture"], step=3))
     model.set_attr("step", 3)
     assert model.step == model.encoder.step == 3
     assert {node.step for node in model.nodes.values()} == {3}

@@ -57,14 +57,14 @@ class NodeLinearBN(LinearBN):
 
 
 class SpikingMLP(nn.Module):
-    """Two `LinearBNNode`s, the first one wider by `ratio`: spikes leave."""
+    """Two `LinearBNNode`s, the first one wider by `ratio`, with or without `bias`: spikes leave."""
 
     unit = LinearBNNode
 
-    def __init__(self, dim: int, ratio: float, *, node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, ratio: float, *, bias: bool = True, node: Callable[[], nn.Module]):
         super().__init__()
-        self.fc1 = self.unit(dim, int(dim * ratio), node=node)
-        self.fc2 = self.unit(int(dim * ratio), dim, node=node)
+        self.fc1 = self.unit(dim, int(dim * ratio), bias=bias, node=node)
+        self.fc2 = self.unit(int(dim * ratio), dim, bias=bias, node=node)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C)` to tokens of the same shape."""

@@ -5,6 +5,7 @@ from .qkformer import QKFormer
 from .registry import REGISTERED
 from .sdt import SpikeDrivenTransformer
 from .sdt_v2 import MetaSpikeformer
+from .sglformer import SGLFormer, SGLFormerImageNet
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
@@ -13,6 +14,8 @@ __all__ = [
     "REGISTERED",
     "MetaSpikeformer",
     "QKFormer",
+    "SGLFormer",
+    "SGLFormerImageNet",
     "SpikeDrivenTransformer",
     "Spikformer",
     "Spikingformer",

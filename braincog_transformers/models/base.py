@@ -106,6 +106,8 @@ class SpikingTransformer(BaseModule):
     """Whether the classifier has a bias."""
     mixes_time = ""
     """Why the network can't run one step at a time; empty if it can."""
+    joins_steps = ""
+    """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
 
     def __init__(
         self,
@@ -190,6 +192,11 @@ class SpikingTransformer(BaseModule):
         """
         if attr == "step" and val < 1:
             raise UserError(f"{type(self).__name__}: step, the number of time steps T, must be at least 1; got {val}")
+        if attr == "step" and self.joins_steps and val != self.step:
+            raise UserError(
+                f"{type(self).__name__}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
+                f"(build the network with step={val})"
+            )
         own = (m for m in self.modules() if m is self or isinstance(m, BaseNode | StepDropPath))
         having = [module for module in own if hasattr(module, attr)]
         if not having:
@@ -263,9 +270,9 @@ class SpikingTransformer(BaseModule):
                 f"(C, H, W)={expected}; got {tuple(x.shape)} (img_size= and in_chans= build it for other sizes)."
             )
         if x.dim() == 5 and x.shape[1] != self.step:
+            way_out = f"step={x.shape[1]} builds" if self.joins_steps else f"set_attr('step', {x.shape[1]}) changes"
             raise ValueError(
-                f"{type(self).__name__}: the input has {x.shape[1]} steps, the network {self.step} "
-                f"(set_attr('step', {x.shape[1]}) changes it)."
+                f"{type(self).__name__}: the input has {x.shape[1]} steps, the network {self.step} ({way_out} it)."
             )
 
     def _embed(self, x: Tensor) -> Tensor:

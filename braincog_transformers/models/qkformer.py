@@ -245,7 +245,7 @@ register(
             },
         ),
         "qkformer_2_256_dvs": Variant(_DVS, events(_PAPER, "84.0", "98.6")),
-        "qkformer_2_256_gesture": Variant({**_DVS, "mlp_ratio": 4.0}, {"gesture": cfg(_PAPER, (2, 128, 128), 11)}),
+        "qkformer_2_256_gesture": Variant({**_DVS, "mlp_ratio": 4.0}, events(_PAPER, None, "")),
     },
     first_conv="patch_embed.convs.0.conv",
 )
