@@ -104,9 +104,9 @@ def translate(name: str, family: str) -> str | None:
 
 
 def _to_layout(value: Tensor, like: Tensor | None) -> Tensor:
-    """Drop the trailing axes of a 1x1 convolution's weight where ours is a linear layer's."""
-    pointwise = like is not None and like.dim() == 2 and value.dim() > 2 and value.numel() == like.numel()
-    return value.reshape(like.shape) if pointwise and value.shape[:2] == like.shape else value
+    """Drop or add trailing axes of one element: 1x1 convolutions are linear layers, or of other dimensions, here."""
+    fits = like is not None and value.shape[:2] == like.shape[:2] and value.numel() == like.numel()
+    return value.reshape(like.shape) if fits else value
 
 
 def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -194,13 +194,19 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
     problems = misfits(model, state)
     if any(problems.values()):
         told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+        if any(name.startswith("head_dist.") for name in problems["unexpected"]):
+            told += "; distilled=True (--distilled) builds the second classifier"
         raise UserError(
             f"the checkpoint does not fit {type(model).__name__}: {told} (main.py --identify FILE says what it fits)"
         )
+    if official and getattr(model, "fault", "") and model.as_released != (released := model.shows_fault(state)):
+        model.set_as_released(released)  # before loading: where the file says more, as in thresholds, the file counts
+        kept += (
+            f"; computing as the released code does: {model.fault} (set_as_released(False) for the paper's network)"
+            if released
+            else "; computing as the paper says, as this file's network did"
+        )
     model.load_state_dict(state, strict=False)
-    if official and getattr(model, "fault", "") and not model.as_released:
-        model.set_as_released()
-        kept += f"; computing as the released code does: {model.fault} (set_as_released(False) for the paper's network)"
     return f"loaded {len(state)} tensors into {type(model).__name__}{kept}"
 
 

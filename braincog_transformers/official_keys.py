@@ -211,4 +211,21 @@ FAMILIES = {
     ),
     "SGLFormer": _SGLFORMER,
     "SGLFormerImageNet": _SGLFORMER,
+    "TIMSpikformer": Family(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn|lif)(\d?)\.", _stage),
+            (r"^patch_embed\.rpe_(conv|bn|lif)\.", r"patch_embed.rpe.\1."),
+            (r"^block\.", "blocks."),
+            (r"\.TIM\.interactor\.", ".tim.conv."),
+            (r"\.TIM\.(in|out)_lif\.", r".tim.\1_node."),
+            (r"\.attn_lif\.", ".attn_node."),
+            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
+            (r"\.(q|k|v|proj|fc1|fc2)_(bn|lif)\.", r".\1.\2."),
+            (r"\.lif\.", ".node."),
+        ),
+        dead=(
+            (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),
+            (r"\.res_lif\.(threshold|act_fun\.alpha)$", "neuron that the attention never calls"),
+        ),
+    ),
 }

@@ -9,6 +9,7 @@ from .sglformer import SGLFormer, SGLFormerImageNet
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .tim import TIMSpikformer
 
 __all__ = [
     "REGISTERED",
@@ -20,6 +21,7 @@ __all__ = [
     "Spikformer",
     "Spikingformer",
     "SpikingResformer",
+    "TIMSpikformer",
     "ModelInfo",
     "describe",
     "list_models",

@@ -5,7 +5,7 @@ A network reads like an ordinary vision transformer, because time is folded into
 and `head`, and defines nothing else if it can.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -256,11 +256,16 @@ class SpikingTransformer(BaseModule):
         if num_classes == 0:
             return nn.Identity()
         head = nn.Linear(self.num_features, num_classes, bias=self.head_bias)
-        init_linear(head)
+        self._init_head(head)
         reference = next(self.parameters(), None)
         return head if reference is None else head.to(reference.device, reference.dtype)
 
-    def _check_input(self, x: Tensor) -> None:
+    def _init_head(self, head: nn.Linear) -> None:
+        """Initialise a new classifier."""
+        init_linear(head)
+
+    def _frames(self, x: Tensor) -> Tensor:
+        """Return the input as the stem takes it; raise `ValueError` if it does not fit."""
         expected = (self.in_chans, *self.img_size)
         dims = (4,) if self.streaming else (4, 5)
         if x.dim() not in dims or tuple(x.shape[-3:]) != expected:
@@ -274,6 +279,7 @@ class SpikingTransformer(BaseModule):
             raise ValueError(
                 f"{type(self).__name__}: the input has {x.shape[1]} steps, the network {self.step} ({way_out} it)."
             )
+        return x
 
     def _embed(self, x: Tensor) -> Tensor:
         """Encode and embed: `(T*B, N, C)` or `(T*B, C, H', W')`. What all steps share is computed once."""
@@ -316,13 +322,15 @@ class SpikingTransformer(BaseModule):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`."""
-        self._check_input(x)
+        x = self._frames(x)
         return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
 
     def _pool(self, x: Tensor) -> Tensor:
         """Average over tokens or positions and fire, if the head does: `(T, B, C)`."""
         x = x.mean(dim=1) if x.dim() == 3 else x.mean(dim=(2, 3))
-        return self.head_node(x).unflatten(0, (1 if self.streaming else self.step, -1))
+        steps = 1 if self.streaming else self.step
+        frames = [x] if self.layer_by_layer else x.chunk(steps)
+        return torch.cat([self.head_node(frame) for frame in frames]).unflatten(0, (steps, -1))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features to logits `(B, K)`, or `(T, B, K)` with `output_steps`; with `pre_logits` to what the
@@ -367,8 +375,7 @@ class SpikingTransformer(BaseModule):
             )
         units = getattr(self, self.units)
         take, last = feature_take_indices(len(units), indices)
-        self._check_input(x)
-        x = self._embed(x)
+        x = self._embed(self._frames(x))
         intermediates = []
         for i, unit in enumerate(units[: last + 1] if stop_early else units):
             x = unit(x)
@@ -419,6 +426,10 @@ class ReleasedFault:
     def set_as_released(self, enable: bool = True) -> None:
         """Compute as the released code does, or as the paper says."""
         self.as_released = enable
+
+    def shows_fault(self, state: Mapping[str, Tensor]) -> bool:
+        """Tell whether official weights, under our names, were trained with the fault."""
+        return True
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.as_released)

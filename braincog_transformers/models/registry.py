@@ -157,7 +157,8 @@ def register(
     Args:
         cls: the network.
         variants: by registry name.
-        first_conv: name of the first convolution, for timm's conversion of input channels.
+        first_conv: name of the first convolution, for timm's conversion of input channels; a configuration may have
+            its own.
         aliases: further names, each with the variant that it stands for.
     """
     module = sys.modules[cls.__module__]
@@ -165,7 +166,7 @@ def register(
     entries |= {alias: Entry(cls, variants[name], alias_of=name) for alias, name in (aliases or {}).items()}
     configurations = generate_default_cfgs(
         {
-            f"{name}.{tag}" if tag else name: {**configuration, "first_conv": first_conv}
+            f"{name}.{tag}" if tag else name: {"first_conv": first_conv, **configuration}
             for name, entry in entries.items()
             for tag, configuration in entry.variant.cfgs.items()
         }

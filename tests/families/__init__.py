@@ -1,8 +1,8 @@
 """One module by family of models: tiny sizes, parameter counts, and how to build the networks of its vectors."""
 
-from . import qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer
+from . import qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim
 
-FAMILIES = (qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer)
+FAMILIES = (qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim)
 
 
 def family_of(name):

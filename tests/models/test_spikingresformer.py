@@ -62,6 +62,7 @@ def test_attention_of_a_map_that_is_not_square():
     from braincog_transformers.nodes import LIFNode
 
     attention = DualSpikeSelfAttention(8, 2, 2, node=lambda: LIFNode(step=1)).double().eval()
+    torch.nn.init.constant_(attention.dual.bn.weight, 5.0)
     attention.rate_x.rate.copy_(torch.tensor([0.2, 0.4]).view(1, 1, 2, 1, 1))
     attention.rate_attn.rate.copy_(torch.tensor([0.1, 0.3]).view(1, 1, 2, 1, 1))
     seen = {}
@@ -75,6 +76,7 @@ def test_attention_of_a_map_that_is_not_square():
         s = spikes.flatten(2)[:, 4 * head : 4 * head + 4]
         y1, y2 = y[:, 8 * head : 8 * head + 4], y[:, 8 * head + 4 : 8 * head + 8]
         a = attention.attn_node(y1.transpose(1, 2) @ s / (attention.rate_x.rate.flatten()[head] * 4).sqrt())
+        assert 0 < a.mean() < 1
         expected.append(y2 @ a / (attention.rate_attn.rate.flatten()[head] * (2 * 3)).sqrt())
     torch.testing.assert_close(seen["o"], torch.cat(expected, 1).view(3, 8, 4, 6))
 
