@@ -54,6 +54,7 @@ def _qk_embedding(match: re.Match) -> str:
 
 
 def _qk_block(match: re.Match) -> str:
+    """Number QKFormer's stages from 0."""
     return f"stages.{int(match[1]) - 1}.blocks."
 
 
@@ -79,6 +80,7 @@ def _meta_rep(match: re.Match) -> str:
 
 
 def _sgl_convolution(match: re.Match) -> str:
+    """Number SGLFormer's convolutions: `stem.conv` and `proj` are the first."""
     return f"patch_embed.convs.{match[1] or 0}."
 
 

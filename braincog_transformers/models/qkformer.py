@@ -29,8 +29,9 @@ from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.conv import ConvBNNode
 from ..layers.linear import LinearBNNode, SpikingMLP
-from .base import BatchMixingFault, SpikingTransformer, init_linear
+from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
+from .released import BatchMixingFault
 
 __all__ = ["QKFormer"]
 
@@ -169,29 +170,25 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         shares, pooled, branch, later = _STEMS[stem]
         reduction = 2 ** sum(pooled)
         self._check_sizes(depths, num_heads, shares[0])
-        self._require_sides(reduction * 2 ** (len(depths) - 1))
+        self._require_sides(reduction << (len(depths) - 1))
         node, attn_node = self._neuron(), self._neuron(0.5)
         widths = [embed_dim >> i for i in reversed(range(len(depths)))]
+        stem_widths = [self.in_chans, *(widths[0] // share for share in shares)]
+        self.patch_embed = SpikingPatchEmbedding(stem_widths, pooled, branch, node=node)
         drop_paths = iter(self._drop_paths(drop_path_rate, sum(depths)))
-
-        def block(stage: int) -> Block:
-            attention = SpikingSelfAttention if stage == len(depths) - 1 else QKTokenAttention
-            return Block(
-                attention(widths[stage], num_heads, node=node, attn_node=attn_node),
-                SpikingMLP(widths[stage], mlp_ratio, node=node),
-                next(drop_paths),
+        self.stages = nn.Sequential()
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            embed = SpikingPatchEmbedding([width // 2, width, width], later, 0, node=node) if i else nn.Identity()
+            attention = QKTokenAttention if width < embed_dim else SpikingSelfAttention
+            blocks = (
+                Block(
+                    attention(width, num_heads, node=node, attn_node=attn_node),
+                    SpikingMLP(width, mlp_ratio, node=node),
+                    next(drop_paths),
+                )
+                for _ in range(depth)
             )
-
-        self.patch_embed = SpikingPatchEmbedding(
-            [self.in_chans, *(widths[0] // share for share in shares)], pooled, branch, node=node
-        )
-        embeds = [SpikingPatchEmbedding([width // 2, width, width], later, 0, node=node) for width in widths[1:]]
-        self.stages = nn.Sequential(
-            *(
-                Stage(embed, [block(i) for _ in range(depth)])
-                for i, (embed, depth) in enumerate(zip([nn.Identity(), *embeds], depths, strict=True))
-            )
-        )
+            self.stages.append(Stage(embed, blocks))
         self.feature_info = [
             {"num_chs": width, "reduction": reduction << i, "module": f"stages.{i}"} for i, width in enumerate(widths)
         ]
