@@ -128,3 +128,17 @@ def test_nothing_is_left_behind_but_what_was_recorded():
     model.reset()
     model(torch.rand(2, 2, 2, 16, 16))
     copy.deepcopy(model)
+
+
+def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
+    torch.manual_seed(0)
+    module = TemporalInteraction(4, 0.5, in_node=lambda: LIFNode(0.3), out_node=lambda: LIFNode(0.5))
+    torch.nn.init.normal_(module.conv.weight)
+    q = (torch.rand(5 * 3, 2, 4, 7) < 0.4).float()
+    expected = module(q, step=5)
+    assert expected[3:].any()
+    for _ in range(2):
+        assert torch.equal(torch.cat([module.step(frame) for frame in q.chunk(5)]), expected)
+        for part in module.modules():
+            if hasattr(part, "n_reset"):
+                part.n_reset()
