@@ -27,8 +27,9 @@ from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.linear import SpikingMLP
 from ..layers.stem import SpikingPatchSplitting
-from .base import ReleasedFault, SpikingTransformer, init_linear
+from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, register
+from .released import ReleasedFault
 
 __all__ = ["TIMSpikformer"]
 
@@ -219,6 +220,14 @@ class TIMSpikformer(ReleasedFault, SpikingTransformer):
                 f"patch_size={patch_size}"
             )
         return self.in_chans, (self.pool_to // patch_size, self.pool_to // patch_size)
+
+    def _forward_units(self, x: Tensor) -> Tensor:
+        return self._uncompiled(x) if self.grad_checkpointing else super()._forward_units(x)
+
+    @torch.compiler.disable
+    def _uncompiled(self, x: Tensor) -> Tensor:
+        # The compiler can't checkpoint neurons that keep state within a pass; it would update statistics twice.
+        return super()._forward_units(x)
 
     def _frames(self, x: Tensor) -> Tensor:
         if self.is_sequence:

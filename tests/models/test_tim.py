@@ -142,3 +142,15 @@ def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
         for part in module.modules():
             if hasattr(part, "n_reset"):
                 part.n_reset()
+
+
+def test_compiled_and_checkpointed_statistics_are_updated_once():
+    torch._dynamo.reset()
+    models, x = [tiny(), tiny()], torch.rand(2, 2, 2, 16, 16) * 3
+    models[0].set_grad_checkpointing()
+    torch.compile(models[0], backend="aot_eager")(x).square().sum().backward()
+    models[1](x).square().sum().backward()
+    for a, b in zip(*(model.buffers() for model in models), strict=True):
+        torch.testing.assert_close(a, b)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
