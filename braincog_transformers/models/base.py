@@ -5,9 +5,8 @@ A network reads like an ordinary vision transformer, because time is folded into
 and `head`, and defines nothing else if it can.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -21,61 +20,9 @@ from ..errors import UserError
 from ..layers.checkpointing import checkpoint_module
 from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
-from ..nodes import make_node
+from .neurons import NodeOptions
 
-__all__ = ["BatchMixingFault", "NodeOptions", "ReleasedFault", "SpikingTransformer", "init_linear"]
-
-
-@dataclass(frozen=True)
-class NodeOptions:
-    """How a network's neurons are built; the defaults are those of the Spikformer family's papers.
-
-    Args:
-        node_type: BrainCog's node class or its name.
-        threshold: firing threshold; neurons with a threshold of their own keep its ratio to the network's.
-        tau: membrane time constant, in steps.
-        act_fun: surrogate gradient, BrainCog's class or its name.
-        alpha: steepness of the surrogate.
-        requires_thres_grad: learn the thresholds.
-        sigmoid_thres: the threshold is the sigmoid of the parameter.
-        mem_detach: no gradient from one step to the one before.
-    """
-
-    node_type: str | type = "LIFNode"
-    threshold: float = 1.0
-    tau: float = 2.0
-    act_fun: str | type = "SigmoidGrad"
-    alpha: float = 4.0
-    requires_thres_grad: bool = False
-    sigmoid_thres: bool = False
-    mem_detach: bool = False
-
-    def __post_init__(self):
-        if self.threshold <= 0:
-            raise UserError(f"threshold must be above 0; got {self.threshold}")
-        if self.alpha <= 0:
-            raise UserError(f"alpha must be above 0; got {self.alpha}")
-
-    def constructor(self, step: int, threshold_ratio: float = 1.0) -> Callable[[], nn.Module]:
-        """Return a function that builds one neuron.
-
-        Args:
-            step: number of steps T.
-            threshold_ratio: this neuron's threshold over the network's.
-        """
-        return partial(
-            make_node,
-            self.node_type,
-            step=step,
-            layer_by_layer=True,
-            threshold=self.threshold * threshold_ratio,
-            tau=self.tau,
-            act_fun=self.act_fun,
-            alpha=self.alpha,
-            requires_thres_grad=self.requires_thres_grad,
-            sigmoid_thres=self.sigmoid_thres,
-            mem_detach=self.mem_detach,
-        )
+__all__ = ["SpikingTransformer", "init_linear"]
 
 
 class SpikingTransformer(BaseModule):
@@ -147,6 +94,13 @@ class SpikingTransformer(BaseModule):
     def _drop_paths(self, rate: float, depth: int) -> list[StepDropPath]:
         """Return one stochastic depth for each of `depth` blocks; the rate grows linearly from 0."""
         return [StepDropPath(rate * i / max(depth - 1, 1), self.step) for i in range(depth)]
+
+    def _blocks_info(self, patch_size: int) -> list[dict[str, Any]]:
+        """Return timm's `feature_info` of a flat network, whose blocks all have one width and size."""
+        return [
+            {"num_chs": self.embed_dim, "reduction": patch_size, "module": f"blocks.{i}"}
+            for i in range(len(self.blocks))
+        ]
 
     def _require_heads(self, dim: int, num_heads: int) -> None:
         """Raise `UserError` unless the heads divide the width."""
@@ -411,54 +365,6 @@ class SpikingTransformer(BaseModule):
             if module is not self and hasattr(module, "fuse"):
                 module.fuse()
         return self
-
-
-class ReleasedFault:
-    """Mixin of a network whose released code contradicts its paper; `as_released` reproduces the code.
-
-    The choice is part of the state dict, so that a checkpoint brings it back.
-    """
-
-    fault: str
-    """What the released code does, in a clause."""
-    as_released = False
-
-    def set_as_released(self, enable: bool = True) -> None:
-        """Compute as the released code does, or as the paper says."""
-        self.as_released = enable
-
-    def shows_fault(self, state: Mapping[str, Tensor]) -> bool:
-        """Tell whether official weights, under our names, were trained with the fault."""
-        return True
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.as_released)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.set_as_released(bool(state))
-
-
-class BatchMixingFault(ReleasedFault):
-    """Mixin of a network in whose released code some neurons do not tell samples from time steps."""
-
-    fault = "some neurons run over time x batch, so that a sample's logits depend on its neighbours in the batch"
-
-    def _nodes_over_batch(self) -> Iterable[nn.Module]:
-        """Return those neurons."""
-        raise NotImplementedError
-
-    def set_as_released(self, enable: bool = True) -> None:
-        """Let the membrane of those neurons run through the batch, or keep the samples apart.
-
-        Raises:
-            UserError: for neurons that can't do it.
-        """
-        nodes = list(self._nodes_over_batch())
-        if enable and not all(hasattr(type(node), "over_batch") for node in nodes):
-            raise UserError(f"{type(self).__name__}: as_released needs LIFNode, PLIFNode or IFNode neurons")
-        super().set_as_released(enable)
-        for node in nodes:
-            node.over_batch = enable
 
 
 def init_linear(module: nn.Module) -> None:

@@ -29,8 +29,9 @@ from ..errors import UserError
 from ..layers.block import Block
 from ..layers.conv import ConvBN, ConvBNNode, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
-from .base import ReleasedFault, SpikingTransformer, init_linear
+from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
+from .released import ReleasedFault
 
 __all__ = ["SpikeDrivenTransformer"]
 
@@ -183,9 +184,7 @@ class SpikeDrivenTransformer(ReleasedFault, SpikingTransformer):
                 for drop_path in self._drop_paths(drop_path_rate, depth)
             )
         )
-        self.feature_info = [
-            {"num_chs": embed_dim, "reduction": patch_size, "module": f"blocks.{i}"} for i in range(depth)
-        ]
+        self.feature_info = self._blocks_info(patch_size)
         self.head_node = node()
         self.apply(_init_convolution)
         self.head = self._new_head(self.num_classes)

@@ -32,8 +32,9 @@ from ..layers.block import Block
 from ..layers.conv import ConvBNNode
 from ..layers.linear import SpikingMLP
 from ..ops.attention import spiking_attention
-from .base import BatchMixingFault, SpikingTransformer, init_linear
+from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
+from .released import BatchMixingFault
 
 __all__ = ["SGLFormer", "SGLFormerImageNet"]
 
@@ -216,9 +217,7 @@ class SGLFormer(SpikingTransformer):
         self.blocks = nn.Sequential(
             *(FusionBlock(branches(), drop_path) for drop_path in self._drop_paths(drop_path_rate, depth))
         )
-        self.feature_info = [
-            {"num_chs": embed_dim, "reduction": patch_size, "module": f"blocks.{i}"} for i in range(depth)
-        ]
+        self.feature_info = self._blocks_info(patch_size)
         self.pool = TimeTokenPool(embed_dim, grid_size[0] * grid_size[1], self.step)
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
@@ -290,9 +289,7 @@ class SGLFormerImageNet(BatchMixingFault, SpikingTransformer):
                 for drop_path in others
             ),
         )
-        self.feature_info = [
-            {"num_chs": embed_dim, "reduction": patch_size, "module": f"blocks.{i}"} for i in range(depth - 1)
-        ]
+        self.feature_info = self._blocks_info(patch_size)
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
         if as_released:

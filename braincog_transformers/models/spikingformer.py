@@ -144,9 +144,7 @@ class Spikingformer(SpikingTransformer):
                 for drop_path in self._drop_paths(drop_path_rate, depth)
             )
         )
-        self.feature_info = [
-            {"num_chs": embed_dim, "reduction": patch_size, "module": f"blocks.{i}"} for i in range(depth)
-        ]
+        self.feature_info = self._blocks_info(patch_size)
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
 
