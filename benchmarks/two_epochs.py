@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import timm
+
 from braincog_transformers import list_models
 from braincog_transformers.cli import main as command_line
 
@@ -30,8 +32,9 @@ OPTIONS = {
 
 def train(name: str, folder: str) -> tuple[list[float], float, float]:
     """Return the training losses of both epochs, the last test accuracy in percent and the seconds."""
+    side = str(timm.get_pretrained_cfg(name).input_size[-1])
     events = name.endswith("ndigits")
-    data = ["--dataset", "ndigits", "--event-size", "16"] if events else ["--dataset", "digits"]
+    data = ["--dataset", "ndigits", "--event-size", side] if events else ["--dataset", "digits", "--img-size", side]
     options = [str(word) for pair in OPTIONS.items() for word in pair]
     places = ["--output", folder, "--experiment", name, "--tensorboard-dir", f"{folder}/runs", "--data-dir", folder]
     started = time.perf_counter()

@@ -21,9 +21,9 @@ model.output_steps = True
 with torch.no_grad():
     at_once = model(frames)  # (T, B, classes): every layer sees all steps in one call
 
-    model.set_attr("layer_by_layer", False)  # now the whole network runs once per step, and nodes remember
-    model.reset()
-    one_by_one = model(frames)
+    model.set_streaming()  # now a call takes one frame, and nodes remember
+    one_by_one = torch.stack([model(frame)[0] for frame in frames.unbind(1)])
+    model.reset()  # before the next recording
 
 print("first logit at each step:", [round(value, 4) for value in at_once[:, 0, 0].tolist()])
 print("class after each step:", at_once.cumsum(0).argmax(-1).flatten().tolist())

@@ -245,15 +245,17 @@ def test_parameter_groups_for_timms_optimizers(model):
     assert len({group["lr_scale"] for group in optimizer.param_groups}) == len(getattr(model, model.units)) + 2
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_compiles_as_one_graph(name, training):
-    from braincog_transformers.ops import fused_neuron
-
-    if not fused_neuron.compiler_works("cpu"):
-        pytest.skip("torch.compile finds no working C++ compiler here")
-    plain, compiled = (wake(tiny(name)).train(training) for _ in range(2))
+def _shallow(name):
+    """Build the network twice, with as few blocks as it can have."""
+    depths = {"depth": 1, "depths": (1,) * len(family_of(name).TINY.get("depths", ()))}
+    depths = {key: value for key, value in depths.items() if key in family_of(name).TINY}
     torch._dynamo.reset()
+    return [wake(tiny(name, **depths)) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_training_compiles_as_one_graph(name):
+    plain, compiled = _shallow(name)
     x = batch(plain)
     # The backend that traces and differentiates without generating code: graph breaks show just the same.
     out, expected = torch.compile(compiled, fullgraph=True, backend="aot_eager")(x), plain(x)
@@ -265,6 +267,14 @@ def test_compiles_as_one_graph(name, training):
             torch.testing.assert_close(b.grad, a.grad, msg=lambda m, k=key: f"{k}: {m}")
     for (key, a), b in zip(plain.named_buffers(), compiled.buffers(), strict=True):
         torch.testing.assert_close(b, a, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_evaluation_compiles_as_one_graph(name):
+    plain, compiled = (model.eval() for model in _shallow(name))
+    x = batch(plain)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(compiled, fullgraph=True, backend="eager")(x), plain(x))
 
 
 # What the architecture admits

@@ -248,7 +248,7 @@ class MetaSpikeformer(SpikingTransformer):
         return (logits, distilled) if self.training and self.distilled_training else (logits + distilled) / 2
 
 
-_PAPER = Paper("Meta-SpikeFormer", "ICLR 2024", "arXiv:2404.03663", "BICLab/Spike-Driven-Transformer-V2")
+_PAPER = Paper("Spike-driven Transformer V2", "ICLR 2024", "arXiv:2404.03663", "BICLab/Spike-Driven-Transformer-V2")
 _DVS_PAPER = Paper(_PAPER.name, _PAPER.venue, _PAPER.ids, "BICLab/Spike-Driven-Transformer-V3")
 
 
@@ -261,7 +261,7 @@ register(
     MetaSpikeformer,
     {
         "sdt_v2_digits": Variant(
-            {"embed_dims": (16, 24, 32, 48), "depths": (1, 1), "num_heads": 4}, {"": cfg(_PAPER, (1, 8, 8), 10)}
+            {"embed_dims": (32, 48, 64, 96), "depths": (1, 1), "num_heads": 4}, {"": cfg(_PAPER, (1, 32, 32), 10)}
         ),
         "sdt_v2_15m": Variant({"embed_dims": (64, 128, 256, 360)}, imagenet(_PAPER, "74.1 (with distillation)")),
         "sdt_v2_31m": Variant({"embed_dims": (96, 192, 384, 480)}, imagenet(_PAPER, "77.2 (with distillation)")),

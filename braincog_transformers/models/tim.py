@@ -280,7 +280,7 @@ register(
             },
         ),
         "tim_2_256_shd": Variant(
-            {"patch_size": 4, "step": 10}, {"": cfg(_PAPER, (1, 1, 700), 20, "SHD 86.3", first_conv=None)}
+            {"patch_size": 4, "step": 10}, {"shd": cfg(_PAPER, (1, 1, 700), 20, "SHD 86.3", first_conv=None)}
         ),
     },
     first_conv="patch_embed.stages.0.conv",
