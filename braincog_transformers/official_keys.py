@@ -27,6 +27,11 @@ def _stage(match: re.Match) -> str:
     return f"patch_embed.stages.{match[2] or 0}.{match[1]}."
 
 
+def _old_tokenizer(match: re.Match) -> str:
+    """Bring the names of Spikingformer's first release to those of the later ones: `proj_conv3` to `proj3_conv`."""
+    return f"patch_embed.proj{match[2]}_{match[1]}."
+
+
 def _tokenizer(match: re.Match) -> str:
     """Number Spikingformer's convolutions: `proj_conv` and `block0_conv` are the first, `proj4_conv` the last."""
     number = int(match[1] or match[2] or 0)
@@ -129,6 +134,8 @@ FAMILIES = {
     ),
     "Spikingformer": Family(
         rename=(
+            (r"^patch_embed\.proj_(conv|bn)(\d)\.", _old_tokenizer),
+            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.proj4_\1."),
             (r"^patch_embed\.(?:proj(\d?)|block(\d))_(conv|bn)\.", _tokenizer),
             (r"^block\.", "blocks."),
             (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_"),
