@@ -2,24 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["checkpoint_module", "kept"]
-
-# Changes nothing where both arguments are the same, and nothing else here uses it: a mark for the compiler.
-_MARK = torch.ops.aten.copysign.Tensor
-
-
-def kept(value: Tensor) -> Tensor:
-    """Return a value that was computed from running statistics, marked as one that the backward pass needs.
-
-    A compiled backward pass would compute it again, from statistics that have moved on by then.
-    """
-    return torch.copysign(value, value)
+__all__ = ["checkpoint_module"]
 
 
 def _passes(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -46,11 +34,11 @@ def _fill(buffers: list[Tensor], values: list[Tensor]) -> None:
         buffer.copy_(value)
 
 
+@torch.compiler.disable
 def checkpoint_module(module: nn.Module, x: Tensor) -> Tensor:
-    """Run `module` on `x`, keeping only `x` for the backward pass, which runs it again."""
-    if torch.compiler.is_compiling():
-        # The compiler recomputes values, not side effects: statistics are updated once anyway.
-        return checkpoint(
-            module, x, use_reentrant=False, context_fn=partial(create_selective_checkpoint_contexts, [_MARK])
-        )
+    """Run `module` on `x`, keeping only `x` for the backward pass, which runs it again.
+
+    A compiled network leaves its graph here: depending on its release, torch's compiler updates statistics in both
+    passes, or recomputes from statistics that have moved on.
+    """
     return checkpoint(module, x, use_reentrant=False, context_fn=lambda: _passes(module))

@@ -27,7 +27,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
 from ..layers.block import Block
-from ..layers.checkpointing import kept
 from ..layers.conv import ConvBN, NodeConvBN
 from ..ops.attention import spiking_attention
 from .base import SpikingTransformer
@@ -51,7 +50,7 @@ class PaddedBatchNorm(nn.Module):
         """Map `(T*B, C, H, W)` to `(T*B, C, H+2, W+2)`."""
         x, bn = self.bn(x), self.bn
         with torch.no_grad():
-            of_zero = kept(bn.bias - bn.running_mean * bn.weight / (bn.running_var + bn.eps).sqrt())
+            of_zero = bn.bias - bn.running_mean * bn.weight / (bn.running_var + bn.eps).sqrt()
         frame = functional.pad(x.new_zeros(1, 1, *x.shape[2:]), (1, 1, 1, 1), value=1.0)
         return functional.pad(x, (1, 1, 1, 1)) + frame * of_zero.to(x.dtype).view(-1, 1, 1)
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers.block import Block
-from ..layers.checkpointing import kept
 from ..layers.conv import ConvBN, NodeConvBN
 from .base import SpikingTransformer
 from .registry import Paper, Variant, cfg, imagenet, register
@@ -49,7 +48,7 @@ class FiringRate(nn.Module):
             self._update(spikes.detach())
         rate = self.rate[0, 0]
         # Where nothing fires any scale will do but an infinite one.
-        return kept(torch.where(rate == 0, 1, rate))
+        return torch.where(rate == 0, 1, rate)
 
     @torch.no_grad()
     def _update(self, spikes: Tensor) -> None:

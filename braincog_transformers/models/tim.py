@@ -221,14 +221,6 @@ class TIMSpikformer(ReleasedFault, SpikingTransformer):
             )
         return self.in_chans, (self.pool_to // patch_size, self.pool_to // patch_size)
 
-    def _forward_units(self, x: Tensor) -> Tensor:
-        return self._uncompiled(x) if self.grad_checkpointing else super()._forward_units(x)
-
-    @torch.compiler.disable
-    def _uncompiled(self, x: Tensor) -> Tensor:
-        # The compiler can't checkpoint neurons that keep state within a pass; it would update statistics twice.
-        return super()._forward_units(x)
-
     def _frames(self, x: Tensor) -> Tensor:
         if self.is_sequence:
             return cochlear_frames(self._sequences(x))

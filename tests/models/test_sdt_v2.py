@@ -106,14 +106,14 @@ def _trained(model, run, passes):
     return [*logits, *grads, *model.buffers()]
 
 
-@pytest.mark.parametrize(("compiled", "passes"), [(False, 2), (True, 1)], ids=["eager", "compiled"])
+@pytest.mark.parametrize(("compiled", "passes"), [(False, 2), (True, 2)], ids=["eager", "compiled"])
 def test_a_recomputed_pass_pads_with_the_first_ones_statistics(compiled, passes):
     plain, recomputing = tiny(), tiny()
     recomputing.set_grad_checkpointing()
     run = recomputing
     if compiled:
         torch._dynamo.reset()
-        run = torch.compile(recomputing, fullgraph=True, backend="aot_eager")
+        run = torch.compile(recomputing, backend="aot_eager")
     results = _trained(recomputing, run, passes), _trained(plain, plain, passes)
     for again, expected in zip(*results, strict=True):
         torch.testing.assert_close(again, expected, rtol=1e-9, atol=1e-12)
