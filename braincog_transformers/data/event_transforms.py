@@ -17,12 +17,16 @@ from .settings import Augment
 
 __all__ = [
     "Cutout",
+    "EventDrop",
     "EventRandAugment",
     "HorizontalFlip",
     "PaddedCrop",
     "PolaritySum",
     "ResformerAugment",
+    "Roll",
+    "Rotate",
     "SNNAugmentWide",
+    "Shear",
     "VerticalFlip",
     "event_transforms",
 ]
@@ -82,15 +86,63 @@ class PaddedCrop:
 
 
 @dataclass(frozen=True)
+class Roll:
+    """Shift in each axis, what leaves coming in again on the other side.
+
+    Args:
+        pixels: largest shift; 5 in OST and TET.
+    """
+
+    pixels: int
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        shifts = [_below(2 * self.pixels + 1) - self.pixels for _ in range(2)]
+        return frames.roll(shifts, (-2, -1))
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Turn about the centre.
+
+    Args:
+        degrees: largest angle to either side; 15 in BrainCog and STEP.
+    """
+
+    degrees: float
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return vision.rotate(frames, _uniform(-self.degrees, self.degrees))
+
+
+@dataclass(frozen=True)
+class Shear:
+    """Shear along the rows, about the centre.
+
+    Args:
+        degrees: largest angle to either side.
+    """
+
+    degrees: float
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return _affine(frames, shear=_uniform(-self.degrees, self.degrees))
+
+
+@dataclass(frozen=True)
 class SNNAugmentWide:
     """Apply one of six operations, drawn evenly: the augmentation of the Spikformer family's event recipes.
 
     Identity; shear in x up to 0.3 radians; shift in x or in y up to 5 pixels; rotation up to 30 degrees (each at one of
     31 strengths); erasing a square of 0.1 to 11 % of the area.
+
+    Args:
+        erase: whether the sixth is drawn; Spike-driven Transformer's copy has five.
     """
 
+    erase: bool = True
+
     def __call__(self, frames: Tensor) -> Tensor:
-        choice = _below(6)
+        choice = _below(6 if self.erase else 5)
         if choice == 1:
             return _affine(frames, shear=math.degrees(_level(0.3)))
         if choice == 2:
@@ -142,6 +194,67 @@ class ResformerAugment:
 
 
 @dataclass(frozen=True)
+class EventDrop:
+    """Drop events in one of several ways, drawn evenly: EventDrop (Gu et al., IJCAI 2021), on frames.
+
+    The paper drops raw events; a cache holds their counts, so each event that was counted is dropped from its cell:
+
+    - `time`: 10 to 90 % of the recording from a random start, clipped at its end. A frame that is covered in part
+      loses that share of its events at random. Frames of equal event numbers are not cut anew from what is left, and
+      the share is then one of events.
+    - `area`: 5 to 95 % of either side, about a random centre, clipped at the border (the authors' script stops at
+      25 %, and empties the rows and columns of the area from end to end).
+    - `random`: 10 to 90 % of all events, each with that probability; the paper's number is exact.
+    - `nothing`.
+
+    A sample that would lose every event keeps them all.
+
+    Args:
+        ways: those that are drawn from.
+    """
+
+    ways: tuple[str, ...] = ("nothing", "time", "area", "random")
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        way = self.ways[_below(len(self.ways))]
+        if way == "nothing":
+            return frames
+        dropped = _DROPS[way](frames)
+        return dropped if dropped.any() else frames
+
+
+def _thin(frames: Tensor, kept: Tensor) -> Tensor:
+    """Keep each event with a probability that fits the frames' shape; a fraction of one counts as one."""
+    present = frames != 0
+    values, kept = frames[present], kept.expand_as(frames)[present]
+    counts = values.abs()  # a voxel grid has signs, and like resized frames fractions
+    whole = counts.floor()
+    counts = torch.binomial(whole, kept) + (counts - whole) * (torch.rand(counts.shape) < kept)
+    thinned = frames.clone()
+    thinned[present] = counts.copysign(values)
+    return thinned
+
+
+def _drop_time(frames: Tensor) -> Tensor:
+    steps, start, share = len(frames), _uniform(0, 1), (1 + _below(9)) / 10
+    begins = torch.arange(steps) / steps
+    covered = (begins + 1 / steps).clamp(max=start + share) - begins.clamp(min=start)
+    return _thin(frames, (1 - steps * covered).clamp(0, 1).view(-1, 1, 1, 1))
+
+
+def _drop_area(frames: Tensor) -> Tensor:
+    share = (1 + _below(19)) / 20
+    return _cut_box(frames, *(round(share * side) for side in frames.shape[-2:]))
+
+
+def _drop_random(frames: Tensor) -> Tensor:
+    return _thin(frames, torch.tensor(1 - (1 + _below(9)) / 10))
+
+
+_DROPS = {"time": _drop_time, "area": _drop_area, "random": _drop_random}
+
+
+@dataclass(frozen=True)
 class PolaritySum:
     """Append the sum of the two polarities as a third channel, as SpikingResformer's networks take events."""
 
@@ -169,15 +282,20 @@ class EventRandAugment:
         return frames
 
 
-def _cut_square(frames: Tensor, side: float) -> Tensor:
-    """Set to 0 a square whose side is this share of the width, clipped at the border."""
+def _cut_box(frames: Tensor, rows: int, columns: int) -> Tensor:
+    """Set to 0 a box of this size about a random point, clipped at the border."""
     height, width = frames.shape[-2:]
-    pixels = round(side * width)
-    left = round(max(0.0, _uniform(0, width) - pixels / 2))
-    top = round(max(0.0, _uniform(0, height) - pixels / 2))
+    left = round(max(0.0, _uniform(0, width) - columns / 2))
+    top = round(max(0.0, _uniform(0, height) - rows / 2))
     cut = frames.clone()
-    cut[..., top : top + pixels, left : left + pixels] = 0
+    cut[..., top : top + rows, left : left + columns] = 0
     return cut
+
+
+def _cut_square(frames: Tensor, side: float) -> Tensor:
+    """Set to 0 a square whose side is this share of the width."""
+    pixels = round(side * frames.shape[-1])
+    return _cut_box(frames, pixels, pixels)
 
 
 def _cut_time(frames: Tensor, limit: float) -> Tensor:
@@ -205,28 +323,42 @@ _OPERATIONS = ((_cut_square, 0.5), (_cut_time, 0.5), (_blur, 1.0), (_add_noise, 
 _NAMED = {
     "none": None,
     "snn_wide": SNNAugmentWide(),
+    "snn_wide_sdt": SNNAugmentWide(erase=False),
     "crop": PaddedCrop(),
     "resformer": ResformerAugment(),
+    "roll": Roll(5),
+    "roll_flip": Roll(5),  # the flip comes with `Augment.filled`, so that --hflip can change it
+    "rotate": Rotate(15),
+    "shear": Shear(15),
     "cutout": Cutout(16),
+    "event_drop": EventDrop(),
+    # On its own, each way takes every second sample, as in the authors' script.
+    "drop_time": EventDrop(("nothing", "time")),
+    "drop_area": EventDrop(("nothing", "area")),
+    "drop_random": EventDrop(("nothing", "random")),
 }
 
 
 def event_transforms(augment: Augment) -> tuple:
-    """Return the transforms of training samples, in their order: `event_augment` after the flips, as published.
+    """Return the transforms of training samples in their order: flips, those of `event_augment`, RandAugment.
 
     Args:
         augment: with no field left None that concerns events.
 
     Raises:
-        UserError: for an unknown `event_augment`.
+        UserError: for an unknown name in `event_augment`, or `none` beside another.
     """
     if augment.no_aug:
         return ()
-    if augment.event_augment not in _NAMED:
-        raise UserError(f"unknown event augmentation {augment.event_augment!r}; choose from {', '.join(_NAMED)}")
+    names = augment.event_names
+    for name in names:
+        if name not in _NAMED:
+            raise UserError(f"unknown event augmentation {name!r}; choose from {', '.join(_NAMED)}")
+    if "none" in names and len(names) > 1:
+        raise UserError(f"--event-augment none excludes {', '.join(names)}; leave none out")
     steps = [HorizontalFlip(augment.hflip)] if augment.hflip else []
     steps += [VerticalFlip(augment.vflip)] if augment.vflip else []
-    steps += [_NAMED[augment.event_augment]] if augment.event_augment != "none" else []
+    steps += [_NAMED[name] for name in names if name != "none"]
     if augment.rand_aug:
         steps.append(EventRandAugment(augment.randaug_n, augment.randaug_m))
     return tuple(steps)

@@ -1,7 +1,8 @@
 """Batches that depend on the seed, the epoch and the sample alone: not on the workers, nor on where a run was resumed.
 
-Samples are asked for as (epoch, index), so that workers which live on from epoch to epoch know the epoch. Before each
-one the generators of Python, NumPy and torch are seeded from (seed, epoch, index), and put back afterwards.
+Samples are asked for as (epoch, index, copy), so that workers which live on from epoch to epoch know the epoch. Before
+each one the generators of Python, NumPy and torch are seeded from (seed, epoch, index), and from the number of the copy
+where an epoch has several of a sample; they are put back afterwards.
 """
 
 import random
@@ -28,7 +29,7 @@ class _Failure:
 
 
 class _SeededDataset(Dataset):
-    """Fetch samples by (epoch, index), each with generators of its own."""
+    """Fetch samples by (epoch, index, copy), each with generators of its own."""
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset = dataset
@@ -37,10 +38,10 @@ class _SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, places: Sequence[tuple[int, int]]) -> list | _Failure:
+    def __getitems__(self, places: Sequence[tuple[int, int, int]]) -> list | _Failure:
         kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
-            return [self._sample(epoch, index) for epoch, index in places]
+            return [self._sample(*place) for place in places]
         except UserError as error:
             return _Failure(str(error))
         finally:
@@ -48,8 +49,9 @@ class _SeededDataset(Dataset):
             np.random.set_state(kept[1])
             torch.set_rng_state(kept[2])
 
-    def _sample(self, epoch: int, index: int) -> tuple[Tensor, int]:
-        words = np.random.SeedSequence((self.seed, _SAMPLE, epoch, index)).generate_state(4)
+    def _sample(self, epoch: int, index: int, copy: int) -> tuple[Tensor, int]:
+        further = (copy,) if copy else ()
+        words = np.random.SeedSequence((self.seed, _SAMPLE, epoch, index, *further)).generate_state(4)
         random.seed(int(words[0]) << 32 | int(words[1]))
         np.random.seed(words[2:])
         torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
@@ -57,10 +59,19 @@ class _SeededDataset(Dataset):
 
 
 class _Batches(Sampler):
-    """Yield lists of (epoch, index): one rank's share of an epoch's order, cut into batches."""
+    """Yield lists of (epoch, index, copy): one rank's share of an epoch's order, cut into batches."""
 
     def __init__(
-        self, samples: int, *, batch_size: int, train: bool, seed: int, rank: int, world_size: int, drop_last: bool
+        self,
+        samples: int,
+        *,
+        batch_size: int,
+        train: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+        drop_last: bool,
+        repeats: int,
     ) -> None:
         self.samples = samples
         self.batch_size = batch_size
@@ -68,6 +79,7 @@ class _Batches(Sampler):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.repeats = repeats
         share = samples // world_size if train else len(range(rank, samples, world_size))
         self.whole_batches, rest = divmod(share, batch_size)
         self.share = share
@@ -79,19 +91,23 @@ class _Batches(Sampler):
     def __len__(self) -> int:
         return self.count
 
-    def order(self) -> np.ndarray:
-        """Return this rank's samples in the order of the epoch."""
+    def order(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return this rank's samples in the order of the epoch, and which copy of its sample each one is."""
         if not self.train:
-            return np.arange(self.rank, self.samples, self.world_size)
+            samples = np.arange(self.rank, self.samples, self.world_size)
+            return samples, np.zeros_like(samples)
         rng = np.random.default_rng((self.seed, _ORDER, self.epoch))
-        # Equal shares: what world_size doesn't divide waits for another epoch's order.
-        return rng.permutation(self.samples)[: self.share * self.world_size][self.rank :: self.world_size]
+        # Equal shares: what world_size doesn't divide waits for another epoch's order, and so do the samples whose
+        # places the copies take. Neighbours go to different ranks, so the copies of a sample do too.
+        places = np.arange(self.share * self.world_size)[self.rank :: self.world_size]
+        return rng.permutation(self.samples)[places // self.repeats], places % self.repeats
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = self.epoch, self.order().tolist()
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        epoch, (samples, copies) = self.epoch, self.order()
+        places = list(zip(samples.tolist(), copies.tolist(), strict=True))
         for number in range(self.skip, self.count):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(epoch, index) for index in batch]
+            batch = places[number * self.batch_size : (number + 1) * self.batch_size]
+            yield [(epoch, *place) for place in batch]
 
 
 class Loader:
@@ -140,6 +156,7 @@ def make_loader(
     pin_memory: bool = False,
     drop_last: bool | None = None,
     persistent_workers: bool = False,
+    repeats: int = 1,
 ) -> Loader:
     """Build a loader.
 
@@ -154,6 +171,8 @@ def make_loader(
         pin_memory: put batches into page-locked memory, for a GPU.
         drop_last: leave an incomplete last batch out where there is another one; by default in training.
         persistent_workers: keep the workers from epoch to epoch.
+        repeats: copies of a sample in an epoch of training, each augmented by draws of its own, one after the other
+            (Hoffer et al., CVPR 2020); the epoch stays as long, with so many times fewer samples.
 
     Raises:
         UserError: for a value out of range, or fewer samples than processes.
@@ -165,6 +184,8 @@ def make_loader(
         raise ValueError(f"make_loader: rank must be from 0 to world_size - 1; got {rank} of {world_size}")
     if train and len(dataset) < world_size:
         raise UserError(f"{len(dataset)} training samples can't be shared among {world_size} processes; start fewer")
+    if repeats < 1:
+        raise ValueError(f"make_loader: repeats must be 1 or more; got {repeats}")
     batches = _Batches(
         len(dataset),
         batch_size=batch_size,
@@ -173,6 +194,7 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         drop_last=train if drop_last is None else drop_last,
+        repeats=repeats,
     )
     loader = DataLoader(
         _SeededDataset(dataset, seed),

@@ -160,7 +160,8 @@ class EventMix(_Mixer):
     @staticmethod
     def _weight(x: Tensor, other: Tensor, inside: Tensor) -> Tensor:
         def share(frames: Tensor) -> Tensor:
-            return (frames * inside).float().sum((1, 2, 3, 4)) / frames.float().sum((1, 2, 3, 4))
+            events = frames.float().abs()  # a voxel grid has signs
+            return (events * inside).sum((1, 2, 3, 4)) / events.sum((1, 2, 3, 4))
 
         r1, r2 = share(x), share(other)
         weight = 1 - r2 / (1 - r1 + r2)

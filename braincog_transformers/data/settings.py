@@ -5,6 +5,9 @@ from typing import Literal
 
 __all__ = ["Augment"]
 
+_FLIPPED = frozenset(("resformer", "roll_flip"))
+"""Published augmentations of events that a flip of every second sample belongs to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -26,9 +29,12 @@ class Augment:
         train_interpolation: how training pictures are resized: bilinear, bicubic, lanczos, nearest or random.
         interpolation: how test pictures are resized.
         crop_pct: share of a test picture's side that the central crop keeps, above 0 and up to 1.
-        event_augment: `snn_wide` is the Spikformer family's SNNAugmentWide, `crop` BrainCog's padded random crop,
-            `resformer` SpikingResformer's rule, whose flip of half of the samples `hflip` can change, `cutout`
-            the square of Spike-driven Transformer.
+        event_augment: one name, or several that are applied in this order: `snn_wide` is the Spikformer family's
+            SNNAugmentWide, `snn_wide_sdt` Spike-driven Transformer's copy without erasing and `cutout` its square,
+            `crop` BrainCog's padded random crop, `rotate` and `shear` turn and shear by up to 15 degrees, `roll`
+            shifts by up to 5 pixels, `roll_flip` is that of OST and TET and `resformer` SpikingResformer's rule, whose
+            flip of half of the samples `hflip` can change, `event_drop` is EventDrop, `drop_time`, `drop_area` and
+            `drop_random` its parts.
         rand_aug: apply BrainCog's RandAugment to event frames.
         randaug_n: operations that are drawn per sample.
         randaug_m: their strength, 0 to 30.
@@ -48,14 +54,20 @@ class Augment:
     train_interpolation: str | None = None
     interpolation: str | None = None
     crop_pct: float | None = None
-    event_augment: Literal["none", "snn_wide", "crop", "resformer", "cutout"] | None = None
+    event_augment: str | tuple[str, ...] | None = None
     rand_aug: bool = False
     randaug_n: int = 3
     randaug_m: int = 15
 
+    @property
+    def event_names(self) -> tuple[str, ...]:
+        """Return `event_augment` as names in their order."""
+        names = self.event_augment
+        return (names,) if isinstance(names, str) else tuple(names or ())
+
     def filled(self, defaults: "Augment") -> "Augment":
         """Return these options with `defaults` in the place of every None."""
-        if self.event_augment == "resformer":
+        if _FLIPPED.intersection(self.event_names):
             defaults = replace(defaults, hflip=0.5)
         empty = [field.name for field in fields(self) if getattr(self, field.name) is None]
         return replace(self, **{name: getattr(defaults, name) for name in empty})

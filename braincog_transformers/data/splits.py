@@ -8,14 +8,17 @@ import numpy as np
 
 from ..errors import UserError, unknown
 
-__all__ = ["SPLITS", "split_by_class", "split_files", "stratified"]
+__all__ = ["SEEDED", "SPLITS", "split_by_class", "split_files", "stratified"]
 
 _TEBN_TEST_FILES = 100
 SPLITS = {
     "text": "names sorted as text, the first ceil(train_portion * n) of each class train (the Spikformer family's)",
     "tebn": "files 0 to 99 of each class test, the others train (TEBN's; its accuracies are higher)",
     "random": "a permutation of each class that depends on the seed of the split",
+    "stratified": "the same, with classes rounded so that ceil((1 - train_portion) * n) of all samples test",
 }
+SEEDED = ("random", "stratified")
+"""Splits that `--split-seed` chooses among."""
 
 
 def split_files(
@@ -25,7 +28,7 @@ def split_files(
 
     Args:
         files: sorted by name as text.
-        rule: a name in `SPLITS`.
+        rule: a name in `SPLITS`, apart from `stratified`, which is no matter of one class.
         train_portion: share of the training files, above 0 and below 1.
         seed: of the rule `random`.
         label: the class; each has a permutation of its own.
@@ -35,6 +38,8 @@ def split_files(
     """
     if rule not in SPLITS:
         raise unknown("split", rule, SPLITS)
+    if rule == "stratified":
+        raise ValueError("split_files: the split stratified is one of all classes together; use split_by_class")
     if rule == "tebn":
         is_test = [_number(path) < _TEBN_TEST_FILES for path in files]
         sides = (
@@ -48,24 +53,51 @@ def split_files(
         # Rounded first: 0.55 * 100 is 55.00000000000001 in floating point.
         cut = math.ceil(round(train_portion * len(files), 9))
         sides = sorted(order[:cut]), sorted(order[cut:])
+    _check_sides(files[0].parent, rule, sides)
+    return sides
+
+
+def _check_sides(folder: Path, rule: str, sides: tuple[list[Path], list[Path]]) -> None:
     if not all(sides):
         raise UserError(
-            f"{files[0].parent}: split {rule!r} of {len(files)} recordings leaves none for "
+            f"{folder}: split {rule!r} of {sum(map(len, sides))} recordings leaves none for "
             f"{'test' if sides[0] else 'training'}; add recordings or choose another split or --train-portion"
         )
-    return sides
 
 
 def split_by_class(
     files: list[list[Path]], rule: str, *, train_portion: float, seed: int
 ) -> tuple[tuple[list[Path], list[int]], tuple[list[Path], list[int]]]:
-    """Split every class and return (files, labels) for training and for test, class after class."""
+    """Split every class and return (files, labels) for training and for test, class after class.
+
+    Args:
+        files: of every class, sorted by name as text.
+        rule: a name in `SPLITS`.
+        train_portion: share of the training files, above 0 and below 1.
+        seed: of the rules in `SEEDED`.
+
+    Raises:
+        UserError: as `split_files`.
+    """
+    if rule == "stratified":
+        return _split_stratified(files, train_portion, seed)
     sides: tuple = (([], []), ([], []))
     for label, group in enumerate(files):
         parts = split_files(group, rule, train_portion=train_portion, seed=seed, label=label)
         for (paths, labels), part in zip(sides, parts, strict=True):
             paths.extend(part)
             labels.extend([label] * len(part))
+    return sides
+
+
+def _split_stratified(files: list[list[Path]], train_portion: float, seed: int) -> tuple:
+    labels = np.repeat(np.arange(len(files)), [len(group) for group in files])
+    every = [path for group in files for path in group]
+    chosen = stratified(labels, round(1 - train_portion, 9), seed)
+    sides = tuple(([every[i] for i in part], labels[part].tolist()) for part in chosen)
+    for label, group in enumerate(files):
+        mine = tuple([path for path, own in zip(*side, strict=True) if own == label] for side in sides)
+        _check_sides(group[0].parent, "stratified", mine)
     return sides
 
 

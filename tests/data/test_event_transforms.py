@@ -11,13 +11,21 @@ from braincog_transformers.data.event_transforms import (
     PaddedCrop,
     PolaritySum,
     ResformerAugment,
+    Roll,
+    Rotate,
+    Shear,
     SNNAugmentWide,
     VerticalFlip,
     event_transforms,
 )
+from braincog_transformers.data.loader import make_loader
 from braincog_transformers.data.settings import Augment
+from braincog_transformers.errors import UserError
+from braincog_transformers.option_entries import ENTRIES
 
+NAMES = ENTRIES["event_augment"].metadata["choices"]
 ALIKE = [HorizontalFlip(0.5), VerticalFlip(0.5), PaddedCrop(), SNNAugmentWide(), ResformerAugment(), Cutout(6)]
+ALIKE += [SNNAugmentWide(erase=False), Roll(5), Rotate(15), Shear(15)]
 ALL = [*ALIKE, EventRandAugment(3, 30)]
 
 
@@ -158,12 +166,92 @@ def test_polarity_sum_is_the_third_channel():
     assert torch.equal(moved[:, 2], frames()[:, 0] + frames()[:, 1])
 
 
+NOTHING = Augment(hflip=0.0, vflip=0.0, event_augment="none")
+
+
+@pytest.mark.parametrize(("name", "last"), [("resformer", ResformerAugment()), ("roll_flip", Roll(5))])
 @pytest.mark.parametrize(("given", "expected"), [(None, 0.5), (0.0, 0.0), (1.0, 1.0)])
-def test_spikingresformer_flips_half_of_the_samples_unless_told_otherwise(given, expected):
-    defaults = Augment(hflip=0.0, vflip=0.0, event_augment="none")
-    filled = Augment(event_augment="resformer", hflip=given).filled(defaults)
+def test_published_sets_with_a_flip_flip_half_of_the_samples_unless_told_otherwise(name, last, given, expected):
+    filled = Augment(event_augment=name, hflip=given).filled(NOTHING)
     assert filled.hflip == expected
-    assert event_transforms(filled)[-1] == ResformerAugment()
+    assert event_transforms(filled)[-1] == last
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("resformer", "roll_flip")])
+def test_no_other_name_brings_a_flip(name):
+    assert not any(isinstance(step, HorizontalFlip) for step in event_transforms(_chosen(name)))
+
+
+def _chosen(*names):
+    return Augment(event_augment=names).filled(NOTHING)
+
+
+def test_every_name_of_the_option_is_known_and_none_is_nothing():
+    assert set(NAMES) == set(module._NAMED)
+    assert all(len(event_transforms(_chosen(name))) == (name != "none") + (name in _FLIPPING) for name in NAMES)
+
+
+_FLIPPING = ("resformer", "roll_flip")
+
+
+def test_several_names_are_applied_in_their_order():
+    assert event_transforms(_chosen("rotate", "crop")) == (Rotate(15), PaddedCrop())
+    assert event_transforms(_chosen("crop", "rotate")) == (PaddedCrop(), Rotate(15))
+    with pytest.raises(UserError, match="none excludes crop, none"):
+        event_transforms(_chosen("crop", "none"))
+
+
+class _Samples(torch.utils.data.Dataset):
+    def __init__(self):
+        self.steps = [step for name in NAMES for step in event_transforms(_chosen(name))]
+
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        x = frames()
+        return torch.stack([step(x) for step in self.steps]), index
+
+
+def test_every_name_gives_the_same_batches_for_any_number_of_workers():
+    found = []
+    for workers in (0, 1, 2):
+        loader = make_loader(_Samples(), batch_size=2, train=True, seed=3, workers=workers)
+        loader.set_epoch(1)
+        found.append(torch.cat([x for x, _ in loader]))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_roll_reaches_its_limit_and_loses_nothing():
+    x = torch.zeros(1, 1, 20, 20)
+    x[..., 10, 10] = 1
+    places = set()
+    for seed in range(400):
+        torch.manual_seed(seed)
+        moved = Roll(5)(x)
+        assert moved.sum() == 1
+        places.add(tuple(moved[0, 0].nonzero()[0].tolist()))
+    assert {row for row, _ in places} == {column for _, column in places} == set(range(5, 16))
+
+
+@pytest.mark.parametrize(("transform", "angle"), [(Rotate(15), "rotate"), (Shear(15), "shear")])
+def test_rotation_and_shear_stay_within_their_limit(transform, angle, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module.vision, "rotate", lambda x, degrees: seen.append(degrees) or x)
+    monkeypatch.setattr(module.vision, "affine", lambda x, shear, **_: seen.append(shear[0]) or x)
+    torch.manual_seed(0)
+    for _ in range(300):
+        transform(frames())
+    assert -15 <= min(seen) < -14
+    assert 14 < max(seen) <= 15
+
+
+def test_spike_driven_transformer_never_erases(monkeypatch):
+    counts = []
+    monkeypatch.setattr(module, "_below", lambda count: counts.append(count) or 0)
+    SNNAugmentWide(erase=False)(frames())
+    assert counts == [5]
 
 
 def test_order_is_flips_then_named_then_rand_augment():

@@ -96,10 +96,52 @@ def test_training_shards_are_disjoint_and_equally_long():
     assert len({index for shard in shards for index in shard}) == 21
 
 
-def test_evaluation_sees_every_sample_once_over_the_ranks():
-    shards = [indices(loader(train=False, rank=rank, world_size=3)) for rank in range(3)]
-    assert sorted(index for shard in shards for index in shard) == list(range(23))
-    assert [len(shard) for shard in shards] == [8, 8, 7]
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("count", [1, 2, 5, 23])
+def test_evaluation_sees_every_sample_once_over_the_ranks(count, world_size, workers):
+    ranks = range(world_size)
+    shards = [
+        indices(loader(Noisy(count), train=False, rank=rank, world_size=world_size, workers=workers)) for rank in ranks
+    ]
+    assert sorted(index for shard in shards for index in shard) == list(range(count))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_repeated_samples_are_augmented_anew_and_spread_over_the_ranks(world_size):
+    ranks = range(world_size)
+    shards = [batches(loader(rank=rank, world_size=world_size, repeats=3, drop_last=False), epoch=1) for rank in ranks]
+    assert {sum(len(y) for _, y in shard) for shard in shards} == {23 // world_size}
+    rows = [[tuple(row) for x, _ in shard for row in x] for shard in shards]
+    every = [row for shard in rows for row in shard]
+    assert len(set(every)) == len(every)
+    assert len({draw for _, *draws in every for draw in draws}) == 3 * len(every)
+    counts = sorted([row[0] for row in every].count(index) for index in {row[0] for row in every})
+    assert counts[1:] == [3] * (len(counts) - 1)  # one sample may be cut off at the end of the epoch
+    assert len(counts) == -(-len(every) // 3)
+    if world_size == 3:  # one copy of each sample at each rank
+        assert [row[0] for row in rows[0]] == [row[0] for row in rows[1]] == [row[0] for row in rows[2]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_repeats_are_the_same_for_any_number_of_workers_and_after_resuming(workers):
+    expected = batches(loader(repeats=3), 2)
+    assert batches(loader(repeats=3, workers=workers), 2) == expected
+    assert batches(loader(repeats=3, workers=workers), 2, skip=2) == expected[2:]
+
+
+def test_the_first_copy_is_the_sample_of_an_epoch_without_repeats():
+    plain = {row[0]: row for x, _ in batches(loader(drop_last=False)) for row in x}
+    copies = {}
+    for x, _ in batches(loader(repeats=2, drop_last=False)):
+        for row in x:
+            copies.setdefault(row[0], row)
+    assert all(plain[index] == row for index, row in copies.items())
+
+
+def test_evaluation_repeats_nothing():
+    assert indices(loader(train=False, repeats=3)) == list(range(23))
 
 
 def test_evaluation_keeps_the_order():

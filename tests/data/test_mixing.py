@@ -42,6 +42,24 @@ def test_empty_samples_give_no_nan(kind, seed):
 
 
 @pytest.mark.parametrize("kind", MIXERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_batch_of_empty_samples_is_labelled_by_area(kind, dtype):
+    x = torch.zeros(SHAPE, dtype=dtype)
+    mixed, soft = mix(kind(10, prob=1.0, rounds=2), x, torch.arange(6))
+    assert not mixed.any()
+    assert torch.isfinite(soft).all()
+    assert soft.sum(1).tolist() == pytest.approx([1.0] * 6)
+    assert not torch.equal(soft, torch.eye(10)[:6])
+
+
+def test_eventmix_counts_signed_cells_by_their_size():
+    x = torch.tensor([1.0, -1.0, 2.0, -2.0]).view(1, 1, 1, 1, 4)
+    inside = torch.tensor([True, False, False, False]).view(1, 1, 1, 1, 4)
+    # either sample has a sixth of its events inside
+    assert EventMix._weight(x, x, inside).item() == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize("kind", MIXERS)
 def test_same_generator_same_batch_and_another_seed_another(kind):
     mixer, x, target = kind(10, prob=1.0), frames(), torch.arange(6)
     first, second, third = (mix(mixer, x, target, seed) for seed in (1, 1, 2))

@@ -9,7 +9,7 @@ from writers import write_bin, write_dvsc10
 from braincog_transformers.data.digits import digit_pictures
 from braincog_transformers.data.places import class_files
 from braincog_transformers.data.readers import make_events
-from braincog_transformers.data.splits import split_files, stratified
+from braincog_transformers.data.splits import split_by_class, split_files, stratified
 from braincog_transformers.errors import UserError
 
 FIRST_TEST_LABELS = [1, 3, 4, 6, 1, 3, 4, 1, 9, 8, 7, 0]
@@ -72,6 +72,33 @@ def test_stratified_takes_the_share_of_every_class():
     train, test = stratified(labels, 0.2, 0)
     assert np.bincount(labels[test]).tolist() == [2, 4, 7]
     assert sorted([*train, *test]) == list(range(64))
+
+
+def by_class(sizes, seed=0, train_portion=0.9):
+    groups = [[Path(f"{label}/image_{number:04d}.bin") for number in range(size)] for label, size in enumerate(sizes)]
+    return groups, split_by_class(groups, "stratified", train_portion=train_portion, seed=seed)
+
+
+def test_stratified_files_keep_shares_order_and_labels():
+    groups, (train, test) = by_class([31, 40, 435])
+    assert np.bincount(test[1]).tolist() == [3, 4, 44]
+    assert sorted(train[0] + test[0]) == sorted(path for group in groups for path in group)
+    for paths, labels in (train, test):
+        assert labels == sorted(labels)
+        assert [path.parent.name for path in paths] == [str(label) for label in labels]
+        assert paths == sorted(paths)
+
+
+def test_stratified_files_depend_on_the_seed_alone():
+    assert by_class([20, 30], seed=4)[1] == by_class([20, 30], seed=4)[1]
+    assert by_class([20, 30], seed=4)[1] != by_class([20, 30], seed=5)[1]
+    # another class does not move the samples of this one
+    assert by_class([20, 30])[1][1][0][:2] == by_class([20, 40])[1][1][0][:2]
+
+
+def test_a_class_too_small_for_both_sides_is_named():
+    with pytest.raises(UserError, match=r"^0: split 'stratified' of 3 recordings leaves none for test"):
+        by_class([3, 3, 44])
 
 
 def test_digits_split_is_fixed_at_1437_and_360():
