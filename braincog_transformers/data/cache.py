@@ -1,63 +1,107 @@
 """Frames kept on disk after resizing: one memory-mapped .npy file per split, which can't be served stale.
 
 The file's name is the SHA-256 of everything that its content depends on: the files with their sizes and times of
-change, the sensor, the cut, T, the resizing and the version of the format. It is written under a temporary name and
-renamed when complete, under a lock, so that several processes may ask for it at once and one of them builds it.
+change, the sensor, every rule of the frames and the version of the format. Beside it lies a list of the recordings that
+could not be read. Both are written under temporary names and renamed when complete, under a lock, so that several
+processes may ask for them at once and one of them builds. Rows are appended with plain writes: a mapped file would end
+the process without a word where the disk is full.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
-from numpy.lib.format import open_memmap
-from tqdm import tqdm
+from numpy.lib.format import dtype_to_descr, read_array_header_1_0, read_magic, write_array_header_1_0
 
 from ..errors import UserError
-from .frames import count_factor, events_to_frames, resize_counts
+from .frames import count_factor, event_channels, events_to_frames, normalize_frames, resize_counts
+from .frames import time_surfaces, voxel_grid
+from .reading import Damaged, read_all
 from .readers import Segment, read_recording
 
-__all__ = ["FrameRule", "cached_frames", "cache_key", "writing_folder"]
+__all__ = ["FrameRule", "cache_key", "cached_frames", "damaged_in", "writing_folder"]
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _DTYPES = (np.uint8, np.uint16, np.float32)
+_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameRule:
-    """Say how a recording becomes frames; its `repr` is part of the cache's key.
+    """Say how a recording becomes frames; every field is part of the cache's key.
 
     Args:
         sensor: (H, W) of the camera.
         size: (H, W) of the frames.
         steps: T.
-        by: see `frames.events_to_frames`.
+        kind: `count`, `voxel` or `surface`, see `frames.events_to_frames`, `voxel_grid` and `time_surfaces`.
+        by: see `frames.events_to_frames`; for counts.
         remainder: the same.
+        clip: largest count of a pixel of the sensor, before resizing; 1 makes binary frames.
+        merge: take both polarities as one; for counts and surfaces.
+        tau_us: time constant of surfaces.
         resize: see `frames.resize_counts`.
+        norm: see `frames.normalize_frames`; comes last.
     """
 
     sensor: tuple[int, int]
     size: tuple[int, int]
     steps: int
+    kind: str = "count"
     by: str = "number"
     remainder: str = "last"
+    clip: int | None = None
+    merge: bool = False
+    tau_us: float = 50_000.0
     resize: str = "area"
+    norm: str = "none"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, P, H, W) of a sample."""
+        return (self.steps, event_channels(self.kind, merge=self.merge), *self.size)
 
     @property
     def factor(self) -> int | None:
         """Number by which the frames become whole counts, None where there is none."""
-        return count_factor(self.sensor, self.size, self.resize)
+        return count_factor(self.sensor, self.size, self.resize) if self.kind == "count" else None
 
     def __call__(self, path: Path | Segment) -> np.ndarray:
-        """Read a recording and return its frames (T, 2, H, W) float32."""
+        """Read a recording and return its frames (T, P, H, W) float32."""
+        return normalize_frames(self._frames(path), self.norm)
+
+    def pack(self, path: Path | Segment) -> np.ndarray:
+        """Read a recording and return its frames as they are stored: whole counts in the narrowest type, or float32."""
+        frames = self._frames(path)
+        if not self.factor:
+            return frames
+        counts = np.rint(frames * self.factor)  # a 25th, times 25, may be a little less than 1
+        most = counts.max()
+        return counts.astype(next(kind for kind in _DTYPES if kind is np.float32 or most <= np.iinfo(kind).max))
+
+    def unpack(self, stored: np.ndarray) -> np.ndarray:
+        """Return the frames of `pack`'s result."""
+        return normalize_frames(stored.astype(np.float32) / np.float32(self.factor or 1), self.norm)
+
+    def _frames(self, path: Path | Segment) -> np.ndarray:
         events = read_recording(path, self.sensor)
-        counts = events_to_frames(events, self.steps, self.sensor, by=self.by, remainder=self.remainder)
-        return resize_counts(counts, self.size, self.resize)
+        if self.kind == "voxel":
+            frames = voxel_grid(events, self.steps, self.sensor)
+        elif self.kind == "surface":
+            frames = time_surfaces(events, self.steps, self.sensor, tau_us=self.tau_us, merge=self.merge)
+        else:
+            cut = {"by": self.by, "remainder": self.remainder, "merge": self.merge}
+            frames = events_to_frames(events, self.steps, self.sensor, **cut)
+        if self.clip:
+            np.minimum(frames, self.clip, out=frames)
+        return resize_counts(frames, self.size, self.resize)
 
 
 def cache_key(name: str, files: Sequence[Path | Segment], rule: FrameRule) -> str:
@@ -68,7 +112,15 @@ def cache_key(name: str, files: Sequence[Path | Segment], rule: FrameRule) -> st
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def cached_frames(folder: Path, name: str, files: Sequence[Path | Segment], rule: FrameRule) -> Path:
+def cached_frames(
+    folder: Path,
+    name: str,
+    files: Sequence[Path | Segment],
+    rule: FrameRule,
+    *,
+    workers: int = 0,
+    skip_bad: bool = False,
+) -> Path:
     """Return the file that holds the frames of all `files`, building it first if it isn't there.
 
     Args:
@@ -76,23 +128,41 @@ def cached_frames(folder: Path, name: str, files: Sequence[Path | Segment], rule
         name: of the data set and split, for the file's name and the progress bar.
         files: recordings, in the order of the samples.
         rule: from recordings to frames.
+        workers: processes that read recordings; 0 reads them in this one.
+        skip_bad: leave zeros in the place of a recording that can't be read; `damaged_in` tells which.
 
     Returns:
-        an .npy file (N, T, 2, H, W): whole counts (`rule.factor` times the frames) in uint8, uint16 or float32, or the
-        frames themselves in float32 where the factor is None.
+        an .npy file (N, T, P, H, W): what `rule.pack` gives of each recording, in uint8, uint16 or float32.
+
+    Raises:
+        UserError: for a folder that can't be written, or, without `skip_bad`, the first recording that can't be read.
     """
     key = cache_key(name, files, rule)
     target = folder / f"{name}-{key}.npy"
-    shape = (len(files), rule.steps, 2, *rule.size)
+    shape = (len(files), *rule.shape)
     with writing_folder(folder):
         if not _complete(target, shape):
             with FileLock(folder / ".lock"):
                 if not _complete(target, shape):
-                    _build(target, shape, name, files, rule)
+                    _clear(folder)
+                    reading = read_all(rule.pack, files, workers=workers, title=f"frames of {name}")
+                    with closing(reading) as packed:
+                        _build(target, shape, packed, skip_bad=skip_bad)
                     if cache_key(name, files, rule) != key:
                         target.unlink()
                         raise UserError(f"recordings of {name} changed while they were read; start again")
+    if not skip_bad and (damaged := damaged_in(target)):
+        raise Damaged(next(iter(damaged.values()))).error()
     return target
+
+
+def damaged_in(target: Path) -> dict[int, str]:
+    """Return the places of the recordings that a file of `cached_frames` holds zeros for, and what is wrong with them.
+
+    Raises:
+        OSError, ValueError: where the list is missing or damaged.
+    """
+    return {int(place): str(text) for place, text in json.loads(_list(target).read_text(encoding="utf-8"))}
 
 
 @contextmanager
@@ -120,42 +190,93 @@ def _state(path: Path | Segment) -> tuple[int, int]:
 
 def _complete(target: Path, shape: tuple[int, ...]) -> bool:
     try:
+        damaged_in(target)
         # A file that was cut short fails here: its mapping would be longer than the file.
         return np.load(target, mmap_mode="r").shape == shape
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, TypeError, EOFError):
         return False
 
 
-def _build(target: Path, shape: tuple[int, ...], name: str, files: Sequence[Path | Segment], rule: FrameRule) -> None:
-    scale = rule.factor
-    kinds = list(_DTYPES if scale else _DTYPES[-1:])
-    kind = kinds.pop(0)
-    for abandoned in target.parent.glob(".*.npy.partial"):  # by a process that was killed: we hold the lock
+def _clear(folder: Path) -> None:
+    """Remove what this build, or a process that was killed, left behind; only whoever holds the lock may do so."""
+    for abandoned in folder.glob(f".*{_PARTIAL}"):
         abandoned.unlink()
-    partial = _partial(target)
+
+
+def _build(target: Path, shape: tuple[int, ...], packed: Iterable[np.ndarray | Damaged], *, skip_bad: bool) -> None:
+    frames_beside, list_beside = _partial(target), _partial(_list(target))
+    damaged = []
+    rows = _Rows(frames_beside, shape)
     try:
-        store = open_memmap(partial, "w+", kind, shape)
-        for index, path in enumerate(tqdm(files, desc=f"frames of {name}", unit="file", mininterval=0.5)):
-            frames = rule(path) * (scale or 1)
-            while kinds and frames.max() > np.iinfo(kind).max:
-                kind = kinds.pop(0)
-                store, partial = _widen(store, partial, _partial(target), kind, index)
-            store[index] = frames
-        store.flush()
-        del store
-        os.replace(partial, target)
+        for place, frames in enumerate(packed):
+            if isinstance(frames, Damaged):
+                if not skip_bad:
+                    raise frames.error()
+                damaged.append((place, frames.text))
+                frames = np.zeros(shape[1:], np.uint8)
+            rows.append(frames)
+        rows.close()
+        list_beside.write_text(json.dumps(damaged), encoding="utf-8")
+        os.replace(list_beside, _list(target))
+        os.replace(frames_beside, target)
     finally:
-        partial.unlink(missing_ok=True)
+        rows.abandon()
+        _clear(target.parent)
 
 
-def _widen(store: np.memmap, old: Path, new: Path, kind: type, filled: int) -> tuple[np.memmap, Path]:
-    """Copy the samples so far into a file of a wider type."""
-    wider = open_memmap(new, "w+", kind, store.shape)
-    wider[:filled] = store[:filled]
-    del store
-    old.unlink()
-    return wider, new
+class _Rows:
+    """Write an .npy file row by row, in the narrowest type that holds all rows so far.
+
+    Args:
+        path: of the file.
+        shape: of the complete array.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.path, self.shape = path, shape
+        self.kind = np.dtype(_DTYPES[0])
+        self.file = self._start(path)
+
+    def append(self, row: np.ndarray) -> None:
+        kind = np.promote_types(self.kind, row.dtype)
+        if kind != self.kind:
+            self._widen(kind)
+        self.file.write(row.astype(self.kind, copy=False).tobytes())
+
+    def close(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+    def abandon(self) -> None:
+        """Close without a word: where the disk is full, what is left in the buffer can't be written either."""
+        with suppress(OSError):
+            self.file.close()
+
+    def _start(self, path: Path) -> BinaryIO:
+        file = path.open("wb")
+        header = {"descr": dtype_to_descr(self.kind), "fortran_order": False, "shape": self.shape}
+        write_array_header_1_0(file, header)
+        return file
+
+    def _widen(self, kind: np.dtype) -> None:
+        """Copy the rows so far into a file of a wider type."""
+        self.file.close()
+        old = self.path.with_name(self.path.name.removesuffix(_PARTIAL) + "-narrow" + _PARTIAL)
+        os.replace(self.path, old)
+        narrow, self.kind = self.kind, kind
+        self.file = self._start(self.path)
+        with old.open("rb") as rows:
+            read_magic(rows)
+            read_array_header_1_0(rows)
+            while row := rows.read(int(np.prod(self.shape[1:])) * narrow.itemsize):
+                self.file.write(np.frombuffer(row, narrow).astype(kind).tobytes())
+        old.unlink()
+
+
+def _list(target: Path) -> Path:
+    return target.with_suffix(".damaged.json")
 
 
 def _partial(target: Path) -> Path:
-    return target.with_name(f".{target.stem[:40]}-{os.getpid()}-{os.urandom(4).hex()}.npy.partial")
+    return target.with_name(f".{target.name[:40]}-{os.getpid()}-{os.urandom(4).hex()}{_PARTIAL}")

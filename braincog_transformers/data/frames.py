@@ -1,10 +1,12 @@
-"""From events to frames: the rule of the cut, the rule of the remainder and the rule of the resizing are explicit.
+"""From events to frames: the rules of the cut, the remainder, the resizing and the scale are explicit.
 
-Published checkpoints depend on all three. With N events and T frames:
+Published checkpoints depend on all of them. With N events and T frames of counts:
 
 * by `number`: N // T events a frame; by `time`: (last time - first time) // T microseconds a frame;
 * what is left over goes into the last frame (`last`, as in SpikingJelly) or is dropped (`drop`, as in tonic, which by
   time always loses the last event). A recording with fewer events, or microseconds, than frames is all remainder.
+
+Voxel grids and time surfaces are tonic's; their cut is by time and leaves nothing over.
 """
 
 from functools import lru_cache
@@ -12,11 +14,32 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["FRAMES_BY", "REMAINDERS", "RESIZES", "count_factor", "events_to_frames", "resize_counts"]
+__all__ = [
+    "FRAMES_BY",
+    "FRAME_KINDS",
+    "FRAME_NORMS",
+    "REMAINDERS",
+    "RESIZES",
+    "count_factor",
+    "event_channels",
+    "events_to_frames",
+    "normalize_frames",
+    "resize_counts",
+    "time_surfaces",
+    "voxel_grid",
+]
 
+FRAME_KINDS = ("count", "voxel", "surface")
 FRAMES_BY = ("number", "time")
+_GIVEN_US = 8000  # all recordings of ES-ImageNet: eight steps, read as milliseconds
 REMAINDERS = ("last", "drop")
 RESIZES = ("area", "bilinear")
+FRAME_NORMS = ("none", "max", "mean")
+
+
+def event_channels(kind: str, *, merge: bool = False, appended: bool = False) -> int:
+    """Return P, the channels of one frame: a voxel grid is signed and has one, as have merged polarities."""
+    return (1 if merge or kind == "voxel" else 2) + appended
 
 
 def events_to_frames(
@@ -24,8 +47,9 @@ def events_to_frames(
     steps: int,
     size: tuple[int, int],
     *,
-    by: Literal["number", "time"] = "number",
+    by: Literal["number", "time", "given"] = "number",
     remainder: Literal["last", "drop"] = "last",
+    merge: bool = False,
 ) -> np.ndarray:
     """Count events per frame, polarity and pixel.
 
@@ -33,39 +57,126 @@ def events_to_frames(
         events: (N,) with fields t in microseconds, x, y and p, sorted by time, inside of the sensor.
         steps: T, number of frames, at least 1.
         size: (H, W) of the sensor.
-        by: equal numbers of events, or equal times.
+        by: equal numbers of events, equal times, or, of recordings that come in eight steps, equal numbers of those.
         remainder: what is left over joins the last frame or is dropped.
+        merge: count both polarities together.
 
     Returns:
-        counts (T, 2, H, W) float32; channel 0 holds OFF events, channel 1 ON events.
+        counts (T, P, H, W) float32; of P = 2 channels, 0 holds OFF events and 1 ON events.
 
     Raises:
         ValueError: for T below 1 or an unknown rule.
     """
     if steps < 1:
         raise ValueError(f"events_to_frames: the number of steps must be at least 1; got {steps}")
-    if by not in FRAMES_BY or remainder not in REMAINDERS:
+    if by not in (*FRAMES_BY, "given") or remainder not in REMAINDERS:
         rules = f"by must be in {FRAMES_BY}, remainder in {REMAINDERS}"
         raise ValueError(f"events_to_frames: {rules}; got {by!r}, {remainder!r}")
     height, width = size
-    frame = _frame_of(events, steps, by)
-    if remainder == "drop":
-        events, frame = events[frame < steps], frame[frame < steps]
-    frame = np.minimum(frame, steps - 1)
-    cell = ((frame * 2 + events["p"]) * height + events["y"]) * width + events["x"]
-    counts = np.bincount(cell, minlength=steps * 2 * height * width)
-    return counts.astype(np.float32).reshape(steps, 2, height, width)
+    cuts = _cuts(events, steps, by)
+    if remainder == "last":
+        cuts[-1] = len(events)
+    cell = events["y"].astype(np.intp) * width + events["x"]
+    if not merge:
+        cell += events["p"].astype(np.intp) * (height * width)
+    chans = event_channels("count", merge=merge)
+    frames = np.empty((steps, chans * height * width), np.float32)
+    for step in range(steps):
+        frames[step] = np.bincount(cell[cuts[step] : cuts[step + 1]], minlength=frames.shape[1])
+    return frames.reshape(steps, chans, height, width)
 
 
-def _frame_of(events: np.ndarray, steps: int, by: str) -> np.ndarray:
-    """Return each event's frame; `steps` and above is the remainder."""
+def _cuts(events: np.ndarray, steps: int, by: str) -> np.ndarray:
+    """Return (T + 1,): frame k has the events from place k to place k + 1; those behind the last are the remainder."""
+    edges = np.arange(steps + 1)
+    if by == "number":
+        return edges * (len(events) // steps)
+    if by == "given":
+        return np.searchsorted(events["t"], edges * (_GIVEN_US // steps))
     if not len(events):
-        return np.empty(0, np.int64)
-    place = np.arange(len(events)) if by == "number" else events["t"] - events["t"][0]
-    length = (len(events) if by == "number" else int(place[-1])) // steps
-    if length == 0:
-        return np.full(len(events), steps, np.int64)
-    return place // length
+        return edges * 0
+    t = np.ascontiguousarray(events["t"])
+    return np.searchsorted(t, t[0] + edges * ((t[-1] - t[0]) // steps))
+
+
+def voxel_grid(events: np.ndarray, steps: int, size: tuple[int, int]) -> np.ndarray:
+    """Spread each event's sign over the two nearest of T points in time, by tonic's function.
+
+    Bin k has weight 1 at first time + k / T of the duration, so that the last event has none. Without a duration, all
+    events count fully in the first bin.
+
+    Args:
+        events: as in `events_to_frames`, at least one.
+        steps: T, number of bins.
+        size: (H, W) of the sensor.
+
+    Returns:
+        grid (T, 1, H, W) float32; ON events count +1, OFF events -1.
+
+    Source: Zhu et al., Unsupervised Event-based Learning of Optical Flow, Depth, and Egomotion (CVPR 2019), equation 2.
+    """
+    from tonic.functional import to_voxel_grid_numpy
+
+    if events["t"][0] == events["t"][-1]:
+        events = _with_end(events, 1)
+    # tonic writes -1 into `p`, which a boolean field would turn into True
+    signed = events.astype([(name, "i8") for name in ("t", "x", "y", "p")])
+    return to_voxel_grid_numpy(signed, (size[1], size[0], 2), steps).astype(np.float32)
+
+
+def time_surfaces(
+    events: np.ndarray, steps: int, size: tuple[int, int], *, tau_us: float, merge: bool = False
+) -> np.ndarray:
+    """Let each pixel show the age of its last event, exp(-age / tau), at the end of T windows, by tonic's function.
+
+    A window is duration // T + 1 microseconds, so that the T of them hold every event of the longest and the shortest
+    recording.
+
+    Args:
+        events: as in `events_to_frames`, at least one.
+        steps: T, number of windows.
+        size: (H, W) of the sensor.
+        tau_us: time constant in microseconds, above 0.
+        merge: take both polarities as one.
+
+    Returns:
+        surfaces (T, P, H, W) float32, from 0 (no event so far) to below 1.
+
+    Source: Lagorce et al., HOTS: A Hierarchy of Event-based Time-Surfaces for Pattern Recognition (TPAMI 2017).
+    """
+    from tonic.functional import to_timesurface_numpy
+
+    window = int(events["t"][-1] - events["t"][0]) // steps + 1
+    ended = _with_end(events, steps * window)
+    if merge:
+        ended["p"] = False
+    chans = event_channels("surface", merge=merge)
+    return to_timesurface_numpy(ended, (size[1], size[0], chans), window, tau_us).astype(np.float32)
+
+
+def _with_end(events: np.ndarray, length: int) -> np.ndarray:
+    """Return a copy with one event more, `length` microseconds after the first: an end, which tonic never counts."""
+    ended = np.append(events, events[-1:])
+    ended["t"][-1] = events["t"][0] + length
+    return ended
+
+
+def normalize_frames(frames: np.ndarray, rule: Literal["none", "max", "mean"]) -> np.ndarray:
+    """Divide a sample by its largest absolute value, or its mean absolute value; one of zeros stays as it is.
+
+    Args:
+        frames: (T, P, H, W) of one sample.
+        rule: `none` leaves raw counts, as every published recipe does.
+
+    Raises:
+        ValueError: for an unknown rule.
+    """
+    if rule not in FRAME_NORMS:
+        raise ValueError(f"normalize_frames: rule must be one of {FRAME_NORMS}; got {rule!r}")
+    if rule == "none":
+        return frames
+    scale = np.abs(frames).max() if rule == "max" else np.abs(frames).mean()
+    return frames / scale if scale else frames
 
 
 def count_factor(source: tuple[int, int], target: tuple[int, int], rule: str) -> int | None:
