@@ -223,23 +223,27 @@ class EventDrop:
         return dropped if dropped.any() else frames
 
 
-def _thin(frames: Tensor, kept: Tensor) -> Tensor:
-    """Keep each event with a probability that fits the frames' shape; a fraction of one counts as one."""
-    present = frames != 0
-    values, kept = frames[present], kept.expand_as(frames)[present]
+def _thin(frames: Tensor, kept: float) -> Tensor:
+    """Keep each event with this probability; a fraction of one counts as one."""
+    thinned = frames.flatten().clone()
+    present = thinned.nonzero().squeeze(1)
+    values = thinned[present]
     counts = values.abs()  # a voxel grid has signs, and like resized frames fractions
     whole = counts.floor()
-    counts = torch.binomial(whole, kept) + (counts - whole) * (torch.rand(counts.shape) < kept)
-    thinned = frames.clone()
-    thinned[present] = counts.copysign(values)
-    return thinned
+    left = torch.binomial(whole, torch.full_like(whole, kept))
+    left += (counts - whole) * (torch.rand(len(counts)) < kept)
+    thinned[present] = left.copysign(values)
+    return thinned.view_as(frames)
 
 
 def _drop_time(frames: Tensor) -> Tensor:
     steps, start, share = len(frames), _uniform(0, 1), (1 + _below(9)) / 10
-    begins = torch.arange(steps) / steps
-    covered = (begins + 1 / steps).clamp(max=start + share) - begins.clamp(min=start)
-    return _thin(frames, (1 - steps * covered).clamp(0, 1).view(-1, 1, 1, 1))
+    dropped = frames.clone()
+    for step in range(steps):
+        covered = min(step + 1, steps * (start + share)) - max(step, steps * start)
+        if covered > 0:
+            dropped[step] = _thin(frames[step], 1 - covered) if covered < 1 else 0
+    return dropped
 
 
 def _drop_area(frames: Tensor) -> Tensor:
@@ -248,7 +252,7 @@ def _drop_area(frames: Tensor) -> Tensor:
 
 
 def _drop_random(frames: Tensor) -> Tensor:
-    return _thin(frames, torch.tensor(1 - (1 + _below(9)) / 10))
+    return _thin(frames, 1 - (1 + _below(9)) / 10)
 
 
 _DROPS = {"time": _drop_time, "area": _drop_area, "random": _drop_random}
@@ -311,7 +315,9 @@ def _blur(frames: Tensor, limit: float) -> Tensor:
     """Blur with a Gaussian of 5 x 5 pixels, of 0.1 pixels up to this; weaker than 0.1 is nothing at all."""
     if limit < 0.1:
         return frames
-    return vision.gaussian_blur(frames, [5, 5], [_uniform(0.1, limit)] * 2)
+    # as the channels of one picture: the same numbers, and many times faster than a batch of two channels
+    blurred = vision.gaussian_blur(frames.flatten(0, 1), [5, 5], [_uniform(0.1, limit)] * 2)
+    return blurred.view_as(frames)
 
 
 def _add_noise(frames: Tensor, limit: float) -> Tensor:

@@ -4,6 +4,7 @@ Each sample is mixed, with a probability, with another one of its batch (the bat
 from the generator that is handed in.
 """
 
+import numpy as np
 import torch
 from numpy.random import Generator, default_rng
 from torch import Tensor
@@ -55,15 +56,16 @@ class _Mixer:
         seed = torch.randint(2**63 - 1, (), generator=generator, device=device).item()
         rng = default_rng(seed)  # NumPy draws from the Beta distribution with a generator, torch doesn't
         for _ in range(self.rounds if self.beta > 0 else 0):
-            chosen = torch.from_numpy(rng.random(len(x)) < self.prob).to(x.device)
-            partner = torch.from_numpy(rng.permutation(len(x))).to(x.device)
-            kept = torch.from_numpy(rng.beta(self.beta, self.beta, len(x))).to(x.device, torch.float32)
-            mixed, weight = self._mix(x, x[partner], kept, rng)
-            if self.noise:
-                mixed = self._noisy(mixed, rng)
-            x = torch.where(chosen.view(-1, 1, 1, 1, 1), mixed, x)
-            weight = torch.where(chosen, weight, torch.ones_like(weight)).unsqueeze(1)
-            soft = soft * weight + soft[partner] * (1 - weight)
+            chosen = np.flatnonzero(rng.random(len(x)) < self.prob)
+            if not len(chosen):
+                continue
+            partner = torch.from_numpy(rng.permutation(len(x))[chosen]).to(x.device)
+            kept = torch.from_numpy(rng.beta(self.beta, self.beta, len(chosen))).to(x.device, torch.float32)
+            own = torch.from_numpy(chosen).to(x.device)
+            mixed, weight = self._mix(x[own], x[partner], kept, rng)
+            weight = weight.unsqueeze(1)
+            x = x.index_copy(0, own, self._noisy(mixed, rng) if self.noise else mixed)
+            soft = soft.index_copy(0, own, soft[own] * weight + soft[partner] * (1 - weight))
         return x, soft
 
     def _mix(self, x: Tensor, other: Tensor, kept: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -137,25 +139,26 @@ class EventMix(_Mixer):
         self.components = components
 
     def _mix(self, x: Tensor, other: Tensor, kept: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        shape = (x.shape[1], *x.shape[-2:])
-        masks = torch.stack([self._mask(shape, share, rng, x.device) for share in kept.tolist()])
-        inside = masks.unsqueeze(2)
+        inside = self._masks((x.shape[1], *x.shape[-2:]), kept, rng).unsqueeze(2)
         return torch.where(inside, other, x), self._weight(x, other, inside)
 
-    def _mask(self, shape: tuple[int, int, int], kept: float, rng: Generator, device: torch.device) -> Tensor:
-        """Return (T, H, W): True on the 1 - kept share of cells with the highest values."""
-        height = torch.zeros(shape, device=device)
-        for _ in range(self.components or int(rng.integers(2, 5))):
-            factors = []
-            for length in shape:
-                place = torch.arange(length, device=device) - int(rng.integers(0, length))
-                width = max(rng.random(), 0.1) * length / 2
-                factors.append(torch.exp(-((place / width) ** 2) / 2))
-            height += rng.random() * factors[0][:, None, None] * factors[1][:, None] * factors[2]
-        lowest = int(kept * height.numel())
-        if lowest == 0:
-            return torch.ones(shape, dtype=torch.bool, device=device)
-        return height > height.flatten().kthvalue(lowest).values
+    def _masks(self, shape: tuple[int, int, int], kept: Tensor, rng: Generator) -> Tensor:
+        """Return (B, T, H, W): True on the 1 - kept share of a sample's cells with the highest values."""
+        counts = rng.integers(2, 5, len(kept)) if self.components is None else np.full(len(kept), self.components)
+        drawn = (len(kept), counts.max())
+        # Gaussians beyond a sample's own number weigh nothing
+        weight = rng.random(drawn) * (np.arange(drawn[1]) < counts[:, None])
+        factors = []
+        for length in shape:
+            centre = rng.integers(0, length, drawn)[..., None]
+            width = np.maximum(rng.random(drawn), 0.1)[..., None] * length / 2
+            factor = np.exp(-(((np.arange(length) - centre) / width) ** 2) / 2)
+            factors.append(torch.from_numpy(factor).to(kept.device, torch.float32))
+        factors[0] = factors[0] * torch.from_numpy(weight).to(kept.device, torch.float32).unsqueeze(2)
+        heights = torch.einsum("bct,bch,bcw->bthw", factors).flatten(1)
+        lowest = (kept.double() * heights.shape[1]).long().tolist()
+        limits = [row.kthvalue(k).values if k else row.new_tensor(-1.0) for row, k in zip(heights, lowest, strict=True)]
+        return (heights > torch.stack(limits).unsqueeze(1)).view(-1, *shape)
 
     @staticmethod
     def _weight(x: Tensor, other: Tensor, inside: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def test_a_sample_that_would_lose_everything_keeps_it(monkeypatch):
 def test_fractions_and_signs_are_kept_in_the_mean():
     torch.manual_seed(0)
     x = torch.tensor([0.25, -1.5, 3.0, 0.0]).expand(20_000, 4)
-    left = module._thin(x, torch.tensor(0.3))
+    left = module._thin(x, 0.3)
     assert left.mean(0).tolist() == pytest.approx([0.075, -0.45, 0.9, 0.0], abs=0.02)
     assert set(left[:, 0].unique().tolist()) == {0.0, 0.25}
     assert left[:, 1].max() <= 0
