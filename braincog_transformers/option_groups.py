@@ -71,11 +71,13 @@ class DataOptions:
         None, "resizing in evaluation (default: bicubic)", choices=("nearest", "bilinear", "bicubic", "lanczos")
     )
     train_portion: float = _option(0.9, "share for training where a set has no test split", above=0, high=1)
-    split: str = _option(
-        "text",
-        "split of a set that has none of its own: by file name, TEBN's, or by --seed",
-        choices=("text", "tebn", "random"),
+    split: str | None = _option(
+        None,
+        "split of a set that has none of its own: by file name, TEBN's, or seeded, class by class or stratified "
+        "(default: the set's first)",
+        choices=("text", "tebn", "random", "stratified"),
     )
+    split_seed: int = _option(0, "chooses among the seeded splits; --seed never moves samples to the other side", low=0)
     frames_by: str = _option(
         "number", "cut recordings into equal numbers of events or equal times", choices=("number", "time")
     )
@@ -192,14 +194,23 @@ class AugOptions:
     reprob: float | None = _option(None, "chance of random erasing", low=0, high=1)
     remode: str | None = _option(None, "filling of erased areas", choices=("const", "rand", "pixel"))
     recount: int | None = _option(None, "number of erased areas", low=1)
+    aug_repeats: int = _option(
+        0,
+        "augmented copies of an image in each epoch, which stays as long and takes fewer images; 0 and 1: none but it",
+        low=0,
+    )
     train_interpolation: str | None = _option(
         None, "resizing in training", choices=("random", "nearest", "bilinear", "bicubic", "lanczos")
     )
-    event_augment: str | None = _option(
+    event_augment: tuple[str, ...] | None = _option(
         None,
-        "augmentation of event frames: the Spikformer family's, BrainCog's padded crop, SpikingResformer's with its "
-        "flip, or Spike-driven Transformer's square",
-        choices=("none", "snn_wide", "crop", "resformer", "cutout"),
+        "augmentations of event frames, applied in this order: of the Spikformer family (its copy without erasing), "
+        "BrainCog, SpikingResformer (with its flip), OST and TET (roll with a flip), EventDrop and its parts, and "
+        "single ones",
+        choices=(
+            *("none", "snn_wide", "snn_wide_sdt", "crop", "resformer", "roll", "roll_flip", "rotate", "shear"),
+            *("cutout", "event_drop", "drop_time", "drop_area", "drop_random"),
+        ),
     )
     rand_aug: bool = _option(False, "RandAugment on event frames")
     randaug_n: int = _option(3, "operations of --rand-aug by sample", "--randaug_n", low=1)
@@ -220,8 +231,8 @@ class MixOptions:
     mixup_mode: str = _option("batch", "one mix by batch, pair or element", choices=("batch", "pair", "elem"))
     mixup_off_epoch: int = _option(0, "epoch from which nothing is mixed; 0: never off", low=0)
     mix_up: bool = _option(False, "BrainCog's MixUp of event samples")
-    cut_mix: bool = _option(False, "BrainCog's CutMix of event samples")
-    event_mix: bool = _option(False, "BrainCog's EventMix of event samples")
+    cut_mix: bool = _option(False, "BrainCog's CutMix of event samples, after --mix-up where both are on")
+    event_mix: bool = _option(False, "BrainCog's EventMix of event samples, after the other two")
     cutmix_beta: float = _option(2.0, "Beta distribution of the event mixers", "--cutmix_beta", above=0)
     cutmix_prob: float = _option(0.5, "chance that an event sample is mixed", "--cutmix_prob", low=0, high=1)
     cutmix_num: int = _option(1, "how many times an event sample is mixed", "--cutmix_num", low=1)

@@ -25,7 +25,7 @@ _ONLY_FOR = {
     "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
               "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order"),
     "image": ("img_size", "crop_pct", "mean", "std", "interpolation", "encode", "scale", "ratio", "color_jitter",
-              "aa", "reprob", "remode", "recount", "train_interpolation", "teacher"),
+              "aa", "reprob", "remode", "recount", "train_interpolation", "aug_repeats", "teacher"),
 }  # fmt: skip
 _NOT_FOR_SEQUENCES = ("hflip", "vflip", "cutmix", "cutmix_minmax")
 
@@ -129,11 +129,15 @@ def _rules(options: Options) -> Iterator[str]:
             yield f"--{name} needs the smaller value first; got {limits[0]} {limits[1]}"
     if aug.aa and aug.aa.split("-")[0] not in _POLICIES:
         yield str(unknown("--aa policy", aug.aa, _POLICIES))
+    if aug.event_augment and "none" in aug.event_augment and len(aug.event_augment) > 1:
+        yield f"--event-augment none excludes others; got {' '.join(aug.event_augment)}"
+    if aug.aug_repeats > 1 and aug.no_aug:
+        yield "--aug-repeats would repeat the same picture under --no-aug; give one of them"
     image_mix = bool(mix.mixup or mix.cutmix or mix.cutmix_minmax)
     if image_mix and not mix.mixup_prob:
         yield "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"
-    if mix.mix_up + mix.cut_mix + mix.event_mix + image_mix > 1:
-        yield "give one of --mix-up, --cut-mix, --event-mix and the pair --mixup/--cutmix, not several"
+    if image_mix and (given := _given(options, ("mix_up", "cut_mix", "event_mix"))):
+        yield f"{given}: mixes what --mixup/--cutmix has mixed; give one of the two kinds"
     if options.data.polarity_sum and mix.cutmix_noise:
         yield "--cutmix-noise would leave the third channel of --polarity-sum no sum; give one of them"
     if train.tet_loss and options.model.temporal_flatten:
@@ -166,14 +170,18 @@ def _distillation_rules(options: Options) -> Iterator[str]:
 def _data_problems(options: Options) -> Iterator[str]:
     """Yield an unknown data set, and the options that its kind of data has no use for."""
     from .data.catalog import DATASETS
+    from .data.splits import SEEDED
 
     name = options.data.dataset
     if name not in DATASETS:
         yield str(unknown("data set", name, DATASETS))
         return
     info = DATASETS[name]
-    if not info.splits and (given := _given(options, ("split", "train_portion"))):
+    split = options.data.split or next(iter(info.splits), None)
+    if not info.splits and (given := _given(options, ("split", "split_seed", "train_portion"))):
         yield f"{given}: {name} has its own test split; leave it out"
+    elif split not in SEEDED and options.data.split_seed:
+        yield f"--split-seed: split {split} has no seed; choose --split {' or '.join(SEEDED)}, or leave it out"
     for kind in _ONLY_FOR:
         if kind != info.kind and (given := _given(options, _ONLY_FOR[kind])):
             yield f"{given}: for {kind} data only; {name} holds {info.kind} data"

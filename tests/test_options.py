@@ -152,8 +152,25 @@ def test_the_refused_group_and_its_reasons_agree():
         (["--mixup", "0.5"], "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"),
         (["--eval"], "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"),
         (
-            ["--dataset", "ndigits", "--mix-up", "--event-mix"],
-            "give one of --mix-up, --cut-mix, --event-mix and the pair --mixup/--cutmix, not several",
+            ["--dataset", "ndigits", "--mix-up", "--event-mix", "--mixup", "0.5", "--mixup-prob", "1"],
+            "--mix-up, --event-mix: mixes what --mixup/--cutmix has mixed; give one of the two kinds",
+        ),
+        (
+            ["--dataset", "ndigits", "--event-augment", "crop", "none"],
+            "--event-augment none excludes others; got crop none",
+        ),
+        (
+            ["--dataset", "dvsc10", "--split-seed", "1"],
+            "--split-seed: split text has no seed; choose --split random or stratified, or leave it out",
+        ),
+        (["--split-seed", "1"], "--split-seed: digits has its own test split; leave it out"),
+        (
+            ["--aug-repeats", "3", "--no-aug"],
+            "--aug-repeats would repeat the same picture under --no-aug; give one of them",
+        ),
+        (
+            ["--dataset", "ndigits", "--aug-repeats", "3"],
+            "--aug-repeats: for image data only; ndigits holds event data",
         ),
         (
             ["--dataset", "ndigits", "--tet-loss", "--temporal-flatten"],

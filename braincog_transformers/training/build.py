@@ -169,6 +169,7 @@ def build_data(options: Options, shape: Shape) -> DataBundle:
         use_cache=not data.no_cache,
         train_portion=data.train_portion,
         split=data.split,
+        split_seed=data.split_seed,
         frames_by=data.frames_by,
         remainder=data.remainder,
         polarity_sum=data.polarity_sum,
@@ -200,7 +201,8 @@ def build_loaders(options: Options, bundle: DataBundle, ranks: Ranks) -> tuple[A
         "persistent_workers": data.use_multi_epochs_loader,
     }
     test_batch = data.batch_size * data.validation_batch_size_multiplier
-    train = make_loader(bundle.train, batch_size=data.batch_size, train=True, drop_last=True, **shared)
+    repeats = max(1, options.aug.aug_repeats)
+    train = make_loader(bundle.train, batch_size=data.batch_size, train=True, drop_last=True, repeats=repeats, **shared)
     test = make_loader(bundle.test, batch_size=test_batch, train=False, drop_last=False, **shared)
     if not len(train):
         raise UserError(
@@ -294,11 +296,11 @@ def build_mixer(options: Options, *, num_classes: int) -> Mixer | None:
             num_classes=num_classes,
         )
         return ImageMixer(mixup)
-    mixer = _event_mixer(options, num_classes)
-    return None if mixer is None else EventMixer(mixer, num_classes=num_classes, smoothing=smoothing)
+    mixers = _event_mixers(options, num_classes)
+    return EventMixer(mixers, num_classes=num_classes, smoothing=smoothing) if mixers else None
 
 
-def _event_mixer(options: Options, num_classes: int) -> Any | None:
+def _event_mixers(options: Options, num_classes: int) -> list[Mixer]:
     mix = options.mix
     rules = {
         "beta": mix.cutmix_beta,
@@ -306,8 +308,7 @@ def _event_mixer(options: Options, num_classes: int) -> Any | None:
         "rounds": mix.cutmix_num,
         "noise": mix.cutmix_noise,
     }
-    if mix.mix_up:
-        return MixUp(num_classes, **rules)
-    if mix.cut_mix:
-        return CutMix(num_classes, **rules)
-    return EventMix(num_classes, components=mix.gaussian_n, **rules) if mix.event_mix else None
+    mixers = [MixUp(num_classes, **rules)] if mix.mix_up else []
+    mixers += [CutMix(num_classes, **rules)] if mix.cut_mix else []
+    mixers += [EventMix(num_classes, components=mix.gaussian_n, **rules)] if mix.event_mix else []
+    return mixers

@@ -1,5 +1,7 @@
 """Mixing of training samples: timm's for images (and for event frames), ours for events."""
 
+from collections.abc import Sequence
+
 import torch
 from timm.data import Mixup
 from torch import Tensor
@@ -32,19 +34,21 @@ class ImageMixer:
 
 
 class EventMixer:
-    """Mix event frames on smoothed targets.
+    """Mix event frames on smoothed targets, by one mixer after the other.
 
     Args:
-        mixer: takes frames `(B, T, P, H, W)`, distributions `(B, K)` and a generator, and returns both mixed.
+        mixers: each takes frames `(B, T, P, H, W)`, distributions `(B, K)` and a generator, and returns both mixed.
         num_classes: number of classes K.
         smoothing: label smoothing.
     """
 
-    def __init__(self, mixer: Mixer, *, num_classes: int, smoothing: float = 0.0):
-        self.mixer = mixer
+    def __init__(self, mixers: Sequence[Mixer], *, num_classes: int, smoothing: float = 0.0):
+        self.mixers = tuple(mixers)
         self.num_classes = num_classes
         self.smoothing = smoothing
 
     def __call__(self, x: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         soft = soft_labels(target, num_classes=self.num_classes, smoothing=self.smoothing)
-        return self.mixer(x, soft, generator)
+        for mixer in self.mixers:
+            x, soft = mixer(x, soft, generator)
+        return x, soft

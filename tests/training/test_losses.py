@@ -112,5 +112,13 @@ def test_event_mixer_smooths_before_it_mixes():
         seen["soft"] = soft
         return x, soft
 
-    EventMixer(mixer, num_classes=4, smoothing=0.2)(torch.zeros(1, 1, 1, 1, 1), torch.tensor([2]), torch.Generator())
+    EventMixer([mixer], num_classes=4, smoothing=0.2)(torch.zeros(1, 1, 1, 1, 1), torch.tensor([2]), torch.Generator())
     torch.testing.assert_close(seen["soft"], torch.tensor([[0.05, 0.05, 0.85, 0.05]]))
+
+
+def test_event_mixers_work_one_after_the_other():
+    def add(number):
+        return lambda x, soft, generator: (x * 10 + number, soft)
+
+    x, _ = EventMixer([add(1), add(2)], num_classes=4)(torch.zeros(1, 1, 1, 1, 1), torch.tensor([2]), torch.Generator())
+    assert x.item() == 12
