@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .recorder import frozen_inference, watch
 
-__all__ = ["Row", "firing_rates", "format_table", "overall_rate"]
+__all__ = ["Row", "align_table", "firing_rates", "format_table", "overall_rate"]
 
 WIDEST_STEPS = 8
 
@@ -112,12 +112,17 @@ def format_table(rows: Sequence[Row]) -> str:
     header = ["layer", "neurons", "rate", "silent", *(f"t={step + 1}" for step in shown)]
     body = [_cells(row, shown) for row in rows]
     total = ["all", f"{sum(row.neurons for row in rows):,}", f"{overall_rate(rows):.4f}"]
-    lines = [header, *body, total + [""] * (len(header) - len(total))]
+    caption = f"firing rates: spikes per neuron and step over {rows[0].samples:,} samples, {steps} steps"
+    return f"{caption}\n{align_table(header, body, total)}"
+
+
+def align_table(header: Sequence[str], body: Sequence[Sequence[str]], total: Sequence[str]) -> str:
+    """Lay cells out in columns between rules, names to the left and figures to the right."""
+    lines = [header, *body, [*total, *[""] * (len(header) - len(total))]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [_align(line, widths) for line in lines]
     rule = "-" * max(len(line) for line in text)
-    caption = f"firing rates: spikes per neuron and step over {rows[0].samples:,} samples, {steps} steps"
-    return "\n".join([caption, rule, text[0], rule, *text[1:-1], rule, text[-1]])
+    return "\n".join([rule, text[0], rule, *text[1:-1], rule, text[-1]])
 
 
 def _cells(row: Row, shown: Sequence[int]) -> list[str]:

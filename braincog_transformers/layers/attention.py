@@ -5,8 +5,8 @@ from collections.abc import Callable
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..ops.attention import spiking_attention
 from .linear import LinearBNNode
+from .products import SpikingProduct
 
 __all__ = ["SpikingSelfAttention"]
 
@@ -39,15 +39,15 @@ class SpikingSelfAttention(nn.Module):
     ):
         super().__init__()
         self.num_heads = num_heads
-        self.scale = scale
         self.q, self.k, self.v = (LinearBNNode(dim, dim, node=node, bias=qkv_bias) for _ in range(3))
+        self.product = SpikingProduct(scale)
         self.attn_node = attn_node()
         self.proj = LinearBNNode(dim, dim, node=node, bias=proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C)` to spikes of the same shape."""
         q, k, v = (rearrange(p(x), "b n (h d) -> b h n d", h=self.num_heads) for p in (self.q, self.k, self.v))
-        x = rearrange(spiking_attention(self._query(q), k, v, self.scale), "b h n d -> b n (h d)")
+        x = rearrange(self.product(self._query(q), k, v), "b h n d -> b n (h d)")
         return self.proj(self.attn_node(x))
 
     def _query(self, q: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.conv import ConvBNNode
 from ..layers.linear import LinearBNNode, SpikingMLP
+from ..layers.products import SpikeSum
 from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
 from .released import BatchMixingFault
@@ -50,13 +51,14 @@ class QKTokenAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.q, self.k = (LinearBNNode(dim, dim, node=node, bias=False) for _ in range(2))
+        self.sum = SpikeSum(dim=-1)
         self.attn_node = attn_node()
         self.proj = LinearBNNode(dim, dim, node=node)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C)` to spikes of the same shape."""
         q, k = (rearrange(p(x), "b n (h d) -> b n h d", h=self.num_heads) for p in (self.q, self.k))
-        mask = self.attn_node(q.sum(dim=-1))
+        mask = self.attn_node(self.sum(q))
         return self.proj(rearrange(mask.unsqueeze(-1) * k, "b n h d -> b n (h d)"))
 
 

@@ -29,6 +29,7 @@ from ..errors import UserError
 from ..layers.block import Block
 from ..layers.conv import ConvBN, ConvBNNode, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
+from ..layers.products import SpikeSum
 from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
 from .released import ReleasedFault
@@ -50,13 +51,14 @@ class SpikeDrivenSelfAttention(nn.Module):
         super().__init__()
         self.node = node()
         self.q, self.k, self.v = (LinearBNNode(dim, dim, node=node, bias=False) for _ in range(3))
+        self.sum = SpikeSum(dim=1)
         self.gate_node = gate_node()
         self.proj = LinearBN(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map potentials `(T*B, N, C)` to potentials of the same shape."""
         x = self.node(x)
-        gate = self.gate_node((self.k(x) * self.v(x)).sum(dim=1))
+        gate = self.gate_node(self.sum(self.k(x) * self.v(x)))
         return self.proj(self.q(x) * gate.unsqueeze(1))
 
 
@@ -93,7 +95,7 @@ class PooledSelfAttention(SpikeDrivenSelfAttention):
         x = self.node(x)
         k, v = self._pool_map(self.k(x)), self._pool_map(self.v(x))
         pool = self._pool_released if self.as_released else self._pool_map
-        gate = self.gate_node(pool(k * v).sum(dim=1))
+        gate = self.gate_node(self.sum(pool(k * v)))
         return self.proj(pool(self.q(x) * gate.unsqueeze(1)))
 
 

@@ -28,7 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import UserError
 from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
-from ..ops.attention import spiking_attention
+from ..layers.products import SpikingProduct
 from .base import SpikingTransformer
 from .registry import Paper, Variant, cfg, imagenet, register
 
@@ -98,13 +98,12 @@ class RepSelfAttention(nn.Module):
         attn_node: constructor of the neuron behind the product, which has a lower threshold.
     """
 
-    scale = 0.125
-
     def __init__(self, dim: int, num_heads: int, *, node: Callable[[], nn.Module], attn_node: Callable[[], nn.Module]):
         super().__init__()
         self.num_heads = num_heads
         self.node = node()
         self.q, self.k, self.v = (nn.Sequential(RepConv(dim), node()) for _ in range(3))
+        self.product = SpikingProduct(0.125)
         self.attn_node = attn_node()
         self.proj = RepConv(dim)
 
@@ -112,7 +111,7 @@ class RepSelfAttention(nn.Module):
         """Map potentials `(T*B, C, H, W)` to potentials of the same shape."""
         height, x = x.shape[2], self.node(x)
         q, k, v = (rearrange(p(x), "b (h d) y x -> b h (y x) d", h=self.num_heads) for p in (self.q, self.k, self.v))
-        x = rearrange(spiking_attention(q, k, v, self.scale), "b h (y x) d -> b (h d) y x", y=height)
+        x = rearrange(self.product(q, k, v), "b h (y x) d -> b (h d) y x", y=height)
         return self.proj(self.attn_node(x))
 
 

@@ -31,7 +31,6 @@ from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.conv import ConvBNNode
 from ..layers.linear import SpikingMLP
-from ..ops.attention import spiking_attention
 from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
 from .released import BatchMixingFault
@@ -81,7 +80,7 @@ class LocalAttention(SpikingSelfAttention):
         """Map tokens `(T*B, N, C)` to spikes of the same shape."""
         grid = {"y": self.grid_size[0] // 2, "x": self.grid_size[1] // 2, "i": 2, "j": 2, "h": self.num_heads}
         q, k, v = (rearrange(p(x), "b (y i x j) (h d) -> b (i j h) (y x) d", **grid) for p in (self.q, self.k, self.v))
-        x = spiking_attention(q, k, v, self.scale)
+        x = self.product(q, k, v)
         return self.proj(self.attn_node(rearrange(x, "b (i j h) (y x) d -> b (y i x j) (h d)", **grid)))
 
 

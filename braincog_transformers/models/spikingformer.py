@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
-from ..ops.attention import spiking_attention
+from ..layers.products import SpikingProduct
 from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
 
@@ -45,13 +45,12 @@ class MembraneSelfAttention(nn.Module):
         attn_node: constructor of the neuron behind the product, which has a lower threshold.
     """
 
-    scale = 0.125
-
     def __init__(self, dim: int, num_heads: int, *, node: Callable[[], nn.Module], attn_node: Callable[[], nn.Module]):
         super().__init__()
         self.num_heads = num_heads
         self.node = node()
         self.q, self.k, self.v = (LinearBNNode(dim, dim, node=node, bias=False) for _ in range(3))
+        self.product = SpikingProduct(0.125)
         self.attn_node = attn_node()
         self.proj = LinearBN(dim, dim)
 
@@ -59,7 +58,7 @@ class MembraneSelfAttention(nn.Module):
         """Map potentials `(T*B, N, C)` to potentials of the same shape."""
         x = self.node(x)
         q, k, v = (rearrange(p(x), "b n (h d) -> b h n d", h=self.num_heads) for p in (self.q, self.k, self.v))
-        x = rearrange(spiking_attention(q, k, v, self.scale), "b h n d -> b n (h d)")
+        x = rearrange(self.product(q, k, v), "b h n d -> b n (h d)")
         return self.proj(self.attn_node(x))
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
+from ..layers.products import SpikeMatmul
 from .base import SpikingTransformer
 from .registry import Paper, Variant, cfg, imagenet, register
 
@@ -77,6 +78,7 @@ class DualSpikeSelfAttention(nn.Module):
         self.node = node()
         self.dual = ConvBN(dim, 2 * dim, patch_size, stride=patch_size, padding=0)
         self.rate_x, self.rate_attn = FiringRate(num_heads), FiringRate(num_heads)
+        self.match, self.gather = SpikeMatmul(), SpikeMatmul()
         self.attn_node = node()
         self.proj = NodeConvBN(dim, dim, 1, node=node)
 
@@ -87,9 +89,9 @@ class DualSpikeSelfAttention(nn.Module):
         y1, y2 = y.chunk(2, dim=2)
         width, positions = y1.shape[-2:]
         y1 = y1 * (self.rate_x(s) * width).rsqrt()
-        attn = self.attn_node(y1.transpose(-2, -1) @ s)
+        attn = self.attn_node(self.match(y1.transpose(-2, -1), s))
         y2 = y2 * (self.rate_attn(attn) * positions).rsqrt()
-        return self.proj((y2 @ attn).reshape(x.shape))
+        return self.proj(self.gather(y2, attn).reshape(x.shape))
 
 
 class GroupwiseFFN(nn.Module):

@@ -1,0 +1,230 @@
+"""Theoretical energy of a spiking network on 45 nm hardware, by two published methods.
+
+Both charge 4.6 pJ for a multiply-accumulate and 0.9 pJ for an accumulate, take normalisation as folded into the layer
+in front of it, and leave out neurons, pooling, residual additions and memory.
+
+`spikingformer`: the tool of C. Zhou et al. (arXiv 2304.11954). A layer whose input is binary costs its dense operations
+times the rate of its input, as accumulates, biases included; any other layer, the classifier too, costs multiply-
+accumulates. Attention costs `T h N d^2 (min(r_k, r_v) + r_q)` accumulates.
+
+`sdt`: the tables of Yao et al. (arXiv 2307.01694, 2404.03663). The first layer costs multiply-accumulates, for events
+in proportion to the pixels that are not zero; every other layer accumulates, its dense operations times the mean of its
+input. Layers without a neuron in between count as the one layer that they are; biases and the classifier don't count.
+
+In both, the first layer counts T times for a repeated image, as there, although its result is the same.
+"""
+
+import copy
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ..errors import UserError, unknown
+from .firing import align_table
+from .operations import Operation, Operations, Seen, count_operations
+from .recorder import unwrap
+
+__all__ = ["METHODS", "Analysis", "EnergyRow", "analyze", "format_energy", "write_energy"]
+
+METHODS = ("spikingformer", "sdt")
+
+
+@dataclass(frozen=True)
+class EnergyRow:
+    """One layer or product; operations are those of one sample and all T steps.
+
+    Args:
+        name: in `model.named_modules()`.
+        type: "conv", "linear", "product", "matmul" or "sum".
+        inputs: what was observed to come in: "binary", "integer" or "real".
+        rate: share of the input that is not zero.
+        macs: multiply-accumulates of the dense layer.
+        mac: multiply-accumulates that the method charges.
+        ac: accumulates that it charges (synaptic operations).
+        energy: mJ.
+        parameters: weights and biases.
+    """
+
+    name: str
+    type: str
+    inputs: str
+    rate: float
+    macs: float
+    mac: float
+    ac: float
+    energy: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a network costs.
+
+    Args:
+        method: see the module.
+        rows: in the order of execution.
+        samples: measured samples.
+        steps: T.
+        e_mac, e_ac: pJ for one multiply-accumulate, one accumulate.
+        ann_energy: mJ of the same layers in an ordinary network: each dense operation once, as multiply-accumulate.
+    """
+
+    method: str
+    rows: list[EnergyRow]
+    samples: int
+    steps: int
+    e_mac: float
+    e_ac: float
+    ann_energy: float
+
+    @property
+    def mac(self) -> float:
+        """Multiply-accumulates of one sample."""
+        return sum(row.mac for row in self.rows)
+
+    @property
+    def ac(self) -> float:
+        """Accumulates of one sample."""
+        return sum(row.ac for row in self.rows)
+
+    @property
+    def energy(self) -> float:
+        """Energy of one sample in mJ."""
+        return sum(row.energy for row in self.rows)
+
+
+def _spikingformer(row: Operation, call: Seen, whole_as_spikes: bool) -> tuple[float, float]:
+    """Return multiply-accumulates and accumulates of one call."""
+    rates = [operand.rate for operand in call.operands]
+    if row.type == "product":
+        q, k, v = rates
+        return 0.0, call.macs / 2 * (min(k, v) + q)
+    if row.type in ("matmul", "sum"):
+        return 0.0, call.macs * rates[0]
+    operand = call.operands[0]
+    if operand.kind == "binary" or (whole_as_spikes and operand.kind == "integer"):
+        return 0.0, (call.macs + call.biases) * operand.mean
+    return call.macs + call.biases, 0.0
+
+
+def _sdt(row: Operation, call: Seen, first: bool, events: bool, pre_pool: bool) -> tuple[float, float]:
+    operand = call.operands[0]
+    if first:
+        return call.macs * (operand.rate if events else 1.0), 0.0
+    if row.type == "product":
+        return 0.0, call.macs / 2 * (call.operands[1].mean + operand.mean)
+    if operand.kind == "real":
+        return call.macs, 0.0
+    seen_before = pre_pool and call.before_pooling is not None
+    return 0.0, call.macs * (call.before_pooling if seen_before else operand.mean)
+
+
+def _charge(counted: Operations, row: Operation, method: str, options: dict[str, bool]) -> tuple[float, float]:
+    """Return multiply-accumulates and accumulates of a row, for one sample."""
+    first = row is counted.first
+    if method == "sdt" and (row.folded or (row.name in counted.classifier and not options["count_head"])):
+        return 0.0, 0.0
+    mac = ac = 0.0
+    for call in row.calls:
+        if method == "spikingformer":
+            more = _spikingformer(row, call, options["whole_as_spikes"])
+        else:
+            more = _sdt(row, call, first, counted.events, options["pre_pool"])
+        mac, ac = mac + more[0], ac + more[1]
+    times = counted.first_times if first and options["first_layer_times_steps"] else 1
+    return mac * times / counted.samples, ac * times / counted.samples
+
+
+def analyze(
+    model: nn.Module,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    *,
+    method: Literal["spikingformer", "sdt"] = "spikingformer",
+    e_mac: float = 4.6,
+    e_ac: float = 0.9,
+    whole_as_spikes: bool = False,
+    pre_pool: bool = False,
+    count_head: bool = False,
+    first_layer_times_steps: bool = True,
+) -> Analysis:
+    """Measure operations and energy of a network on data, layer by layer.
+
+    Args:
+        model: any network whose layers are PyTorch's; attention products are seen where they are modules of
+            `layers.products`. It is left as it was.
+        batches: inputs, or `(input, target, ...)` as a loader gives them.
+        method: one of `METHODS`.
+        e_mac: energy of a multiply-accumulate, pJ.
+        e_ac: energy of an accumulate, pJ.
+        whole_as_spikes: `spikingformer` only: an input of whole numbers costs accumulates, a 2 as two spikes; otherwise
+            it makes the layer dense, as the tool has it.
+        pre_pool: `sdt` only: the rate of the map in front of a pooling, as the papers have it, instead of the pooled
+            one that the layer reads.
+        count_head: `sdt` only: count the classifier.
+        first_layer_times_steps: count a repeated image's first layer T times, as published.
+
+    Raises:
+        UserError: for an unknown method, an option that the method does not have, or data without a batch.
+    """
+    if method not in METHODS:
+        raise unknown("energy method", method, METHODS)
+    foreign = {"whole_as_spikes": whole_as_spikes and method != "spikingformer",
+               "pre_pool": pre_pool and method != "sdt", "count_head": count_head and method != "sdt"}  # fmt: skip
+    if wrong := [name for name, given in foreign.items() if given]:
+        raise UserError(f"analyze: method {method} has no {' and no '.join(wrong)}")
+    inner = unwrap(model)
+    if method == "sdt" and hasattr(inner, "fuse"):
+        inner = copy.deepcopy(inner).eval().fuse()
+    counted = count_operations(inner, batches, fold=method == "sdt")
+    options = {"whole_as_spikes": whole_as_spikes, "pre_pool": pre_pool, "count_head": count_head,
+               "first_layer_times_steps": first_layer_times_steps}  # fmt: skip
+    rows = []
+    for row in counted.rows:
+        mac, ac = _charge(counted, row, method, options)
+        macs = 0.0 if row.folded else sum(call.macs for call in row.calls) / counted.samples
+        macs *= counted.first_times if row is counted.first else 1
+        energy = (e_mac * mac + e_ac * ac) / 1e9
+        rate = row.average("rate")
+        rows.append(EnergyRow(row.name, row.type, row.kind, rate, macs, mac, ac, energy, row.parameters))
+    once = sum(sum(call.macs for call in row.calls) / sum(call.rows for call in row.calls) for row in counted.rows
+               if not row.folded)  # fmt: skip
+    return Analysis(method, rows, counted.samples, counted.steps, e_mac, e_ac, once * e_mac / 1e9)
+
+
+def format_energy(analysis: Analysis) -> str:
+    """Lay the analysis out for a terminal."""
+    header = ["layer", "type", "input", "rate", "dense MMACs", "MMACs", "MSOPs", "mJ", "parameters"]
+    body = [
+        [row.name, row.type, row.inputs, f"{row.rate:.4f}", *(f"{n / 1e6:.3f}" for n in (row.macs, row.mac, row.ac)),
+         f"{row.energy:.6f}", f"{row.parameters:,}"]
+        for row in analysis.rows
+    ]  # fmt: skip
+    dense = sum(row.macs for row in analysis.rows)
+    parameters = sum(row.parameters for row in analysis.rows)
+    total = ["all", "", "", "", *(f"{n / 1e6:.3f}" for n in (dense, analysis.mac, analysis.ac)),
+             f"{analysis.energy:.6f}", f"{parameters:,}"]  # fmt: skip
+    caption = (
+        f"energy by the {analysis.method} method, {analysis.e_mac:g} pJ a MAC and {analysis.e_ac:g} pJ an accumulate: "
+        f"one sample, {analysis.steps} steps, mean of {analysis.samples:,} samples"
+    )
+    ratio = f", {analysis.ann_energy / analysis.energy:.1f} times as much" if analysis.energy else ""
+    ann = f"the same layers as an ordinary network, once and dense: {analysis.ann_energy:.6f} mJ{ratio}"
+    return "\n".join([caption, align_table(header, body, total), ann])
+
+
+def write_energy(analysis: Analysis, folder: Path) -> list[Path]:
+    """Write `energy.csv`, a row for each layer, and `energy.json`, with the totals too; return both paths."""
+    rows = [asdict(row) for row in analysis.rows]
+    table, data = folder / "energy.csv", folder / "energy.json"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    totals = {"mac": analysis.mac, "ac": analysis.ac, "energy_mj": analysis.energy}
+    data.write_text(json.dumps({**asdict(analysis), "total": totals}, indent=1), encoding="utf-8")
+    return [table, data]

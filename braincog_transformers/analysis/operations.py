@@ -1,0 +1,246 @@
+"""Count the operations of a network on real data: every layer with weights and every product of attention.
+
+Hooks on layers and on the modules of `layers.products` see what enters; nothing is assumed of the network. Whether an
+input is binary, whole numbers or real is observed, batch by batch.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
+from .recorder import frozen_inference, unwrap
+
+__all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations"]
+
+Kind = Literal["binary", "integer", "real"]
+_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_PRODUCTS = (SpikingProduct, SpikeMatmul, SpikeSum)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a tensor holds.
+
+    Args:
+        kind: "binary" for zeros and ones, "integer" for whole numbers from 0 on, else "real".
+        rate: share of entries that are not 0.
+        mean: mean entry: the rate, where a 2 counts as two spikes.
+    """
+
+    kind: Kind
+    rate: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of a layer, for a whole batch and all steps in it.
+
+    Args:
+        rows: length of the first axis: samples times the steps that this call holds.
+        macs: multiply-accumulates of the dense layer, biases not counted.
+        biases: additions of biases.
+        operands: what came in; several for a product.
+        before_pooling: mean of the map that was pooled to become the input, where there was a pooling.
+    """
+
+    rows: int
+    macs: float
+    biases: float
+    operands: tuple[Values, ...]
+    before_pooling: float | None = None
+
+
+@dataclass
+class Operation:
+    """One layer or product.
+
+    Args:
+        name: in `model.named_modules()`.
+        type: "conv", "linear", "product" (Q K^T V, by the association that is linear in tokens), "matmul" or "sum".
+        parameters: weights and biases.
+        width: d of a "product": width of a head.
+        folded: it feeds another layer without a neuron in between, which then counts for both.
+        calls: what it saw.
+    """
+
+    name: str
+    type: str
+    parameters: int = 0
+    folded: bool = False
+    calls: list[Seen] = field(default_factory=list)
+
+    @property
+    def kind(self) -> Kind:
+        """What its inputs were over all calls; of a product, the least spike-like one."""
+        kinds = {operand.kind for call in self.calls for operand in call.operands}
+        return next(kind for kind in ("real", "integer", "binary") if kind in kinds)
+
+    def average(self, attribute: str, operand: int = 0) -> float:
+        """Return the mean of "rate" or "mean" over all calls, weighted by their operations."""
+        total = sum(call.macs for call in self.calls)
+        return sum(call.macs * getattr(call.operands[operand], attribute) for call in self.calls) / total
+
+
+@dataclass
+class Operations:
+    """All that a network did.
+
+    Args:
+        rows: in the order of execution.
+        first: the first layer with weights.
+        samples: how many samples went through.
+        steps: T.
+        events: whether the input was frames or sequences of events, `(B, T, ...)`.
+        first_times: how often the first layer's operations stand for equal ones: T where a repeated image passes it
+            once.
+        classifier: names of the last layers.
+    """
+
+    rows: list[Operation]
+    first: Operation
+    samples: int
+    steps: int
+    events: bool
+    first_times: int = 1
+    classifier: tuple[str, ...] = ()
+
+
+def observe(x: Tensor) -> Values:
+    """Say what a tensor holds."""
+    entries, nonzero = x.numel(), int(torch.count_nonzero(x))
+    if nonzero == int((x == 1).sum()):
+        return Values("binary", nonzero / entries, nonzero / entries)
+    whole = bool((x >= 0).all()) and bool((x == x.round()).all())
+    return Values("integer" if whole else "real", nonzero / entries, float(x.sum(dtype=torch.float64)) / entries)
+
+
+class _Counter:
+    """The hooks' memory while one network is watched."""
+
+    def __init__(self, fold: bool) -> None:
+        self.fold = fold
+        self.rows: dict[str, Operation] = {}
+        self._values: tuple[Tensor | None, Values | None] = (None, None)
+        self._pooled: tuple[Tensor | None, float] = (None, 0.0)
+        self._produced: tuple[Tensor | None, str] = (None, "")
+
+    def _look(self, x: Tensor) -> Values:
+        # q, k and v read one tensor: it is looked at once
+        if self._values[0] is not x:
+            self._values = (x, observe(x))
+        return self._values[1]
+
+    def pooled(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._pooled = (output, float(inputs[0].mean(dtype=torch.float64)))
+
+    def weighted(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x = inputs[0]
+        row = self.rows.setdefault(name, Operation(name, _type(module), sum(p.numel() for p in module.parameters())))
+        macs, values = output.numel() * _fan_in(module), self._look(x)
+        if self.fold and self._produced[0] is x:  # nothing in between: two layers that are one
+            before = self.rows[self._produced[1]]
+            before.folded = True
+            values = before.calls[-1].operands[0]
+            macs = output.numel() * _joint_fan_in(self._modules[before.name], module)
+        biases = output.numel() if module.bias is not None else 0
+        before_pooling = self._pooled[1] if self._pooled[0] is x else None
+        row.calls.append(Seen(x.shape[0], macs, biases, (values,), before_pooling))
+        self._produced = (output, name)
+
+    def product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        row = self.rows.setdefault(name, Operation(name, _type(module)))
+        operands = inputs[1:] if isinstance(module, SpikeMatmul) else inputs
+        macs = {
+            # K^T V and Q (K^T V), each N d^2 for every head
+            SpikingProduct: lambda: 2 * inputs[0].numel() * inputs[0].shape[-1],
+            SpikeMatmul: lambda: output.numel() * inputs[0].shape[-1],
+            SpikeSum: lambda: inputs[0].numel(),
+        }[type(module)]()
+        row.calls.append(Seen(output.shape[0], macs, 0, tuple(observe(operand) for operand in operands)))
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        self._modules = dict(model.named_modules())
+        with ExitStack() as hooks:
+            for name, module in self._modules.items():
+                hook = None
+                if isinstance(module, _WEIGHTED):
+                    hook = self._named(self.weighted, name)
+                elif isinstance(module, _PRODUCTS):
+                    hook = self._named(self.product, name)
+                elif isinstance(module, nn.MaxPool2d):
+                    hook = self.pooled
+                if hook is not None:
+                    hooks.callback(module.register_forward_hook(hook).remove)
+            yield
+
+    @staticmethod
+    def _named(method, name: str):
+        return lambda module, inputs, output: method(name, module, inputs, output)
+
+
+def _type(module: nn.Module) -> str:
+    names = {nn.Linear: "linear", SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum"}
+    return names.get(type(module), "conv")
+
+
+def _fan_in(module: nn.Module) -> int:
+    """Return how many numbers meet in one output."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return module.in_channels // module.groups * math.prod(module.kernel_size)
+
+
+def _joint_fan_in(first: nn.Module, second: nn.Module) -> int:
+    """Return the fan-in of the one convolution that two convolutions in a row are."""
+    sides = (a + b - 1 for a, b in zip(first.kernel_size, second.kernel_size, strict=True))
+    return first.in_channels // second.groups * math.prod(sides)
+
+
+def count_operations(
+    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, fold: bool = False
+) -> Operations:
+    """Run a network on data, in evaluation mode, and count.
+
+    Args:
+        model: any network; its mode and hooks are left as they were.
+        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
+        fold: count two convolutions with nothing in between as the one dense convolution that they are.
+
+    Raises:
+        UserError: if no batch came, or nothing with weights was called.
+    """
+    inner, counter, samples, events = unwrap(model), _Counter(fold), 0, False
+    device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
+    with frozen_inference(inner), counter.watching(inner):
+        for batch in batches:
+            x = batch if isinstance(batch, Tensor) else batch[0]
+            inner(x.to(device))
+            samples += len(x)
+            events = x.dim() != 4
+    if not samples:
+        raise UserError("count_operations: the data hold no batch; nothing can be counted")
+    steps = getattr(inner, "step", 1)
+    rows = list(counter.rows.values())
+    first = next((row for row in rows if row.type in ("conv", "linear")), None)
+    if first is None:
+        raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
+    shared = steps > 1 and sum(call.rows for call in first.calls) == samples
+    return Operations(rows, first, samples, steps, events, steps if shared else 1, _classifier(inner))
+
+
+def _classifier(model: nn.Module) -> tuple[str, ...]:
+    """Name the last layers of a network that has timm's `get_classifier`."""
+    if not hasattr(model, "get_classifier"):
+        return ()
+    last = model.get_classifier()
+    last = last if isinstance(last, tuple) else (last,)
+    return tuple(name for name, module in model.named_modules() if any(module is layer for layer in last))

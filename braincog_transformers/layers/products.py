@@ -1,0 +1,53 @@
+"""Products and sums of spikes that attention is made of, as modules, so that an analysis can see what enters them."""
+
+from torch import Tensor, nn
+
+from ..ops.attention import spiking_attention
+
+__all__ = ["SpikeMatmul", "SpikeSum", "SpikingProduct"]
+
+
+class SpikingProduct(nn.Module):
+    """`scale * Q K^T V` without softmax, see `ops.attention`.
+
+    Args:
+        scale: constant factor.
+    """
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map spikes `(..., N, d)` to `(..., N, d)`."""
+        return spiking_attention(q, k, v, self.scale)
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}"
+
+
+class SpikeMatmul(nn.Module):
+    """Matrix product of real numbers with spikes: each spike adds one column."""
+
+    def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
+        """Map `(..., n, m)` and spikes `(..., m, N)` to `(..., n, N)`."""
+        return values @ spikes
+
+
+class SpikeSum(nn.Module):
+    """Sum of spikes along one axis.
+
+    Args:
+        dim: the axis.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Map spikes to their sums, the axis gone."""
+        return spikes.sum(dim=self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"

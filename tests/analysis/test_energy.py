@@ -1,0 +1,216 @@
+"""Operations and energy against the published formulas and figures, and against an independent counter."""
+
+import csv
+import json
+
+import pytest
+import timm
+import torch
+from families import FAMILIES, family_of
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from braincog_transformers import LIFNode, UserError
+from braincog_transformers.analysis.energy import METHODS, analyze, format_energy, write_energy
+from braincog_transformers.analysis.operations import count_operations, observe
+from braincog_transformers.layers.products import SpikingProduct
+
+
+def _awake(name, **kwargs):
+    model = timm.create_model(name, **kwargs).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 3.0)
+            nn.init.constant_(module.bias, 1.5)
+    return model
+
+
+def _by_name(analysis):
+    return {row.name: row for row in analysis.rows}
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "rate", "mean"),
+    [
+        ([0, 1, 1, 0], "binary", 0.5, 0.5),
+        ([0, 0, 0, 0], "binary", 0.0, 0.0),
+        ([0, 2, 1, 0], "integer", 0.5, 0.75),
+        ([0, -1, 1, 0], "real", 0.5, 0.0),
+        ([0, 0.5, 1, 0], "real", 0.5, 0.375),
+    ],
+)
+def test_what_a_tensor_holds_is_observed(values, kind, rate, mean):
+    found = observe(torch.tensor(values, dtype=torch.float32))
+    assert (found.kind, found.rate, found.mean) == (kind, rate, mean)
+
+
+class _Toy(nn.Module):
+    """An image, a neuron, spikes with a known rate into a layer with a bias, whole numbers into a classifier."""
+
+    step = 2
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.node = LIFNode(step=2)
+        self.fc = nn.Linear(2 * 16, 5)
+
+    def forward(self, x):
+        spikes = self.node(self.conv(x).repeat(2, 1, 1, 1).flatten(1))
+        return self.fc(spikes * 3)
+
+
+def test_a_layer_costs_what_the_formulas_say():
+    toy = _Toy()
+    nn.init.zeros_(toy.conv.weight)
+    toy.conv.bias.data.copy_(torch.tensor([4.0, 0.0]))  # half of the neurons fire at every step
+    x = torch.rand(3, 1, 4, 4)
+    first, dense = 2 * 2 * 16 * 9, 2 * 32 * 5
+    rows = _by_name(analyze(toy, [x, x[:1]], method="spikingformer"))
+    assert (rows["conv"].mac, rows["conv"].ac) == (first + 2 * 32, 0)
+    assert (rows["fc"].inputs, rows["fc"].rate, rows["fc"].mac) == ("integer", 0.5, dense + 2 * 5)
+    as_spikes = _by_name(analyze(toy, [x], whole_as_spikes=True))["fc"]
+    assert (as_spikes.mac, as_spikes.ac) == (0, (dense + 2 * 5) * 1.5)
+    rows = _by_name(analyze(toy, [x], method="sdt", e_mac=2.0, e_ac=1.0))
+    assert (rows["conv"].mac, rows["fc"].ac) == (first, dense * 1.5)
+    assert rows["fc"].energy == pytest.approx(dense * 1.5 / 1e9)
+    assert _by_name(analyze(toy, [x], first_layer_times_steps=False))["conv"].mac == (first + 64) / 2
+
+
+def test_attention_costs_the_closed_form():
+    product = nn.Sequential()
+    product.fc, product.product = nn.Linear(4, 4), SpikingProduct(1.0)
+    product.forward = lambda x: product.product(x + 0 * product.fc(x), 1 - x, torch.ones_like(x))
+    x = torch.zeros(2, 3, 5, 4)  # B, h, N, d
+    x[..., 0] = 1
+    row = _by_name(analyze(product, [x]))["product"]
+    assert row.ac == pytest.approx(3 * 5 * 4**2 * (min(0.75, 1.0) + 0.25))
+    assert _by_name(analyze(product, [x], method="sdt"))["product"].ac == pytest.approx(3 * 5 * 16 * (0.75 + 0.25))
+
+
+def test_spikingformers_published_terms():
+    """Section 5 of its tool: the first convolution and the classifier of 8-512, in billions of operations."""
+    model = _awake("spikingformer_8_512", depth=1)
+    analysis = analyze(model, [torch.rand(1, 3, 224, 224)])
+    rows = _by_name(analysis)
+    assert rows["patch_embed.first.conv"].mac == 346_816_512
+    assert rows["head"].mac == 513_000
+    assert rows["patch_embed.stages.0.conv"].macs == 3_699_376_128
+    assert analysis.mac == 347_329_512
+    # the log of the published network: 6.517540941 G accumulates and these multiply-accumulates make 7.463502602 mJ
+    assert 4.6 * analysis.mac / 1e9 + 0.9 * 6.517540941 == pytest.approx(7.463502602, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "first", "second", "at_rate_1"),
+    [
+        ("sdt_8_384", 8, 65.03, 520.22, 16.54),
+        ("sdt_6_512", 6, 86.70, 924.84, 24.97),
+        ("sdt_8_768", 8, 130.06, 2080.90, 66.17),
+    ],
+)
+def test_spike_driven_transformers_table(name, blocks, first, second, at_rate_1):
+    """Millions of multiply-accumulates at one step, and mJ of four steps if every rate were 1."""
+    model = timm.create_model(name, step=1, depth=1)
+    analysis = analyze(model, [torch.rand(1, 3, 224, 224)], method="sdt")
+    macs = {row.name: row.macs / 1e6 for row in analysis.rows}
+    assert macs["patch_embed.stages.0.conv"] == pytest.approx(first, abs=5e-3)
+    assert macs["patch_embed.stages.1.conv"] == pytest.approx(second, abs=5e-3)
+    block = sum(value for key, value in macs.items() if key.startswith("blocks."))
+    stem = sum(value for key, value in macs.items() if key.startswith("patch_embed.")) - first
+    assert 0.9e-3 * 4 * (stem + blocks * block) == pytest.approx(at_rate_1, abs=0.01)
+
+
+def test_spike_driven_transformer_v2_counts_fused():
+    """Its totals in billions: 6.41 as trained, 14.83 with every stack and chain as the convolution that it is."""
+    model = timm.create_model("sdt_v2_15m", step=1)
+    x = torch.rand(1, 3, 224, 224)
+    fused, trained = analyze(model, [x], method="sdt"), analyze(model, [x])
+    inner = [[row.macs for row in analysis.rows if row.name not in ("patch_embed.conv", "head")]
+             for analysis in (fused, trained)]  # fmt: skip
+    assert sum(inner[0]) / 1e9 == pytest.approx(14.83, abs=5e-3)
+    assert sum(inner[1]) / 1e9 == pytest.approx(6.41, abs=5e-3)
+    assert fused.rows[0].macs == pytest.approx(59.01e6, rel=1e-4)
+
+
+def test_pooling_raises_the_rate_that_a_layer_reads():
+    model = _awake("spikformer_8_512", embed_dim=16, depth=1, num_heads=2, img_size=32)
+    x = torch.rand(2, 3, 32, 32)
+    read, published = (analyze(model, [x], method="sdt", pre_pool=pre_pool) for pre_pool in (False, True))
+    name = "patch_embed.stages.1.conv"
+    assert _by_name(published)[name].ac < _by_name(read)[name].ac
+    assert _by_name(published)["blocks.0.mlp.fc2.linear"] == _by_name(read)["blocks.0.mlp.fc2.linear"]
+
+
+def test_events_charge_the_first_layer_by_its_pixels():
+    model = _awake("spikformer_ndigits")
+    x = torch.zeros(1, 4, 2, 16, 16)
+    x[..., :4] = 1
+    dense, sparse = (analyze(model, [frames], method="sdt").rows[0] for frames in (torch.ones_like(x), x))
+    assert sparse.mac == dense.mac / 4
+    assert sparse.macs == dense.macs
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.EXAMPLE)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_family_and_the_network_is_left_as_it_was(family, method):
+    model = _awake(family.EXAMPLE, **family_of(family.EXAMPLE).TINY).train()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    shape = (
+        (3, model.step, model.in_chans, *model.img_size)
+        if model.in_chans == 2
+        else (3, model.in_chans, *model.img_size)
+    )
+    x = torch.rand(shape)
+    analysis = analyze(model, [(x[:2], None), (x[2:], None)], method=method)
+    assert analysis.samples == 3
+    assert analysis.ac > 0
+    assert {row.type for row in analysis.rows} & {"product", "matmul", "sum"}
+    assert model.training
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not [m for m in model.modules() if m._forward_hooks]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.EXAMPLE)
+def test_dense_operations_equal_an_independent_counters(family):
+    model = _awake(family.EXAMPLE, **family_of(family.EXAMPLE).TINY)
+    x = torch.rand(2, model.in_chans, *model.img_size)
+    counted = count_operations(model, [x])
+    ours = sum(call.macs for row in counted.rows if row.type in ("conv", "linear") for call in row.calls)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    flops = counter.get_flop_counts()["Global"]
+    assert 2 * ours == sum(count for op, count in flops.items() if "bmm" not in str(op))
+
+
+def test_a_table_and_two_files(tmp_path):
+    analysis = analyze(_awake("spikformer_digits"), [torch.rand(2, 1, 8, 8)])
+    lines = format_energy(analysis).splitlines()
+    assert "4.6 pJ" in lines[0]
+    assert lines[-2].startswith("all") or lines[-3].startswith("all")
+    table, data = write_energy(analysis, tmp_path)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [row.name for row in analysis.rows]
+    content = json.loads(data.read_text())
+    assert content["total"]["energy_mj"] == pytest.approx(sum(float(row["energy"]) for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"method": "sdtt"}, "did you mean sdt"),
+        ({"method": "sdt", "whole_as_spikes": True}, "sdt has no whole_as_spikes"),
+        ({"count_head": True, "pre_pool": True}, "spikingformer has no pre_pool and no count_head"),
+    ],
+)
+def test_mistakes_are_one_line(kwargs, message):
+    with pytest.raises(UserError, match=message):
+        analyze(_Toy(), [torch.rand(1, 1, 4, 4)], **kwargs)
+
+
+def test_nothing_to_measure():
+    with pytest.raises(UserError, match="no batch"):
+        analyze(_Toy(), [])
+    with pytest.raises(UserError, match="no convolution"):
+        analyze(nn.ReLU(), [torch.rand(1, 1, 4, 4)])
