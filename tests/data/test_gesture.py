@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from torchvision.datasets.folder import find_classes
 from writers import GESTURES, aedat3_bytes, random_events, write_gesture, write_tonic_gesture
 
 from braincog_transformers.data.build import build_datasets
@@ -132,6 +133,20 @@ def test_both_orders_of_labels(tmp_path, order):
     assert bundle.test.targets == [folders.index(str(label - 1)) for label in GESTURES]
     assert bundle.classes[2] == ("other" if order == "text" else "left hand wave")
     assert len(set(bundle.classes)) == 11
+
+
+def test_text_order_is_what_a_checkpoint_trained_on_class_folders_answers(tmp_path):
+    for label in range(11):
+        (tmp_path / "frames" / str(label)).mkdir(parents=True)
+    numbers = find_classes(tmp_path / "frames")[1]  # the rule of the folders from which SpikingJelly reads its frames
+    write_gesture(tmp_path / "data")
+    plain, text = (
+        build_datasets("dvsg", tmp_path / "data", label_order=order, use_cache=False) for order in ("number", "text")
+    )
+    answers = [numbers[str(label)] for label in plain.test.targets]
+    assert text.test.targets == answers
+    assert plain.test.targets != answers
+    assert [text.classes[answer] for answer in answers] == [plain.classes[label] for label in plain.test.targets]
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float32, np.int16])
