@@ -117,12 +117,13 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def align_table(header: Sequence[str], body: Sequence[Sequence[str]], total: Sequence[str]) -> str:
-    """Lay cells out in columns between rules, names to the left and figures to the right."""
-    lines = [header, *body, [*total, *[""] * (len(header) - len(total))]]
+    """Lay cells out in columns between rules, names to the left and figures to the right; `total` may be empty."""
+    lines = [header, *body, *([[*total, *[""] * (len(header) - len(total))]] if total else [])]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [_align(line, widths) for line in lines]
     rule = "-" * max(len(line) for line in text)
-    return "\n".join([rule, text[0], rule, *text[1:-1], rule, text[-1]])
+    shown = text[1 : len(body) + 1]
+    return "\n".join([rule, text[0], rule, *shown, rule, *text[len(body) + 1 :]])
 
 
 def _cells(row: Row, shown: Sequence[int]) -> list[str]:

@@ -32,11 +32,13 @@ class Values:
         kind: "binary" for zeros and ones, "integer" for whole numbers from 0 on, else "real".
         rate: share of entries that are not 0.
         mean: mean entry: the rate, where a 2 counts as two spikes.
+        largest: largest entry.
     """
 
     kind: Kind
     rate: float
     mean: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Operation:
         kinds = {operand.kind for call in self.calls for operand in call.operands}
         return next(kind for kind in ("real", "integer", "binary") if kind in kinds)
 
+    @property
+    def largest(self) -> float:
+        """Return the largest entry of any input."""
+        return max(operand.largest for call in self.calls for operand in call.operands)
+
     def average(self, attribute: str, operand: int = 0) -> float:
         """Return the mean of "rate" or "mean" over all calls, weighted by their operations."""
         total = sum(call.macs for call in self.calls)
@@ -117,9 +124,10 @@ def observe(x: Tensor) -> Values:
     """Say what a tensor holds."""
     entries, nonzero = x.numel(), int(torch.count_nonzero(x))
     if nonzero == int((x == 1).sum()):
-        return Values("binary", nonzero / entries, nonzero / entries)
+        return Values("binary", nonzero / entries, nonzero / entries, float(nonzero > 0))
     whole = bool((x >= 0).all()) and bool((x == x.round()).all())
-    return Values("integer" if whole else "real", nonzero / entries, float(x.sum(dtype=torch.float64)) / entries)
+    mean = float(x.sum(dtype=torch.float64)) / entries
+    return Values("integer" if whole else "real", nonzero / entries, mean, float(x.max()))
 
 
 class _Counter:

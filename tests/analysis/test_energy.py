@@ -41,7 +41,7 @@ def _by_name(analysis):
 )
 def test_what_a_tensor_holds_is_observed(values, kind, rate, mean):
     found = observe(torch.tensor(values, dtype=torch.float32))
-    assert (found.kind, found.rate, found.mean) == (kind, rate, mean)
+    assert (found.kind, found.rate, found.mean, found.largest) == (kind, rate, mean, max(values))
 
 
 class _Toy(nn.Module):

@@ -1,0 +1,91 @@
+"""Is a network spike-driven? What really enters each of its layers and products."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from .firing import align_table
+from .operations import count_operations
+
+__all__ = ["Audit", "Finding", "audit", "format_audit"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One layer or product.
+
+    Args:
+        name: in `model.named_modules()`.
+        type: "conv", "linear", "product", "matmul" or "sum".
+        inputs: "binary", "integer" or "real", as observed; of a product, what its spikes are.
+        largest: largest entry that came in.
+        role: "first" for what reads the data, "classifier" for the last layer, else "inner".
+    """
+
+    name: str
+    type: str
+    inputs: str
+    largest: float
+    role: str
+
+    @property
+    def meaning(self) -> str:
+        """What the input means for hardware that knows spikes only."""
+        if self.inputs == "binary":
+            return "additions only"
+        if self.inputs == "integer":
+            return f"up to {self.largest:g} additions for an input, or {self.largest:g} binary steps"
+        return "reads the data" if self.role == "first" else "multiplications"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All findings, and what follows.
+
+    Args:
+        findings: in the order of execution.
+        samples: how many samples were looked at.
+    """
+
+    findings: list[Finding]
+    samples: int
+
+    def inner(self, inputs: str) -> list[Finding]:
+        """Return the inner layers and products with one kind of input."""
+        return [finding for finding in self.findings if finding.role == "inner" and finding.inputs == inputs]
+
+    @property
+    def spike_driven(self) -> bool:
+        """Whether everything between the first layer and the classifier reads zeros and ones."""
+        return not self.inner("integer") and not self.inner("real")
+
+
+def audit(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Audit:
+    """Look at what enters every layer and product of a network, on data and in evaluation mode.
+
+    Args:
+        model: any network; it is left as it was.
+        batches: inputs, or `(input, target, ...)` as a loader gives them.
+
+    Raises:
+        UserError: if no batch came, or the network has no layer with weights.
+    """
+    counted = count_operations(model, batches)
+    roles = {counted.first.name: "first", **dict.fromkeys(counted.classifier, "classifier")}
+    findings = [
+        Finding(row.name, row.type, row.kind, row.largest, roles.get(row.name, "inner")) for row in counted.rows
+    ]
+    return Audit(findings, counted.samples)
+
+
+def format_audit(found: Audit) -> str:
+    """Lay the findings out for a terminal, the verdict last."""
+    body = [[f.name, f.type, f.inputs, f"{f.largest:g}", f.meaning] for f in found.findings]
+    table = align_table(["layer", "type", "input", "largest", "meaning"], body, [])
+    inner = [finding for finding in found.findings if finding.role == "inner"]
+    counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in ("binary", "integer", "real"))
+    verdict = "spike-driven" if found.spike_driven else "not spike-driven"
+    caption = f"what enters each layer, over {found.samples:,} samples"
+    between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"
+    return f"{caption}\n{table}\n{verdict}: {between}"
