@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .errors import UserError, unknown
-from .options import Options, resolve
+from .options import Options, named_options, resolve
 from .training.outcome import Interrupted, NonFiniteLoss
 
 __all__ = ["main"]
@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
         if (path := _asked_for("--identify", argv)) is not None:
             _load(load)
             print("\n".join(_identify(path)))
+            return 0
+        if _asked_for("--data-info", argv) is not None:
+            print("\n".join(_data_info(argv, load)))
             return 0
         options = resolve(argv)
         _load(load)
@@ -100,6 +103,16 @@ def _asked_for(option: str, argv: list[str]) -> str | None:
             following = argv[index + 1] if index + 1 < len(argv) and not argv[index + 1].startswith("-") else ""
             return value or following
     return None
+
+
+def _data_info(argv: list[str], load: Callable[[], object] | None) -> list[str]:
+    """Return the lines about the data set that was named, or about all of them."""
+    from .data_info import data_info, data_table
+
+    given = named_options(argv)
+    if "dataset" not in given:
+        return data_table()
+    return data_info(given["dataset"], given.get("data_dir"), load=lambda: _load(load))
 
 
 def _identify(path: str) -> list[str]:

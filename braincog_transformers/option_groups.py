@@ -54,9 +54,22 @@ class DataOptions:
 
     dataset: str = _option("dvsc10", "name of the data set; an unknown one lists those that exist")
     data_dir: str = _option("./data", "folder that holds the data sets")
+    dataset_source: str = _option(
+        "",
+        "read imnet through timm's dataset factory: wds/NAME (shards), hfds/NAME, hfids/NAME, tfds/NAME or torch/NAME; "
+        "streams (wds, hfids, tfds) change their order with --workers",
+    )
+    train_split: str = _option("train", "training split of --dataset-source, or its shards: x-{000..127}.tar|100000")
+    val_split: str = _option("validation", "evaluation split of --dataset-source, or its shards")
+    train_num_samples: int | None = _option(None, "samples of a streamed --train-split that does not say so", low=1)
+    val_num_samples: int | None = _option(None, "samples of a streamed --val-split that does not say so", low=1)
+    class_map: str | None = _option(None, "file with the classes of --dataset-source in the order of the labels")
+    input_key: str | None = _option(None, "field of the picture in --dataset-source (default: timm's)")
+    target_key: str | None = _option(None, "field of the label in --dataset-source (default: timm's)")
     download: bool = _option(False, "fetch a missing data set into --data-dir; nothing is fetched unasked")
     cache_dir: str | None = _option(None, "folder of the cached event frames (default: inside --data-dir)")
     no_cache: bool = _option(False, "read the recordings anew in every epoch, and write no cache")
+    skip_bad: bool = _option(False, "leave event recordings out that can't be read, and list them")
     num_classes: int | None = _option(None, "size of the head (default: the data set's classes)", low=1)
     img_size: int | None = _option(None, "side of static images (default: the data set's or the model's)", low=1)
     event_size: int | None = _option(
@@ -74,18 +87,39 @@ class DataOptions:
     split: str | None = _option(
         None,
         "split of a set that has none of its own: by file name, TEBN's, or seeded, class by class or stratified "
-        "(default: the set's first)",
-        choices=("text", "tebn", "random", "stratified"),
+        "(default: the set's first); valid: evaluate on ssc's validation samples",
+        choices=("text", "tebn", "random", "stratified", "valid"),
     )
     split_seed: int = _option(0, "chooses among the seeded splits; --seed never moves samples to the other side", low=0)
     frames_by: str = _option(
         "number", "cut recordings into equal numbers of events or equal times", choices=("number", "time")
     )
     remainder: str = _option("last", "left-over events: into the last frame, or dropped", choices=("last", "drop"))
+    frames: str = _option(
+        "count",
+        "event frames: counts, signed voxel grids, or surfaces of the age of the last event (the latter two by time)",
+        choices=("count", "voxel", "surface"),
+    )
+    surface_tau: float = _option(50_000.0, "time constant of --frames surface in microseconds", above=0)
+    clip_counts: int | None = _option(
+        None, "largest count of a sensor's pixel in a frame; 1: binary frames (default: no limit)", low=1
+    )
+    event_resize: str = _option(
+        "area",
+        "resizing of event frames: by area, or BrainCog's bilinear one with aligned corners, which loses events",
+        choices=("area", "bilinear"),
+    )
+    frame_norm: str = _option(
+        "none",
+        "divide each event sample by its largest value or by its mean (published recipes: none)",
+        choices=("none", "max", "mean"),
+    )
+    merge_polarity: bool = _option(False, "count events of both polarities together: frames of one channel")
     polarity_sum: bool = _option(False, "append the sum of both polarities to event frames as a third channel")
     label_order: str = _option(
         "number",
-        "labels of dvsg: the data set's, or SpikingJelly's, on which published checkpoints were trained",
+        "labels of dvsg: the data set's, or SpikingJelly's, on which published checkpoints were trained; of "
+        "bullying10k: its authors', or BrainCog's by name",
         choices=("number", "text"),
     )
     batch_size: int = _option(128, "training samples by process and forward pass", "-b", low=1)
@@ -301,6 +335,14 @@ class LookOptions:
     tsne: bool = _option(False, "t-SNE of the features")
     conf_mat: bool = _option(False, "confusion matrix")
     mem_dist: bool = _option(False, "distribution of the membrane potentials")
+    analyze: bool = _option(False, "only measure operations and energy, layer by layer, on test data; don't train")
+    audit: bool = _option(False, "only tell what enters each layer, spikes or numbers, on test data; don't train")
+    analyze_batches: int | None = _option(
+        None, "batches that --analyze and --audit look at (default: all test data)", low=1
+    )
+    energy_method: str = _option("spikingformer", "published method of --analyze", choices=("spikingformer", "sdt"))
+    energy_mac: float = _option(4.6, "pJ of a multiply-accumulate for --analyze", above=0)
+    energy_ac: float = _option(0.9, "pJ of an accumulate for --analyze", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)

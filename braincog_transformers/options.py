@@ -17,13 +17,14 @@ from .errors import UserError, unknown
 from .option_entries import ENTRIES, Entry
 from .option_groups import GROUPS, REFUSED
 
-__all__ = ["ENTRIES", "Entry", "Options", "build_parser", "read_recipe", "resolve"]
+__all__ = ["ENTRIES", "Entry", "Options", "build_parser", "named_options", "read_recipe", "resolve"]
 
 _SYNONYMS = {"native_amp": "amp"}
 _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "spikformer")
 _ONLY_FOR = {
     "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
-              "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order"),
+              "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order",
+              "frames", "surface_tau", "clip_counts", "event_resize", "frame_norm", "merge_polarity", "skip_bad"),
     "image": ("img_size", "crop_pct", "mean", "std", "interpolation", "encode", "scale", "ratio", "color_jitter",
               "aa", "reprob", "remode", "recount", "train_interpolation", "aug_repeats", "teacher"),
 }  # fmt: skip
@@ -120,6 +121,9 @@ def _convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return converted, problems
 
 
+_ENERGY = ("energy_method", "energy_mac", "energy_ac")
+
+
 def _rules(options: Options) -> Iterator[str]:
     """Yield each broken rule between options."""
     aug, mix, train, run = options.aug, options.mix, options.train, options.run
@@ -149,11 +153,54 @@ def _rules(options: Options) -> Iterator[str]:
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
         yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"
+    look = options.look
+    if not look.analyze and (given := _given(options, _ENERGY)):
+        yield f"{given}: without effect as long as --analyze is not given"
+    if look.analyze_batches and not (look.analyze or look.audit):
+        yield "--analyze-batches: without effect as long as neither --analyze nor --audit is given"
+    yield from _frame_rules(options)
+    yield from _source_rules(options)
     yield from _distillation_rules(options)
     for name in ("model_kwargs", "opt_kwargs"):
         for text in options.value(name) or ():
             if not re.fullmatch(r"[A-Za-z_]\w*=.+", text):
                 yield f"{ENTRIES[name].flag} takes KEY=VALUE; got {text!r}"
+
+
+def _frame_rules(options: Options) -> Iterator[str]:
+    data, kind = options.data, options.data.frames
+    if kind != "count" and (given := _given(options, ("frames_by", "remainder", "clip_counts", "event_mix"))):
+        yield f"{given}: for counts of events only, which --frames {kind} does not hold; leave it out"
+    if kind != "surface" and (given := _given(options, ("surface_tau",))):
+        yield f"{given}: belongs to --frames surface; leave it out"
+    if kind == "voxel" and (given := _given(options, ("merge_polarity", "polarity_sum"))):
+        yield f"{given}: --frames voxel has one channel, in which the polarity is the sign; leave it out"
+    if data.merge_polarity and data.polarity_sum:
+        yield "--polarity-sum appends to two polarities, and --merge-polarity leaves one; give one of them"
+
+
+_OF_SOURCES = ("train_split", "val_split", "class_map", "input_key", "target_key")
+_OF_STREAMS = ("train_num_samples", "val_num_samples")
+
+
+def _source_rules(options: Options) -> Iterator[str]:
+    from .data.settings import PREFIXES, STREAMED
+
+    data, prefix = options.data, options.data.dataset_source.partition("/")[0].lower()
+    if not data.dataset_source:
+        if given := _given(options, _OF_SOURCES + _OF_STREAMS):
+            yield f"{given}: without effect as long as no --dataset-source is named"
+        return
+    if data.dataset != "imnet":
+        yield f"--dataset-source: photos are read so under --dataset imnet, not {data.dataset}"
+    if prefix not in PREFIXES or not data.dataset_source.partition("/")[2]:
+        yield f"--dataset-source takes {', '.join(f'{name}/NAME' for name in PREFIXES)}; got {data.dataset_source!r}"
+    elif prefix == "torch" and (given := _given(options, ("class_map", "input_key", "target_key"))):
+        yield f"{given}: sets of torchvision have their own labels; leave it out"
+    if prefix not in STREAMED and (given := _given(options, _OF_STREAMS)):
+        yield f"{given}: for streams ({', '.join(STREAMED)}) only; leave it out"
+    if prefix in STREAMED and (given := _given(options, ("aug_repeats", "use_multi_epochs_loader"))):
+        yield f"{given}: a stream is read once in an epoch, by processes of its own; leave it out"
 
 
 def _distillation_rules(options: Options) -> Iterator[str]:
@@ -170,7 +217,7 @@ def _distillation_rules(options: Options) -> Iterator[str]:
 def _data_problems(options: Options) -> Iterator[str]:
     """Yield an unknown data set, and the options that its kind of data has no use for."""
     from .data.catalog import DATASETS
-    from .data.splits import SEEDED
+    from .data.settings import SEEDED
 
     name = options.data.dataset
     if name not in DATASETS:
@@ -178,7 +225,11 @@ def _data_problems(options: Options) -> Iterator[str]:
         return
     info = DATASETS[name]
     split = options.data.split or next(iter(info.splits), None)
-    if not info.splits and (given := _given(options, ("split", "split_seed", "train_portion"))):
+    validates = split == "valid" and info.validation
+    own = ("split_seed", "train_portion") if validates else ("split", "split_seed", "train_portion")
+    if split == "valid" and not validates:
+        yield f"--split valid: {name} has no validation split; leave it out"
+    elif not info.splits and (given := _given(options, own)):
         yield f"{given}: {name} has its own test split; leave it out"
     elif split not in SEEDED and options.data.split_seed:
         yield f"--split-seed: split {split} has no seed; choose --split {' or '.join(SEEDED)}, or leave it out"
@@ -214,6 +265,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--list-models", nargs="?", const="", metavar="PATTERN", help="print the networks of this package and stop"
+    )
+    parser.add_argument(
+        "--data-info",
+        action="store_true",
+        help="say what the --dataset is, what must lie where and, with --data-dir, what lies there; without --dataset "
+        "print a table of all; and stop",
     )
     parser.add_argument("--identify", metavar="FILE", help="say which networks a checkpoint fits, and stop")
     titles = {group: parser.add_argument_group(cls.__doc__) for group, cls in GROUPS.items()}
@@ -289,24 +346,25 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def named_options(argv: Sequence[str]) -> dict[str, Any]:
+    """Return the options that the recipe of `-c` and the command line name, in their types and not checked further.
+
+    Raises:
+        UserError: one line with every unknown name and wrong type.
+    """
+    recipe, given, problems = _read(argv)
+    values, wrong = _convert_all(recipe | given)
+    _raise_all(problems + wrong)
+    return values
+
+
 def resolve(argv: Sequence[str]) -> Options:
     """Resolve the options of a command line: defaults, then the recipe of `-c`, then the arguments.
 
     Raises:
         UserError: one line with every problem found.
     """
-    parser = build_parser()
-    arguments, problems = _spelled(argv, parser._option_string_actions)
-    _raise_all(problems)
-    given, rest = parser.parse_known_args(arguments)
-    _raise_all([f"argument {text!r} belongs to no option" for text in rest])
-    given = vars(given)
-    given.pop("list_models", None)
-    given.pop("identify", None)
-    recipe, problems = {}, []
-    if given.get("config"):
-        recipe, problems = _convert_all(read_recipe(given["config"]))
-        problems = [f"{given['config']}: {problem}" for problem in problems]
+    recipe, given, problems = _read(argv)
     try:
         options = Options.from_dict(recipe | given)
     except UserError as error:
@@ -314,3 +372,17 @@ def resolve(argv: Sequence[str]) -> Options:
     _raise_all(problems)
     _raise_all([*_data_problems(options), *_launch_problems(options)])
     return options
+
+
+def _read(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Return the recipe's options, those of the command line, and what is wrong in the recipe."""
+    parser = build_parser()
+    arguments, problems = _spelled(argv, parser._option_string_actions)
+    _raise_all(problems)
+    given, rest = parser.parse_known_args(arguments)
+    _raise_all([f"argument {text!r} belongs to no option" for text in rest])
+    given = {name: value for name, value in vars(given).items() if name in ENTRIES}
+    if not given.get("config"):
+        return {}, given, []
+    recipe, problems = _convert_all(read_recipe(given["config"]))
+    return recipe, given, [f"{given['config']}: {problem}" for problem in problems]

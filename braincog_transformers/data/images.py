@@ -1,4 +1,4 @@
-"""Picture data sets: scikit-learn's digits, torchvision's MNIST and CIFAR families, and a folder of photos."""
+"""Picture data sets: scikit-learn's digits, torchvision's MNIST and CIFAR families, and photos in folders or tars."""
 
 import contextlib
 import io
@@ -6,18 +6,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .catalog import DatasetInfo
 from .digits import digit_pictures
-from .places import VALIDATION_FOLDERS, find_root
+from .pictures import decoded
+from .places import VALIDATION_FOLDERS, MissingData, find_root, photo_part
+from .tars import TarPictures, read_tars
 
 __all__ = ["ArrayPictures", "FilePictures", "PictureDataset", "picture_sources"]
 
-_TORCHVISION = {"mnist": "MNIST", "fashion": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+_TORCHVISION = {
+    "mnist": "MNIST", "fashion": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100",
+    "smnist": "MNIST", "psmnist": "MNIST", "scifar10": "CIFAR10",
+}  # fmt: skip
 
 
 class ArrayPictures:
@@ -55,11 +60,10 @@ class FilePictures:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        try:
-            return Image.open(self.paths[index]).convert("RGB")
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{self.paths[index]}: not a complete picture ({reason}); fetch it anew") from None
+        return decoded(self.paths[index], self.paths[index])
+
+
+Pictures = ArrayPictures | FilePictures | TarPictures
 
 
 class PictureDataset(Dataset):
@@ -72,7 +76,11 @@ class PictureDataset(Dataset):
     """
 
     def __init__(
-        self, source: ArrayPictures | FilePictures, *, mode: str, transform: Callable[[Image.Image], Tensor]
+        self,
+        source: ArrayPictures | FilePictures | TarPictures,
+        *,
+        mode: str,
+        transform: Callable[[Image.Image], Tensor],
     ) -> None:
         self.source = source
         self.targets = source.targets
@@ -92,7 +100,7 @@ class PictureDataset(Dataset):
 
 def picture_sources(
     info: DatasetInfo, data_dir: Path, *, download: bool = False
-) -> tuple[ArrayPictures | FilePictures, ArrayPictures | FilePictures, tuple[str, ...]]:
+) -> tuple[Pictures, Pictures, tuple[str, ...]]:
     """Return the training pictures, the test pictures and the names of the classes.
 
     Args:
@@ -110,7 +118,8 @@ def picture_sources(
         root = _torchvision_root(info, data_dir, download)
         train, test = (_from_torchvision(info, root, train=train, download=download) for train in (True, False))
         return train, test, info.classes
-    return _photo_folders(info, data_dir)
+    root = find_root(info, data_dir)
+    return _tiny_imagenet(info, root) if info.name == "tinyimagenet" else _photo_folders(info, root)
 
 
 def _digits(*, train: bool) -> ArrayPictures:
@@ -144,25 +153,56 @@ def _from_torchvision(info: DatasetInfo, root: Path, *, train: bool, download: b
     return ArrayPictures(np.asarray(stored.data), stored.targets)
 
 
-def _photo_folders(info: DatasetInfo, data_dir: Path) -> tuple[FilePictures, FilePictures, tuple[str, ...]]:
-    """Read `train` and `val` or `validation` with a folder per class; the training folders number the classes."""
-    from timm.data import create_dataset
-
-    root = find_root(info, data_dir)
-    held_out = next(root / name for name in VALIDATION_FOLDERS if (root / name).is_dir())
-    try:
-        train = create_dataset("", str(root / "train"), search_split=False).reader
-        test = create_dataset("", str(held_out), search_split=False).reader
-    except RuntimeError as error:
-        raise UserError(f"{root}: {' '.join(str(error).split())}; expected {info.tree}") from None
-    numbers = train.class_to_idx
-    strangers = sorted(set(test.class_to_idx) - set(numbers))
-    if strangers:
+def _photo_folders(info: DatasetInfo, root: Path) -> tuple[Pictures, Pictures, tuple[str, ...]]:
+    """Read `train` and `val` or `validation`; the training classes, in their natural order, number the labels."""
+    held_out = next(path for name in VALIDATION_FOLDERS if (path := photo_part(root, name)))
+    training = photo_part(root, "train")
+    train, numbers = _photos(training, info)
+    test, test_numbers = _photos(held_out, info)
+    if strangers := sorted(set(test_numbers) - set(numbers)):
         raise UserError(
-            f"{held_out}: {len(strangers)} of its class folders are not in {root / 'train'} "
+            f"{held_out}: {len(strangers)} of its class folders are not in {training} "
             f"({', '.join(strangers[:3])}); sort the validation pictures into the training set's class folders"
         )
-    names = {number: name for name, number in test.class_to_idx.items()}
-    tests = FilePictures([path for path, _ in test.samples], [numbers[names[number]] for _, number in test.samples])
-    trains = FilePictures([path for path, _ in train.samples], [number for _, number in train.samples])
-    return trains, tests, tuple(numbers)
+    names = {number: name for name, number in test_numbers.items()}
+    test.targets = [numbers[names[number]] for number in test.targets]
+    return train, test, tuple(numbers)
+
+
+def _photos(part: Path, info: DatasetInfo) -> tuple[FilePictures | TarPictures, dict[str, int]]:
+    """List the photos of one half, with the labels by class."""
+    from timm.data import create_dataset
+
+    if part.suffix == ".tar" or any(part.glob("*.tar")):
+        return read_tars(part)
+    try:
+        reader = create_dataset("", str(part), search_split=False).reader
+    except RuntimeError as error:
+        raise UserError(f"{part.parent}: {' '.join(str(error).split())}; expected {info.tree}") from None
+    return FilePictures(*zip(*reader.samples, strict=True)), reader.class_to_idx
+
+
+def _tiny_imagenet(info: DatasetInfo, root: Path) -> tuple[FilePictures, FilePictures, tuple[str, ...]]:
+    """Read the official layout, whose validation photos lie in one folder beside a list of their classes."""
+    root /= info.folder
+    folders = [root / "train" / name / "images" for name in info.classes]
+    files = [sorted(folder.glob("*.JPEG")) for folder in folders]
+    if empty := [name for name, photos in zip(info.classes, files, strict=True) if not photos]:
+        raise MissingData(
+            f"{root}: no photos of {len(empty)} of {len(info.classes)} classes in train/<wnid>/images "
+            f"({', '.join(empty[:3])}); unpack the archive anew"
+        )
+    numbers = {name: number for number, name in enumerate(info.classes)}
+    trains = FilePictures([str(p) for photos in files for p in photos], [n for n, f in enumerate(files) for _ in f])
+    notes = root / "val" / "val_annotations.txt"
+    try:
+        rows = sorted(line.split("\t")[:2] for line in notes.read_text(encoding="utf-8").splitlines())
+        labels = [numbers[wnid] for _, wnid in rows]
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{notes}: not a list of photos and their classes ({reason}); unpack the archive anew"
+        ) from None
+    if not rows:
+        raise UserError(f"{notes}: lists no photos; unpack the archive anew")
+    return trains, FilePictures([str(root / "val" / "images" / name) for name, _ in rows], labels), info.classes

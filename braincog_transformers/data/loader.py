@@ -14,18 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..errors import UserError
+from .streams import Failure, PictureStream, StreamLoader
 
 __all__ = ["Loader", "make_loader"]
 
 _ORDER, _SAMPLE = 0, 1
 """Keep the seeds of an epoch's order and of its samples apart."""
-
-
-class _Failure:
-    """Carry a mistake of the user's making out of a worker, where an exception would arrive as a traceback."""
-
-    def __init__(self, message: str) -> None:
-        self.message = message
 
 
 class _SeededDataset(Dataset):
@@ -38,12 +32,12 @@ class _SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, places: Sequence[tuple[int, int, int]]) -> list | _Failure:
+    def __getitems__(self, places: Sequence[tuple[int, int, int]]) -> list | Failure:
         kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             return [self._sample(*place) for place in places]
         except UserError as error:
-            return _Failure(str(error))
+            return Failure(str(error))
         finally:
             random.setstate(kept[0])
             np.random.set_state(kept[1])
@@ -139,7 +133,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._loader:
-            if isinstance(batch, _Failure):
+            if isinstance(batch, Failure):
                 raise UserError(batch.message)
             yield batch
 
@@ -157,11 +151,11 @@ def make_loader(
     drop_last: bool | None = None,
     persistent_workers: bool = False,
     repeats: int = 1,
-) -> Loader:
+) -> Loader | StreamLoader:
     """Build a loader.
 
     Args:
-        dataset: samples (x, label); picklable, since workers may be started afresh.
+        dataset: samples (x, label), picklable, since workers may be started afresh; or a stream, see `streams`.
         batch_size: samples per batch of this rank, 1 or more.
         train: shuffle, and give every rank equally many samples; otherwise keep the order, each sample at one rank.
         seed: of the order and of the augmentation, 0 or more.
@@ -182,6 +176,11 @@ def make_loader(
         raise UserError(f"--batch-size must be 1 or more, --workers and --seed 0 or more; got {given}")
     if not 0 <= rank < world_size:
         raise ValueError(f"make_loader: rank must be from 0 to world_size - 1; got {rank} of {world_size}")
+    if isinstance(dataset, PictureStream):
+        return StreamLoader(
+            dataset, batch_size=batch_size, seed=seed, workers=workers, rank=rank, world_size=world_size,
+            pin_memory=pin_memory,
+        )  # fmt: skip
     if train and len(dataset) < world_size:
         raise UserError(f"{len(dataset)} training samples can't be shared among {world_size} processes; start fewer")
     if repeats < 1:
@@ -209,5 +208,5 @@ def make_loader(
     return Loader(loader, batches, dataset)
 
 
-def _collate(samples: list | _Failure) -> list[Tensor] | _Failure:
-    return samples if isinstance(samples, _Failure) else default_collate(samples)
+def _collate(samples: list | Failure) -> list[Tensor] | Failure:
+    return samples if isinstance(samples, Failure) else default_collate(samples)

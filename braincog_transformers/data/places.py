@@ -7,7 +7,15 @@ from pathlib import Path
 from ..errors import UserError
 from .catalog import DatasetInfo, lookup
 
-__all__ = ["VALIDATION_FOLDERS", "MissingData", "class_files", "describe", "find_root", "warn_if_incomplete"]
+__all__ = [
+    "VALIDATION_FOLDERS",
+    "MissingData",
+    "class_files",
+    "describe",
+    "find_root",
+    "photo_part",
+    "warn_if_incomplete",
+]
 
 VALIDATION_FOLDERS = ("val", "validation")
 """Of photos; the first that is there counts."""
@@ -46,13 +54,28 @@ def find_root(info: DatasetInfo, data_dir: str | Path) -> Path:
     raise MissingData(describe(info.name, data_dir))
 
 
-def class_files(root: Path, classes: tuple[str, ...], endings: tuple[str, ...]) -> list[list[Path]]:
+def photo_part(root: Path, name: str) -> Path | None:
+    """Return the folder or the tar file of that name, or None where there is neither."""
+    if (root / name).is_dir():
+        return root / name
+    return root / f"{name}.tar" if (root / f"{name}.tar").is_file() else None
+
+
+def class_files(
+    root: Path, classes: tuple[str, ...], endings: tuple[str, ...], *, smallest: int = 0
+) -> list[list[Path]]:
     """Return the recordings in each class's folder, sorted by name as text.
+
+    Args:
+        root: folder of the class folders.
+        classes: their names.
+        endings: of recordings.
+        smallest: size in bytes below which a recording is passed over.
 
     Raises:
         UserError: for a class without recordings, or for recordings of two formats side by side.
     """
-    found = [_recordings(root / name, endings) for name in classes]
+    found = [_recordings(root / name, endings, smallest) for name in classes]
     kinds = {path.suffix for files in found for path in files}
     if len(kinds) > 1:
         raise UserError(
@@ -87,10 +110,11 @@ def warn_if_incomplete(root: Path, info: DatasetInfo, found: Sequence[int]) -> N
         warnings.warn(f"{root}: {counts} recordings of {info.name}; published figures need all of them", stacklevel=4)
 
 
-def _recordings(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+def _recordings(folder: Path, endings: tuple[str, ...], smallest: int = 0) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix in endings and not path.name.startswith("."))
+    found = (path for path in folder.iterdir() if path.suffix in endings and not path.name.startswith("."))
+    return sorted(path for path in found if not smallest or path.stat().st_size >= smallest)
 
 
 def _below(info: DatasetInfo) -> str:
@@ -102,7 +126,7 @@ def _below(info: DatasetInfo) -> str:
 
 def _holds(info: DatasetInfo, root: Path) -> bool:
     if info.name == "imnet":
-        return (root / "train").is_dir() and any((root / name).is_dir() for name in VALIDATION_FOLDERS)
+        return bool(photo_part(root, "train")) and any(photo_part(root, name) for name in VALIDATION_FOLDERS)
     if info.marks:
         return any((root / mark).exists() for mark in info.marks)
     if info.kind == "image":

@@ -1,9 +1,16 @@
-"""How training samples are varied: one frozen record, without torch, so that the catalogue can hold defaults."""
+"""What the catalogue and the options share, without torch: how training samples are varied, and names of rules."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-__all__ = ["Augment"]
+__all__ = ["PREFIXES", "SEEDED", "STREAMED", "Augment"]
+
+SEEDED = ("random", "stratified")
+"""Splits that `--split-seed` chooses among."""
+
+STREAMED = ("wds", "hfids", "tfds")
+"""Sources of timm's dataset factory whose samples come one after the other."""
+PREFIXES = (*STREAMED, "hfds", "torch")
 
 _FLIPPED = frozenset(("resformer", "roll_flip"))
 """Published augmentations of events that a flip of every second sample belongs to."""

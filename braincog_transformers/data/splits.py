@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError, unknown
+from .settings import SEEDED
 
 __all__ = ["SEEDED", "SPLITS", "split_by_class", "split_files", "stratified"]
 
@@ -17,8 +18,6 @@ SPLITS = {
     "random": "a permutation of each class that depends on the seed of the split",
     "stratified": "the same, with classes rounded so that ceil((1 - train_portion) * n) of all samples test",
 }
-SEEDED = ("random", "stratified")
-"""Splits that `--split-seed` chooses among."""
 
 
 def split_files(

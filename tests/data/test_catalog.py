@@ -20,8 +20,10 @@ def test_every_entry_is_complete(name):
     assert info.name == name
     assert len(info.classes) in (0, info.num_classes)
     assert len(set(info.classes)) == len(info.classes)
-    assert len(info.mean) == len(info.std) == (info.in_chans if info.kind == "image" else 0)
-    assert set(info.endings) <= READERS.keys()
+    colours = info.in_chans if info.kind == "image" else info.size[1] if info.length else 0
+    assert len(info.mean) == len(info.std) == colours
+    assert bool(info.colours) == bool(colours)
+    assert set(info.endings) - {".npz"} <= READERS.keys()  # which ES-ImageNet's own recordings read
     assert set(info.splits) <= SPLITS.keys()
     assert (info.kind == "event") == bool(info.endings)
     assert info.tree

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -99,6 +100,19 @@ def test_nothing_is_fetched_unasked_and_what_torchvision_prints_is_kept_away(tmp
     build_datasets("mnist", tmp_path, download=True)
     assert asked == [(tmp_path, True, True), (tmp_path, False, True)]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion", "cifar10", "cifar100", "smnist", "psmnist", "scifar10"])
+def test_a_download_without_a_network_is_one_line(tmp_path, monkeypatch, capfd, name):
+    def offline(*_, **__):
+        raise URLError("no\nnetwork")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(UserError, match=f"data set {name} in .*; check the network") as caught:
+        build_datasets(name, tmp_path, download=True)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("place", [".", "ILSVRC2012", "imnet"])

@@ -1,0 +1,150 @@
+"""Photos from timm's dataset factory: Hugging Face and torchvision sets by index, WebDataset shards as streams.
+
+The names are timm's: `wds/NAME` (shards), `hfds/NAME` and `hfids/NAME` (Hugging Face, on disk or streamed),
+`tfds/NAME`, `torch/NAME`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .pictures import decoded
+from .settings import STREAMED
+
+__all__ = ["Source", "SourcePictures", "checked_label", "class_names"]
+
+_NEEDS = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Name a set and its splits for timm's `create_dataset`.
+
+    Args:
+        name: with its prefix, such as `wds/imagenet`.
+        root: folder or address of the files; for Hugging Face, the folder of its cache.
+        train_split: for training; for shards also their names, as `imagenet-train-{0000..1023}.tar|1281167`.
+        val_split: for evaluation.
+        train_num_samples: of a streamed split that does not say so itself.
+        val_num_samples: the same for evaluation.
+        class_map: file of the classes in the order of the labels; None for the set's own labels.
+        input_key: field of the picture; None for timm's.
+        target_key: field of the label; None for timm's.
+        download: fetch a missing set, where that is possible.
+    """
+
+    name: str
+    root: str
+    train_split: str = "train"
+    val_split: str = "validation"
+    train_num_samples: int | None = None
+    val_num_samples: int | None = None
+    class_map: str | None = None
+    input_key: str | None = None
+    target_key: str | None = None
+    download: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """Say which reader of timm's is meant."""
+        return self.name.partition("/")[0].lower()
+
+    @property
+    def streamed(self) -> bool:
+        """Say whether samples come one after the other, and not by index."""
+        return self.prefix in STREAMED
+
+    def open(self, *, train: bool, batch_size: int = 1, seed: int = 42) -> Any:
+        """Return timm's data set of one split, without transforms.
+
+        Args:
+            train: the training split, shuffled where it is streamed.
+            batch_size: of a stream, whose workers give whole batches.
+            seed: of a stream's order.
+
+        Raises:
+            UserError: for a package, a split or files that are missing.
+        """
+        from timm.data import create_dataset
+
+        package = _NEEDS.get(self.prefix)
+        if package and find_spec(package) is None:
+            missing = package.replace("_", "-")
+            raise UserError(f"--dataset-source {self.name} needs the package {missing}: pip install {missing}")
+        split = self.train_split if train else self.val_split
+        try:
+            return create_dataset(
+                self.name, root=self.root, split=split, is_training=train, download=self.download,
+                batch_size=batch_size, seed=seed, class_map=self.class_map,
+                num_samples=self.train_num_samples if train else self.val_num_samples,
+                input_key=self.input_key, target_key=self.target_key,
+            )  # fmt: skip
+        except Exception as error:
+            # timm passes on whatever the network, the package behind it, or a file raises.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            part = "train" if train else "val"
+            raise UserError(
+                f"--dataset-source {self.name}: split {split!r} can't be opened in {self.root} ({reason}); check "
+                f"--data-dir and --{part}-split, and for a stream give --{part}-num-samples"
+            ) from None
+
+
+def class_names(stored: Any) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the labels, or none where timm's data set has none."""
+    reader = getattr(stored, "reader", None)
+    numbers = getattr(reader, "class_to_idx", None) or getattr(stored, "class_to_idx", None) or {}
+    return tuple(str(name) for name, _ in sorted(numbers.items(), key=lambda item: item[1]))
+
+
+class SourcePictures(Dataset):
+    """Serve a split of timm's that is read by index.
+
+    Args:
+        source: where it comes from.
+        train: the training split.
+        transform: from a PIL picture to a tensor.
+        num_classes: labels have to be below, where the source has no names of its own.
+    """
+
+    def __init__(
+        self, source: Source, *, train: bool, transform: Callable[[Image.Image], Tensor], num_classes: int
+    ) -> None:
+        self.name, self.transform = source.name, transform
+        self.stored = source.open(train=train)
+        self.classes = class_names(self.stored)
+        self.num_classes = len(self.classes) or num_classes
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return a picture (3, H, W) float32 and its label."""
+        reader = getattr(self.stored, "reader", None)
+        if reader is None:  # torchvision's sets decode by themselves
+            picture, label = self.stored[index]
+            picture = picture.convert("RGB")
+        else:
+            # Not through timm's data set, which puts another picture into the place of a damaged one.
+            file, label = reader[index]
+            picture = decoded(file, f"{self.name}, sample {index}")
+        return self.transform(picture), checked_label(label, self.num_classes, self.name)
+
+
+def checked_label(label: Any, num_classes: int, name: str) -> int:
+    """Return a label as a number.
+
+    Raises:
+        UserError: for one that no output of the network stands for.
+    """
+    if not isinstance(label, bool) and hasattr(label, "__index__") and 0 <= int(label) < num_classes:
+        return int(label)
+    raise UserError(
+        f"--dataset-source {name}: label {label!r} is none of 0 to {num_classes - 1}; set --num-classes, --class-map "
+        "or --target-key"
+    )
