@@ -55,11 +55,11 @@ def test_random_drop_takes_a_tenth_to_nine_tenths(monkeypatch, draw, kept):
 
 def test_time_drop_empties_whole_frames_and_thins_those_at_its_ends(monkeypatch):
     monkeypatch.setattr(module, "_below", lambda count: min(4, count - 1))  # half of the recording
-    monkeypatch.setattr(module, "_uniform", lambda low, high: 0.1875)  # from the middle of the second of 8 frames
+    monkeypatch.setattr(module, "_uniform", lambda low, high: 0.21875)  # from three quarters of the second frame
     x = frames()
     left = EventDrop(("time",))(x)
     share = (left.sum((1, 2, 3)) / x.sum((1, 2, 3))).tolist()
-    assert share == pytest.approx([1, 0.5, 0, 0, 0, 0.5, 1, 1], abs=0.06)
+    assert share == pytest.approx([1, 0.75, 0, 0, 0, 0.25, 1, 1], abs=0.06)
     assert [share[step] for step in (0, 2, 3, 4, 6, 7)] == [1, 0, 0, 0, 1, 1]
 
 

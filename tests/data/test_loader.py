@@ -140,6 +140,13 @@ def test_the_first_copy_is_the_sample_of_an_epoch_without_repeats():
     assert all(plain[index] == row for index, row in copies.items())
 
 
+def test_draws_stay_what_they_were_from_version_to_version():
+    words = np.random.SeedSequence((7, 1, 2, 5)).generate_state(4)
+    expected = random.Random(int(words[0]) << 32 | int(words[1])).random()
+    drawn = {int(row[0]): row[1] for x, _ in batches(loader(drop_last=False), 2) for row in x}
+    assert drawn[5] == expected
+
+
 def test_evaluation_repeats_nothing():
     assert indices(loader(train=False, repeats=3)) == list(range(23))
 
