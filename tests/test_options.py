@@ -164,6 +164,13 @@ def test_the_refused_group_and_its_reasons_agree():
             "--split-seed: split text has no seed; choose --split random or stratified, or leave it out",
         ),
         (["--split-seed", "1"], "--split-seed: digits has its own test split; leave it out"),
+        (["--dataset", "shd", "--split", "valid"], "--split valid: shd has no validation split; leave it out"),
+        (["--dataset", "dvsc10", "--split", "valid"], "--split valid: dvsc10 has no validation split; leave it out"),
+        (["--dataset", "ssc", "--split", "text"], "--split: ssc has its own test split; leave it out"),
+        (
+            ["--dataset", "ssc", "--split", "valid", "--train-portion", "0.5"],
+            "--train-portion: ssc has its own test split; leave it out",
+        ),
         (
             ["--aug-repeats", "3", "--no-aug"],
             "--aug-repeats would repeat the same picture under --no-aug; give one of them",
@@ -203,9 +210,35 @@ def test_the_refused_group_and_its_reasons_agree():
         (["--batch-size"], "-b/--batch-size: expected one argument"),
         (["stray"], "argument 'stray' belongs to no option"),
         (["--rand-aug"], "--rand-aug: for event data only; digits holds image data"),
+        (
+            ["--dataset", "ndigits", "--frames", "surface", "--surface-tau", "1e4", "--clip-counts", "1"],
+            "--clip-counts: for counts of events only, which --frames surface does not hold; leave it out",
+        ),
+        (
+            ["--clip-counts", "1", "--event-resize", "bilinear", "--frame-norm", "max", "--skip-bad"],
+            "--clip-counts, --event-resize, --frame-norm, --skip-bad: for event data only; digits holds image data",
+        ),
+        (
+            ["--dataset", "ndigits", "--frames", "voxel", "--frames-by", "time", "--event-mix"],
+            "--frames-by, --event-mix: for counts of events only, which --frames voxel does not hold; leave it out",
+        ),
+        (
+            ["--dataset", "ndigits", "--surface-tau", "1e4"],
+            "--surface-tau: belongs to --frames surface; leave it out",
+        ),
+        (
+            ["--dataset", "ndigits", "--frames", "voxel", "--polarity-sum"],
+            "--polarity-sum: --frames voxel has one channel, in which the polarity is the sign; leave it out",
+        ),
+        (
+            ["--dataset", "ndigits", "--merge-polarity", "--polarity-sum"],
+            "--polarity-sum appends to two polarities, and --merge-polarity leaves one; give one of them",
+        ),
+        (["--clip-counts", "0"], "--clip-counts must be at least 1; got 0"),
+        (["--frames", "voxels"], "--frames must be one of count, voxel, surface; got 'voxels'"),
         (["--dataset", "ndigits", "--aa", "none"], "--aa: for image data only; ndigits holds event data"),
         (["--split", "random"], "--split: digits has its own test split; leave it out"),
-        (["--dataset", "cifar"], "unknown data set 'cifar'; did you mean cifar10 or cifar100?"),
+        (["--dataset", "cifar"], "unknown data set 'cifar'; did you mean cifar10 or scifar10 or cifar100?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

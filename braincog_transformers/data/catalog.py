@@ -44,7 +44,8 @@ class DatasetInfo:
         mean: per channel, of training pictures in [0, 1]; empty for events, which stay raw counts.
         std: the same for the standard deviation.
         colours: where `mean` and `std` come from, and who uses others.
-        classes: names in the order of the labels; empty where the folders name them (`imnet`).
+        classes: names in the order of the labels; empty where the folders name them (`imnet`), the files (`ssc`, in
+            extra/keys) or nothing does (`esimnet`, whose lists have numbers).
         samples: (training, test) samples of the complete set; (all, 0) where there is no official test split.
         editions: the same of other complete editions.
         text_order: the classes sorted by the names of their folders as text, where checkpoints or loaders with such
@@ -200,8 +201,7 @@ _ENTRIES = (
     ),
     DatasetInfo(
         name="esimnet", kind="event", num_classes=1000, in_chans=2, size=(224, 224), samples=(1257035, 49881),
-        tree="ES-imagenet-0.18/{train,val}/*.npz and ES-imagenet-0.18/{trainlabel,vallabel}.txt, whose numbers are the "
-        "only names of the classes",
+        tree="ES-imagenet-0.18/{train,val}/*.npz and ES-imagenet-0.18/{trainlabel,vallabel}.txt",
         source="unpack the 25 parts of ES-imagenet-0.18 at cloud.tsinghua.edu.cn/d/94873ab4ec2a4eb497b3",
         folder="ES-imagenet-0.18", places=("ES-imagenet-0.18", "esimnet", "ESimagenet", "DVS/ES-imagenet-0.18", "."),
         marks=("trainlabel.txt",), endings=(".npz",), given_steps=8, augment=_NO_EVENT_AUGMENT,
@@ -218,7 +218,7 @@ _ENTRIES = (
     DatasetInfo(
         name="ssc", kind="sequence", num_classes=35, in_chans=1, size=(1, 700), samples=(75466, 20382),
         editions=((75466, 9981),), validation=True,
-        tree="SSC/ssc_train.h5, SSC/ssc_valid.h5 and SSC/ssc_test.h5 (or .h5.gz); extra/keys in them names the classes",
+        tree="SSC/ssc_train.h5, SSC/ssc_valid.h5 and SSC/ssc_test.h5 (or .h5.gz)",
         source="unpack ssc_train.h5.zip, ssc_valid.h5.zip and ssc_test.h5.zip of zenkelab.org/datasets",
         downloadable=True, folder="SSC", places=("SSC", "ssc", "DVS/SSC/SSC", "."),
         marks=("ssc_train.h5", "ssc_train.h5.gz"), augment=Augment(),

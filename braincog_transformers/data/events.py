@@ -1,6 +1,7 @@
 """Event data sets: which recordings belong to which split, and samples of frames (T, P, H, W)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError, unknown
-from .cache import FrameRule, cached_frames
+from .cache import FrameRule, cached_frames, damaged_in
 from .catalog import DatasetInfo
-from .gesture import gesture_sides
+from .fetching import fetch
+from .layouts import LAYOUTS
 from .places import class_files, find_root, warn_if_incomplete
-from .readers import Segment
+from .readers import Segment, read_recording
+from .reading import Damaged, read_all, read_or_damaged
+from .recordings import TopLeft
 from .saccades import ndigits_folder
 from .splits import split_by_class
 
@@ -30,7 +34,9 @@ class EventDataset(Dataset):
         targets: their labels.
         rule: from a recording to frames.
         transforms: applied in turn to each sample's frames.
-        cache: file written by `cache.cached_frames` for these files and this rule, or None to read the recordings.
+        cache: file written by `cache.cached_frames` for this rule, or None to read the recordings.
+        rows: places of the files in it; by default one after the other.
+        left_out: what was wrong with recordings that belong to the set and aren't among `files`.
     """
 
     def __init__(
@@ -41,12 +47,16 @@ class EventDataset(Dataset):
         *,
         transforms: Sequence[Callable[[Tensor], Tensor]] = (),
         cache: Path | None = None,
+        rows: Sequence[int] | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.files = list(files)
         self.targets = list(targets)
         self.rule = rule
         self.transforms = tuple(transforms)
         self.cache = cache
+        self.rows = range(len(self.files)) if rows is None else rows
+        self.left_out = tuple(left_out)
         self._store: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -65,10 +75,13 @@ class EventDataset(Dataset):
 
     def _frames(self, index: int) -> np.ndarray:
         if self.cache is None:
-            return self.rule(self.files[index])
+            frames = read_or_damaged(self.rule, self.files[index])
+            if isinstance(frames, Damaged):
+                raise frames.error()
+            return frames
         if self._store is None:
             self._store = _open(self.cache)
-        return self._store[index].astype(np.float32) / np.float32(self.rule.factor or 1)
+        return self.rule.unpack(self._store[self.rows[index]])
 
 
 def _open(cache: Path) -> np.ndarray:
@@ -85,9 +98,12 @@ def event_datasets(
     rule: FrameRule,
     *,
     class_order: Sequence[int],
+    download: bool = False,
     transforms: Sequence[Callable[[Tensor], Tensor]] = (),
     test_transforms: Sequence[Callable[[Tensor], Tensor]] = (),
     use_cache: bool = True,
+    workers: int = 0,
+    skip_bad: bool = False,
     split: str | None = None,
     train_portion: float = 0.9,
     split_seed: int = 0,
@@ -100,9 +116,12 @@ def event_datasets(
         cache_dir: folder of the cached frames and of simulated recordings.
         rule: from recordings to frames.
         class_order: the catalogue's class behind each label.
+        download: let tonic fetch a missing set, of those that it can fetch.
         transforms: of training samples.
         test_transforms: of test samples.
         use_cache: keep the frames on disk.
+        workers: processes that read recordings for the cache.
+        skip_bad: leave recordings out that can't be read, after the split.
         split: named rule where there is no official test split; None is the set's first.
         train_portion: share of training samples there.
         split_seed: seed of the split `random`.
@@ -110,24 +129,57 @@ def event_datasets(
     Raises:
         UserError: for a missing set, a class without recordings, or an unknown split.
     """
+    if download and info.downloadable:
+        fetch(info, data_dir)
     root = ndigits_folder(cache_dir) if info.name == "ndigits" else find_root(info, data_dir)
-    if info.name == "dvsg":
-        sides = gesture_sides(root)
+    if info.name in LAYOUTS:
+        sides = LAYOUTS[info.name](root, info)
     elif info.split_folders:
         sides = [_folder_side(root / folder, info) for folder in info.split_folders]
     else:
         sides = _named_split(root, info, split or info.splits[0], train_portion, split_seed)
     warn_if_incomplete(root, info, [len(files) for files, _ in sides])
+    if info.top_left:
+        sides = [([TopLeft(path) for path in files], targets) for files, targets in sides]
     sets = []
     for (files, targets), part, varied in zip(sides, ("train", "test"), (transforms, test_transforms), strict=True):
-        cache = cached_frames(cache_dir, f"{info.name}-{part}", files, rule) if use_cache else None
-        labels = [class_order.index(target) for target in targets]
-        sets.append(EventDataset(files, labels, rule, transforms=varied, cache=cache))
+        name, cache, damaged = f"{info.name}-{part}", None, {}
+        if use_cache:
+            cache = cached_frames(cache_dir, name, files, rule, workers=workers, skip_bad=skip_bad)
+            damaged = damaged_in(cache)
+        elif skip_bad:
+            damaged = _find_damaged(files, rule.sensor, workers=workers, name=name)
+        if len(damaged) == len(files):
+            raise UserError(f"none of the {len(files)} recordings of {name} can be read; the first: {damaged[0]}")
+        rows = [row for row in range(len(files)) if row not in damaged]
+        sets.append(
+            EventDataset(
+                [files[row] for row in rows],
+                [class_order.index(targets[row]) for row in rows],
+                rule,
+                transforms=varied,
+                cache=cache,
+                rows=rows,
+                left_out=damaged.values(),
+            )
+        )
     return sets[0], sets[1]
 
 
+def _find_damaged(
+    files: Sequence[Path | Segment], sensor: tuple[int, int], *, workers: int, name: str
+) -> dict[int, str]:
+    """Read every recording once; return the places of those that can't be, and why."""
+    results = read_all(partial(_check, sensor=sensor), files, workers=workers, title=f"check of {name}")
+    return {place: result.text for place, result in enumerate(results) if isinstance(result, Damaged)}
+
+
+def _check(path: Path | Segment, sensor: tuple[int, int]) -> None:
+    read_recording(path, sensor)
+
+
 def _folder_side(folder: Path, info: DatasetInfo) -> Side:
-    groups = class_files(folder, info.classes, info.endings)
+    groups = class_files(folder, info.classes, info.endings, smallest=info.smallest)
     return [path for group in groups for path in group], [label for label, group in enumerate(groups) for _ in group]
 
 
@@ -138,5 +190,5 @@ def _named_split(root: Path, info: DatasetInfo, split: str, train_portion: float
         raise UserError("split 'tebn' is fixed at files 0 to 99 for the test; leave out --train-portion")
     if not 0 < train_portion < 1:
         raise UserError(f"--train-portion must be above 0 and below 1; got {train_portion}")
-    groups = class_files(root, info.classes, info.endings)
+    groups = class_files(root, info.classes, info.endings, smallest=info.smallest)
     return split_by_class(groups, split, train_portion=train_portion, seed=seed)

@@ -7,9 +7,15 @@
 | `.aedat4` | AEDAT4 container of DV, in `aedat4.py` | CIFAR10-DVS (tonic's files) |
 | `.aedat` | AEDAT 3.1, in `aedat3.py`, cut into `Segment`s | DVS128 Gesture (official files) |
 | `.npy` | rows x, y, polarity, milliseconds | DVS128 Gesture (tonic's files) |
+| `.dat` | Prophesee's DAT, version 2 | N-CARS |
+| `.mat` | MATLAB columns ts, x, y, pol | UCF101-DVS, HMDB-DVS |
+
+What an ending doesn't tell (a stretch of a longer file, a format of one set) is said by a `Recording`; those of single
+sets stand in `recordings.py`.
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +29,15 @@ from .aedat4 import decode_aedat4
 __all__ = [
     "EVENT",
     "READERS",
+    "Recording",
     "Segment",
     "encode_bin",
     "make_events",
     "read_aedat2",
     "read_aedat4",
     "read_bin",
+    "read_dat",
+    "read_mat",
     "read_npy",
     "read_recording",
 ]
@@ -40,6 +49,7 @@ _BIN_OVERFLOW_ROW = 240
 _BIN_OVERFLOW_US = 8192
 _BIN_LONGEST_US = 1 << 23
 _AEDAT2_MAGIC = b"#!AER-DAT2."
+_MAT_ROWS = 180
 
 
 def make_events(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -115,7 +125,8 @@ def read_npy(path: Path) -> np.ndarray:
     """Read a plain array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture."""
     try:
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:
+        # A damaged heading is parsed as Python, and may ask for any amount of memory.
         raise UserError(f"{path}: not a complete .npy array ({' '.join(str(error).split())}); fetch it anew") from None
     if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
         raise UserError(f"{path}: needs numbers (N, 4), x, y, p and milliseconds; got {rows.dtype} {rows.shape}")
@@ -123,17 +134,87 @@ def read_npy(path: Path) -> np.ndarray:
     return make_events(t.astype(np.int64) * 1000, x, y, p)
 
 
+def read_dat(path: Path) -> np.ndarray:
+    """Read Prophesee's DAT: lines that begin with %, kind and size of the events, then pairs (microseconds, address).
+
+    The address has x in bits 13..0, y in bits 27..14 and the polarity above. Both axes stay as they were stored.
+    """
+    raw = _read(path)
+    start = 0
+    while raw[start : start + 1] == b"%":
+        start = raw.find(b"\n", start) + 1 or len(raw)
+    version = re.search(rb"^% Version (\d+)", raw[:start], re.MULTILINE)
+    if not start or (version and version.group(1) != b"2"):
+        raise UserError(f"{path}: not a DAT recording of version 2; it doesn't begin with such lines, fetch it anew")
+    if (len(raw) - start) % 8 != 2 or raw[start + 1] != 8:
+        raise UserError(f"{path}: truncated DAT recording; it doesn't hold whole 8-byte events, fetch it anew")
+    t, address = np.frombuffer(raw, "<u4", offset=start + 2).reshape(-1, 2).astype(np.int64).T
+    return make_events(t, address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28)
+
+
+def read_mat(path: Path) -> np.ndarray:
+    """Read the columns ts (microseconds), x, y and pol of a MATLAB file; y counts from below: row = 179 - y."""
+    from scipy.io import loadmat
+
+    try:
+        stored = loadmat(path, variable_names=("ts", "x", "y", "pol"))
+        columns = np.stack([np.asarray(stored[name], float).ravel() for name in ("ts", "x", "y", "pol")])
+    except Exception as error:
+        # scipy lets through whatever a damaged file makes of its parts.
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: not a complete MATLAB file of ts, x, y and pol ({reason}); fetch it anew") from None
+    whole = np.isfinite(columns).all() and (columns == np.trunc(columns)).all()
+    if not whole or (np.abs(columns[1:]) >= 1 << 14).any():
+        raise UserError(f"{path}: ts, x, y and pol must be whole numbers, x and y those of pixels; fetch it anew")
+    t, x, y, p = columns
+    return make_events(t, x, _MAT_ROWS - 1 - y, p > 0)
+
+
 @dataclass(frozen=True)
-class Segment:
-    """Stand, where a recording's path is expected, for one stretch of a longer AEDAT 3.1 recording.
+class Recording:
+    """Stand, where a recording's path is expected, for one whose ending doesn't say all.
 
     Args:
-        path: of the whole recording.
+        path: of the file.
+    """
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Name it, and everything that its events depend on besides the file."""
+        return self.path.name
+
+    @property
+    def parent(self) -> Path:
+        """The recording's folder."""
+        return self.path.parent
+
+    def stat(self) -> os.stat_result:
+        """Return the recording's size and time of change."""
+        return self.path.stat()
+
+    def read(self) -> np.ndarray:
+        """Read the events, (N,) of dtype `EVENT`, not checked yet."""
+        return READERS[self.path.suffix](self.path)
+
+    def place(self, events: np.ndarray) -> np.ndarray:
+        """Return the checked events where they are to lie on the sensor."""
+        return events
+
+
+@dataclass(frozen=True)
+class Segment(Recording):
+    """Stand for one stretch of a longer AEDAT 3.1 recording.
+
+    Args:
         start_us: time of its first event, in microseconds.
         end_us: time from which on events belong to it no more.
     """
 
-    path: Path
     start_us: int
     end_us: int
 
@@ -144,15 +225,6 @@ class Segment:
     def name(self) -> str:
         """Name it apart from the other stretches of its recording."""
         return f"{self.path.name}[{self.start_us}:{self.end_us}]"
-
-    @property
-    def parent(self) -> Path:
-        """The recording's folder."""
-        return self.path.parent
-
-    def stat(self) -> os.stat_result:
-        """Return the recording's size and time of change."""
-        return self.path.stat()
 
     def read(self) -> np.ndarray:
         """Read the stretch."""
@@ -168,14 +240,16 @@ READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".aedat": read_aedat2,
     ".aedat4": read_aedat4,
     ".npy": read_npy,
+    ".dat": read_dat,
+    ".mat": read_mat,
 }
 
 
-def read_recording(path: Path | Segment, size: tuple[int, int]) -> np.ndarray:
+def read_recording(path: Path | Recording, size: tuple[int, int]) -> np.ndarray:
     """Read a recording by its ending and check it.
 
     Args:
-        path: file of an ending in `READERS`, or a stretch of one.
+        path: file of an ending in `READERS`, or a recording that knows how to read itself.
         size: (H, W) of the sensor.
 
     Returns:
@@ -184,7 +258,8 @@ def read_recording(path: Path | Segment, size: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: for a file that is missing, foreign, truncated, empty, unsorted or of a larger sensor.
     """
-    events = path.read() if isinstance(path, Segment) else READERS[path.suffix](path)
+    recording = Recording(path) if isinstance(path, Path) else path
+    events = recording.read()
     if not len(events):
         raise UserError(f"{path}: the recording holds no events; fetch it anew or remove it")
     height, width = size
@@ -198,7 +273,7 @@ def read_recording(path: Path | Segment, size: tuple[int, int]) -> np.ndarray:
     backwards = int((np.diff(events["t"]) < 0).sum())
     if backwards:
         raise UserError(f"{path}: time goes backwards {backwards} times in {len(events)} events; fetch it anew")
-    return events
+    return recording.place(events)
 
 
 def _read(path: Path) -> bytes:

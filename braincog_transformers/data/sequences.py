@@ -1,11 +1,10 @@
-"""Spiking Heidelberg Digits (`shd`): spikes of 700 cochlear channels, counted in T equal stretches of time.
+"""Spiking Heidelberg Digits and Speech Commands (`shd`, `ssc`): spikes of 700 channels, counted in T stretches of time.
 
 The cut is tonic's `ToFrame(n_time_bins=T)`, with which the published accuracies were measured: a stretch is
 (last time - first time) // T microseconds long and includes its start but not its end, so that the remainder, with at
 least the last spike, is dropped.
 """
 
-import contextlib
 import gzip
 import io
 import zlib
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .catalog import DatasetInfo
+from .fetching import fetch
 from .places import MissingData, find_root, warn_if_incomplete
 
 __all__ = ["SpikeDataset", "sequence_datasets", "spike_counts"]
@@ -56,6 +56,7 @@ class SpikeDataset(Dataset):
         targets: labels.
         steps: T.
         width: number of channels.
+        classes: their names, where the file has them.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class SpikeDataset(Dataset):
         *,
         steps: int,
         width: int,
+        classes: Sequence[str] = (),
     ) -> None:
         self.seconds, self.channels, self.ends = seconds, channels, ends
         self.targets = list(targets)
         self.steps, self.width = steps, width
+        self.classes = tuple(classes)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -84,7 +87,7 @@ class SpikeDataset(Dataset):
 
 
 def sequence_datasets(
-    info: DatasetInfo, data_dir: Path, steps: int, *, download: bool = False
+    info: DatasetInfo, data_dir: Path, steps: int, *, download: bool = False, split: str | None = None
 ) -> tuple[SpikeDataset, SpikeDataset]:
     """Return the training and the test set.
 
@@ -93,40 +96,24 @@ def sequence_datasets(
         data_dir: folder in which it is looked for.
         steps: T.
         download: let tonic fetch the files where they are missing.
+        split: `valid` puts the validation samples in the place of the test samples.
 
     Raises:
         UserError: for a set that is missing, damaged, or can't be fetched.
     """
     if download:
-        _fetch(info, data_dir)
+        fetch(info, data_dir)
     root = find_root(info, data_dir)
-    train, test = (_read(_file(root, f"{info.name}_{part}.h5"), info, steps) for part in ("train", "test"))
+    train, test = (_read(_file(root, f"{info.name}_{part}.h5"), info, steps) for part in ("train", split or "test"))
     warn_if_incomplete(root, info, [len(train), len(test)])
     return train, test
-
-
-def _fetch(info: DatasetInfo, data_dir: Path) -> None:
-    with contextlib.suppress(MissingData):
-        find_root(info, data_dir)
-        return
-    from tonic.datasets import SHD
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            for train in (True, False):
-                SHD(str(data_dir), train=train)
-    except Exception as error:
-        # tonic passes on whatever the network, the archive or HDF5 raise.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        remedy = f"check the network, or {info.source}"
-        raise UserError(f"data set {info.name} can't be fetched ({reason}); {remedy}") from None
 
 
 def _file(root: Path, name: str) -> Path:
     for path in (root / name, root / f"{name}.gz"):
         if path.is_file():
             return path
-    raise MissingData(f"{root}: holds no {name} and no {name}.gz, though its other half is there; put it beside")
+    raise MissingData(f"{root}: holds no {name} and no {name}.gz, though other parts are there; put it beside")
 
 
 def _read(path: Path, info: DatasetInfo, steps: int) -> SpikeDataset:
@@ -136,6 +123,7 @@ def _read(path: Path, info: DatasetInfo, steps: int) -> SpikeDataset:
         with h5py.File(plain, "r") as stored:
             times, units = stored["spikes/times"][:], stored["spikes/units"][:]
             targets = stored["labels"][:].astype(np.int64)
+            classes = [bytes(name).decode() for name in stored["extra/keys"][:]] if not info.classes else []
     except (OSError, EOFError, KeyError, ValueError, zlib.error) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a complete HDF5 file of spikes and labels ({reason}); fetch it anew") from None
@@ -149,4 +137,7 @@ def _read(path: Path, info: DatasetInfo, steps: int) -> SpikeDataset:
     outside = channels.min() < 0 or channels.max() >= width
     if outside or not np.isfinite(seconds).all() or targets.min() < 0 or targets.max() >= info.num_classes:
         raise UserError(f"{path}: has spikes outside of {width} channels, times that are no numbers, or unknown labels")
-    return SpikeDataset(seconds, channels, np.cumsum(counts), targets.tolist(), steps=steps, width=width)
+    if len(classes) not in (0, info.num_classes):
+        raise UserError(f"{path}: names {len(classes)} classes of {info.num_classes} in extra/keys; fetch it anew")
+    ends = np.cumsum(counts)
+    return SpikeDataset(seconds, channels, ends, targets.tolist(), steps=steps, width=width, classes=classes)

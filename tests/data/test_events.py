@@ -7,7 +7,8 @@ import pytest
 from writers import CLASSES, random_events, write_bin, write_dvsc10, write_nmnist
 
 from braincog_transformers.data.build import Augment, build_datasets, describe
-from braincog_transformers.data.frames import events_to_frames, resize_counts
+from braincog_transformers.data.catalog import DATASETS
+from braincog_transformers.data.frames import events_to_frames, resize_counts, time_surfaces, voxel_grid
 from braincog_transformers.data.places import MissingData
 from braincog_transformers.errors import UserError
 
@@ -93,15 +94,47 @@ def test_the_sum_of_the_polarities_follows_the_augmentation_in_training_and_test
         assert np.allclose(frames[:, 2], frames[:, 0] + frames[:, 1])
 
 
+@pytest.mark.parametrize(
+    ("options", "chans", "expected"),
+    [
+        ({"merge_polarity": True}, 1, lambda events: events_to_frames(events, 4, (34, 34), merge=True)),
+        ({"clip_counts": 1}, 2, lambda events: events_to_frames(events, 4, (34, 34)).clip(max=1)),
+        ({"frames": "voxel"}, 1, lambda events: voxel_grid(events, 4, (34, 34))),
+        ({"frames": "voxel", "frame_norm": "max"}, 1, lambda events: _to_one(voxel_grid(events, 4, (34, 34)))),
+        ({"frames": "surface"}, 2, lambda events: time_surfaces(events, 4, (34, 34), tau_us=50_000)),
+        (
+            {"frames": "surface", "surface_tau": 1e4, "merge_polarity": True},
+            1,
+            lambda events: time_surfaces(events, 4, (34, 34), tau_us=1e4, merge=True),
+        ),
+        ({"resize": "bilinear", "size": (16, 16)}, 2, lambda events: _bilinear(events_to_frames(events, 4, (34, 34)))),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_each_kind_of_frames_arrives_as_it_was_computed(tmp_path, options, chans, expected, use_cache):
+    write_nmnist(tmp_path)
+    bundle = build_datasets("nmnist", tmp_path, use_cache=use_cache, **options)
+    frames, _ = bundle.test[0]
+    assert bundle.input_shape == frames.shape == (4, chans, *options.get("size", (34, 34)))
+    assert frames.numpy() == pytest.approx(expected(random_events(200, seed=10_000)), abs=1e-6)
+
+
+def _to_one(frames):
+    return frames / np.abs(frames).max()
+
+
+def _bilinear(frames):
+    return resize_counts(frames, (16, 16), "bilinear")
+
+
 def test_an_incomplete_set_is_used_with_a_warning(tmp_path):
     write_nmnist(tmp_path)
     with pytest.warns(UserWarning, match="20 of 60000 and 10 of 10000 recordings of nmnist"):
         build_datasets("nmnist", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["nmnist", "dvsc10", "dvsg", "shd", "imnet", "mnist", "fashion", "cifar10", "cifar100"]
-)
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("digits", "ndigits")])
 def test_missing_data_say_what_where_how_and_which_option(tmp_path, name):
     with pytest.raises(MissingData) as caught:
         build_datasets(name, tmp_path)
@@ -146,6 +179,14 @@ def test_events_of_a_larger_sensor_are_refused(tmp_path):
         ("nmnist", {"frames_by": "numbers"}, "did you mean number"),
         ("nmnist", {"remainder": "lst"}, "did you mean last"),
         ("nmnist", {"resize": "are"}, "did you mean area"),
+        ("nmnist", {"frames": "voxels"}, "did you mean voxel"),
+        ("nmnist", {"frame_norm": "min"}, "unknown rule of --frame-norm 'min'"),
+        ("nmnist", {"clip_counts": 0}, "--clip-counts must be 1 or more; got 0"),
+        ("nmnist", {"surface_tau": 0.0}, "--surface-tau must be above 0"),
+        ("nmnist", {"frames": "voxel", "merge_polarity": True}, "leave it out"),
+        ("nmnist", {"polarity_sum": True, "merge_polarity": True}, "no two polarities to add"),
+        ("nmnist", {"merge_polarity": True, "in_chans": 2}, "gives 1 channel; got in_chans=2"),
+        ("digits", {"merge_polarity": True}, "leave out --merge-polarity"),
         ("nmnist", {"split": "random"}, "has its own test split"),
         ("nmnist", {"train_portion": 0.5}, "has its own test split"),
         ("nmnist", {"augment": Augment(event_augment="snn")}, "choose from none, snn_wide, snn_wide_sdt, crop, resf"),

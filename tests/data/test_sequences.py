@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from event_writers import write_ssc
 from writers import random_spikes, write_shd, write_shd_file
 
 from braincog_transformers.data.build import build_datasets
@@ -143,7 +144,7 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
     ("options", "message"),
     [
         ({"step": 0}, "--step must be 1 or more"),
-        ({"in_chans": 3}, "gives 1 channels; got in_chans=3"),
+        ({"in_chans": 3}, "gives 1 channel; got in_chans=3"),
         ({"split": "random"}, "has its own test split"),
         ({"mean": (0.5,)}, "leave out --mean"),
         ({"polarity_sum": True}, "leave out --polarity-sum"),
@@ -154,3 +155,65 @@ def test_what_a_sequence_has_no_use_for_is_refused(tmp_path, options, message):
     write_shd(tmp_path)
     with pytest.raises(UserError, match=message):
         build_datasets("shd", tmp_path, **options)
+
+
+@pytest.mark.parametrize(("split", "samples"), [(None, 4), ("valid", 3)])
+@pytest.mark.parametrize("ending", [".h5", ".h5.gz"])
+def test_ssc_is_evaluated_on_test_or_validation_samples(tmp_path, split, samples, ending):
+    write_ssc(tmp_path / "SSC", ending=ending)
+    bundle = build_datasets("ssc", tmp_path, step=3, split=split)
+    assert (len(bundle.train), len(bundle.test), bundle.num_classes) == (6, samples, 35)
+    assert bundle.classes == tuple(f"word {k}" for k in range(35))
+    times, units = random_spikes(samples, 1 if split else 2)
+    counts, label = bundle.test[2]
+    assert label == 10
+    assert np.array_equal(counts.numpy(), spike_counts(times[2], units[2], 3, 700))
+
+
+def test_ssc_equals_tonics(tmp_path):
+    datasets = pytest.importorskip("tonic.datasets")
+    from tonic.transforms import ToFrame
+
+    write_ssc(tmp_path / "SSC")
+    frames = ToFrame(sensor_size=datasets.SSC.sensor_size, n_time_bins=5)
+    for part in ("test", "valid"):
+        (tmp_path / "SSC" / f"ssc_{part}.h5.zip").touch()
+        ours = build_datasets("ssc", tmp_path, step=5, split=None if part == "test" else part).test
+        theirs = datasets.SSC(str(tmp_path), split=part, transform=frames)
+        assert len(ours) == len(theirs)
+        for (counts, label), (expected, target) in zip(map(ours.__getitem__, range(len(ours))), theirs, strict=False):
+            assert np.array_equal(counts.numpy(), expected[:, 0])
+            assert label == target
+
+
+def test_ssc_fetches_three_parts(tmp_path, monkeypatch):
+    import tonic.datasets
+
+    asked = []
+
+    def fetched(folder, split):
+        asked.append(split)
+        write_ssc(tmp_path / "SSC")
+
+    monkeypatch.setattr(tonic.datasets, "SSC", fetched)
+    build_datasets("ssc", tmp_path, download=True)
+    assert asked == ["train", "valid", "test"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ssc", {"split": "random"}, "ssc has its own test split"),
+        ("ssc", {"split": "valid", "train_portion": 0.5}, "ssc has its own test split"),
+        ("shd", {"split": "valid"}, "shd has its own test split"),
+    ],
+)
+def test_only_ssc_has_a_validation_split(tmp_path, name, options, message):
+    with pytest.raises(UserError, match=message):
+        build_datasets(name, tmp_path, **options)
+
+
+def test_ssc_without_all_names_is_refused(tmp_path):
+    write_ssc(tmp_path, names=34)
+    with pytest.raises(UserError, match=r"ssc_train\.h5: names 34 classes of 35"):
+        build_datasets("ssc", tmp_path)

@@ -128,7 +128,7 @@ def random_spikes(samples, seed=0, most=300):
     return times, units
 
 
-def write_shd_file(path: Path, times, units, labels):
+def write_shd_file(path: Path, times, units, labels, names=1):
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     with h5py.File(plain, "w") as stored:
@@ -138,7 +138,7 @@ def write_shd_file(path: Path, times, units, labels):
                 column[index] = row
         stored["labels"] = np.asarray(labels, np.uint16)
         stored["extra/speaker"] = np.zeros(len(labels), np.uint16)
-        stored["extra/keys"] = np.array([b"zero"])
+        stored["extra/keys"] = np.array([f"word {k}".encode() for k in range(names)])
     if plain != path:
         path.write_bytes(gzip.compress(plain.read_bytes()))
         plain.unlink()
