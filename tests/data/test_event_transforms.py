@@ -118,6 +118,13 @@ def test_rand_augment_operations():
     assert module._blur(x, 1.0).mean().item() == pytest.approx(x.mean().item(), rel=0.05)
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.5, 1.0])
+def test_blur_is_torchvisions(sigma, monkeypatch):
+    monkeypatch.setattr(module, "_uniform", lambda low, high: sigma)
+    expected = module.vision.gaussian_blur(frames(), [5, 5], [sigma, sigma])
+    torch.testing.assert_close(module._blur(frames(), 1.0), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("choice", range(3))
 def test_each_operation_of_spikingresformer(choice, monkeypatch):
     monkeypatch.setattr(module, "_below", lambda count: choice if count == 3 else count - 1)
