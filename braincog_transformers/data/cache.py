@@ -21,10 +21,17 @@ from filelock import FileLock
 from numpy.lib.format import dtype_to_descr, read_array_header_1_0, read_magic, write_array_header_1_0
 
 from ..errors import UserError
-from .frames import count_factor, event_channels, events_to_frames, normalize_frames, resize_counts
-from .frames import time_surfaces, voxel_grid
-from .reading import Damaged, read_all
+from .frames import (
+    count_factor,
+    event_channels,
+    events_to_frames,
+    normalize_frames,
+    resize_counts,
+    time_surfaces,
+    voxel_grid,
+)
 from .readers import Segment, read_recording
+from .reading import Damaged, read_all
 
 __all__ = ["FrameRule", "cache_key", "cached_frames", "damaged_in", "writing_folder"]
 

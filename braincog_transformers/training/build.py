@@ -17,8 +17,10 @@ from ..checkpoints import load_checkpoint
 from ..data import DatasetInfo
 from ..data.build import Augment, DataBundle, build_datasets
 from ..data.catalog import lookup
+from ..data.frames import event_channels
 from ..data.loader import make_loader
 from ..data.mixing import CutMix, EventMix, MixUp
+from ..data.sources import Source
 from ..errors import UserError, unknown
 from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED
@@ -54,7 +56,9 @@ def _input_arguments(options: Options, shape: Shape) -> dict[str, Any]:
     """Return the network's arguments for channels and size; a network of sequences has neither."""
     if shape.info.kind == "sequence":
         return {}
-    chans = shape.info.in_chans + options.data.polarity_sum
+    data, chans = options.data, shape.info.in_chans
+    if shape.info.kind == "event":
+        chans = event_channels(data.frames, merge=data.merge_polarity, appended=data.polarity_sum)
     return {
         "in_chans": chans * (shape.step if options.model.temporal_flatten else 1),
         "img_size": shape.size[0] if shape.size[0] == shape.size[1] else shape.size,
@@ -117,12 +121,28 @@ def _default_size(model: str, info: DatasetInfo) -> tuple[int, int]:
     return min(info.size, tuple(own.input_size[-2:]))
 
 
-def _check_kind(model: str, info: DatasetInfo) -> None:
+def _check_kind(model: str, info: DatasetInfo, step: int | None) -> None:
     """Refuse a network of sequences, which have a height of 1, for images and events, and the other way round."""
     own = timm.get_pretrained_cfg(model)
     if own is not None and (own.input_size[1] == 1) != (info.kind == "sequence"):
         takes = " x ".join(map(str, own.input_size))
-        raise UserError(f"--model {model} takes {takes}, and {info.name} holds {info.kind} data; see --list-models")
+        raise UserError(f"--model {model} takes {takes}, and {info.name} holds {info.kind} data; {_fitting(info)}")
+    if own is not None and info.kind == "sequence" and own.input_size[2] != info.size[1]:
+        raise UserError(
+            f"--model {model} takes sequences of {own.input_size[2]} channels, and those of {info.name} have "
+            f"{info.size[1]}; {_fitting(info)}"
+        )
+    if info.length and step not in (None, info.length):
+        raise UserError(f"--step {step}: {info.name} has one step for each of {info.length} pixels; leave it out")
+
+
+def _fitting(info: DatasetInfo) -> str:
+    """Say which networks take the sequences of a data set."""
+    if info.kind != "sequence":
+        return "see --list-models"
+    sizes = {name: timm.get_pretrained_cfg(name).input_size for name in REGISTERED}
+    fitting = [name for name, size in sizes.items() if size[1:] == (1, info.size[1])]
+    return f"choose {' or '.join(fitting[:3])}" if fitting else "no network of this package takes such sequences yet"
 
 
 def _with_time(options: Options) -> Options:
@@ -137,18 +157,25 @@ def find_shape(options: Options) -> Shape:
         UserError: when the network does not take this input.
     """
     info = lookup(options.data.dataset)
-    _check_kind(options.model.model, info)
+    _check_kind(options.model.model, info, options.model.step)
     side = options.data.event_size if info.kind == "event" else options.data.img_size
     size = _default_size(options.model.model, info) if side is None else (side, side)
-    shape = Shape(info=info, size=size, step=options.model.step or 1, num_classes=info.num_classes)
+    step = options.model.step or info.length
+    shape = Shape(info=info, size=size, step=step or 1, num_classes=info.num_classes)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        probe = _create(_with_time(options), shape, step=options.model.step)
-    return replace(shape, step=options.model.step or int(probe.step))
+        probe = _create(_with_time(options), shape, step=step)
+    return replace(shape, step=step or int(probe.step))
 
 
-def build_data(options: Options, shape: Shape) -> DataBundle:
-    """Read the data set.
+def _workers(options: Options, ranks: Ranks) -> int:
+    """Return the number of loading processes of one rank."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores // ranks.world_size) if options.data.workers is None else options.data.workers
+
+
+def build_data(options: Options, shape: Shape, ranks: Ranks) -> DataBundle:
+    """Read the data set, and build its cache with as many processes as will load it.
 
     Raises:
         UserError: when the class count asked for is not the data's.
@@ -167,15 +194,25 @@ def build_data(options: Options, shape: Shape) -> DataBundle:
         download=data.download,
         cache_dir=data.cache_dir,
         use_cache=not data.no_cache,
+        workers=_workers(options, ranks),
+        skip_bad=data.skip_bad,
         train_portion=data.train_portion,
         split=data.split,
         split_seed=data.split_seed,
         frames_by=data.frames_by,
         remainder=data.remainder,
+        frames=data.frames,
+        surface_tau=data.surface_tau,
+        clip_counts=data.clip_counts,
+        resize=data.event_resize,
+        frame_norm=data.frame_norm,
+        merge_polarity=data.merge_polarity,
         polarity_sum=data.polarity_sum,
         label_order=data.label_order,
         augment=augment,
         normalize=options.model.encode == "direct",  # the other codes read intensities from 0 to 1
+        source=_source(options),
+        num_classes=data.num_classes,
     )
     if data.num_classes not in (None, bundle.num_classes):
         raise UserError(
@@ -188,13 +225,21 @@ def build_data(options: Options, shape: Shape) -> DataBundle:
     return bundle
 
 
+def _source(options: Options) -> Source | None:
+    data = options.data
+    if not data.dataset_source:
+        return None
+    names = ("train_split", "val_split", "train_num_samples", "val_num_samples", "class_map", "input_key", "target_key")
+    given = {name: getattr(data, name) for name in (*names, "download")}
+    return Source(name=data.dataset_source, root=data.data_dir, **given)
+
+
 def build_loaders(options: Options, bundle: DataBundle, ranks: Ranks) -> tuple[Any, Any]:
     """Return the loaders of training and evaluation."""
     data = options.data
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {
         "seed": options.run.seed,
-        "workers": min(8, cores // ranks.world_size) if data.workers is None else data.workers,
+        "workers": _workers(options, ranks),
         "rank": ranks.rank,
         "world_size": ranks.world_size,
         "pin_memory": data.pin_mem and ranks.device.type == "cuda",

@@ -52,6 +52,8 @@ _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images"
 _SHOWN = {"visualize", "spike_rate", "tsne", "conf_mat", "mem_dist", "eval", "eval_checkpoint"}
 # these only say what the weights were before the first step
 _START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained"}
+_TOLD = 10
+"""Damaged recordings that are named one by one."""
 FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _START)
 
 
@@ -116,7 +118,7 @@ def _build(options: Options, ranks: Ranks) -> _Parts:
     shape = find_shape(options)
     if options.train.teacher:
         find_teacher(options.train.teacher)  # a wrong name shows before the data are read
-    bundle = ranks.first_alone(lambda: build_data(options, shape))
+    bundle = ranks.first_alone(lambda: build_data(options, shape, ranks))
     shape = Shape(info=shape.info, size=shape.size, step=shape.step, num_classes=bundle.num_classes)
     train_loader, test_loader = build_loaders(options, bundle, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
@@ -148,6 +150,7 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
         if Path(path).is_dir():
             path = str(find_state(path, journal.say)[0])
         journal.say(load_checkpoint(parts.network, path))
+    _tell_left_out(parts, journal)
     found = {f"test_{name}": value for name, value in parts.evaluate().items()}
     journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
     with isolated(options.run.seed):
@@ -163,7 +166,7 @@ def _train(parts: _Parts) -> dict[str, Any]:
         if options.run.no_resume_opt:
             load_checkpoint(parts.network, path)
             state = None
-        elif changed := difference(state.get("options", {}), options.to_dict(), free=FREE):
+        elif changed := difference(Options().to_dict() | state.get("options", {}), options.to_dict(), free=FREE):
             raise UserError(
                 f"--resume {options.run.resume}: {changed}; a run continues with its own options "
                 "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
@@ -286,6 +289,18 @@ def _journal(parts: _Parts, folder: Path, plan: Plan) -> Journal:
     return Journal(folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first, tensorboard=board)
 
 
+def _tell_left_out(parts: _Parts, journal: Journal) -> None:
+    """Name the first recordings that --skip-bad left out, and write all of them into the folder."""
+    texts = parts.bundle.left_out
+    if not texts or not parts.ranks.first:
+        return
+    path = journal.folder / "left_out.txt"
+    write_whole(path, lambda beside: beside.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8"))
+    journal.say(f"left out {len(texts)} recordings that can't be read (--skip-bad), all named in {path}:")
+    for text in texts[:_TOLD]:
+        journal.say(f"  {text}")
+
+
 def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, journal: Journal) -> None:
     """Say what is about to be trained, on what, and at which rate."""
     options, bundle, ranks = parts.options, parts.bundle, parts.ranks
@@ -296,6 +311,7 @@ def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, j
         f"{len(bundle.train):,} training and {len(bundle.test):,} test samples of {shape}, "
         f"{bundle.num_classes} classes | {ranks.device}, {ranks.world_size} process{'es' * (ranks.world_size > 1)}"
     )
+    _tell_left_out(parts, journal)
     base = learner.scheduler.base_values[0] if learner.scheduler else learner.learning_rate
     journal.say(
         f"effective batch {_batch(parts)} ({options.data.batch_size} x {ranks.world_size} processes x "

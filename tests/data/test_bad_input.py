@@ -1,0 +1,194 @@
+"""Damaged recordings: named in one line, or left out of frames and labels with --skip-bad."""
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+from writers import (
+    aedat3_bytes,
+    aedat4_bytes,
+    random_events,
+    write_aedat2,
+    write_bin,
+    write_dvsc10,
+    write_gesture,
+    write_nmnist,
+)
+
+from braincog_transformers.data.build import Augment, build_datasets
+from braincog_transformers.data.readers import READERS, Segment, encode_bin, read_recording
+from braincog_transformers.errors import UserError
+from braincog_transformers.options import resolve
+from braincog_transformers.training.run import run
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*published figures need all of them")
+
+EVENTS = random_events(200, seed=3)
+BACKWARDS = EVENTS.copy()
+BACKWARDS["t"][50] = BACKWARDS["t"][60] + 1
+OUTSIDE = EVENTS.copy()
+OUTSIDE["x"][7] = 34
+DAMAGE = {
+    "truncated": (encode_bin(EVENTS)[:-2], "truncated or foreign"),
+    "empty": (b"", "holds no events"),
+    "without an event": (b"\0\xf0\0\0\0", "holds no events"),  # a record in row 240 is none
+    "foreign": (b"\x89PNG\r\n\x1a\n not events", "foreign"),
+    "of another format": (aedat4_bytes(EVENTS), "00000.bin: "),
+    "of a larger sensor": (encode_bin(OUTSIDE), "outside of the 34 x 34 sensor"),
+    "unsorted": (encode_bin(BACKWARDS), "time goes backwards 1 times"),
+}
+
+
+@pytest.fixture
+def nmnist(tmp_path):
+    """Two training and one test recording by class; that of digit 0 is to be damaged."""
+    write_nmnist(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_the_first_damaged_recording_is_named_with_the_way_out(nmnist, kind, use_cache):
+    content, text = DAMAGE[kind]
+    bad = nmnist / "Train" / "0" / "00000.bin"
+    bad.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        build_datasets("nmnist", nmnist, use_cache=use_cache).train[0]
+    message = str(caught.value)
+    assert str(bad) in message
+    assert text in message
+    assert message.endswith("; --skip-bad leaves such recordings out")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_skipping_leaves_them_out_of_frames_and_labels(nmnist, use_cache):
+    whole = build_datasets("nmnist", nmnist)
+    bad = [nmnist / "Train" / str(label) / "00001.bin" for label in range(len(DAMAGE))]
+    for path, (content, _) in zip(bad, DAMAGE.values(), strict=True):
+        path.write_bytes(content)
+    (nmnist / "Test" / "9" / "00000.bin").write_bytes(b"1")
+    bundle = build_datasets("nmnist", nmnist, use_cache=use_cache, skip_bad=True)
+    kept = [index for index, path in enumerate(whole.train.files) if path not in bad]
+    assert bundle.train.files == [whole.train.files[index] for index in kept]
+    assert bundle.train.targets == [whole.train.targets[index] for index in kept]
+    for place, index in enumerate(kept):
+        assert np.array_equal(bundle.train[place][0], whole.train[index][0])
+    assert len(bundle.test) == 9
+    told = [*bad, nmnist / "Test" / "9" / "00000.bin"]
+    assert [text.split(":")[0] for text in bundle.left_out] == [str(path) for path in told]
+
+
+def test_nothing_is_left_out_of_sound_recordings(nmnist):
+    assert build_datasets("nmnist", nmnist, skip_bad=True).left_out == ()
+
+
+def test_a_repaired_recording_comes_back(nmnist):
+    path = nmnist / "Train" / "0" / "00000.bin"
+    path.write_bytes(b"123")
+    assert len(build_datasets("nmnist", nmnist, skip_bad=True).train) == 19
+    write_bin(path, EVENTS)
+    assert len(build_datasets("nmnist", nmnist).train) == 20
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_set_of_damaged_recordings_alone_is_refused(nmnist, use_cache):
+    for path in (nmnist / "Test").glob("*/*.bin"):
+        path.write_bytes(b"123")
+    with pytest.raises(UserError, match=r"none of the 10 recordings of nmnist-test can be read; the first: .*/0/00000"):
+        build_datasets("nmnist", nmnist, use_cache=use_cache, skip_bad=True)
+
+
+def test_a_missing_class_is_no_damage_to_skip(tmp_path):
+    write_dvsc10(tmp_path, 2)
+    shutil.rmtree(tmp_path / "frog")
+    with pytest.raises(UserError, match=r"1 of 10 classes \(frog\)"):
+        build_datasets("dvsc10", tmp_path, train_portion=0.5, skip_bad=True)
+
+
+def test_a_damaged_recording_moves_no_other_one_to_the_other_side(tmp_path):
+    write_dvsc10(tmp_path, 4)
+    options = {"train_portion": 0.5, "augment": Augment(no_aug=True)}
+    whole = build_datasets("dvsc10", tmp_path, **options)
+    whole.train.files[0].write_bytes(b"misnamed")
+    bundle = build_datasets("dvsc10", tmp_path, **options, skip_bad=True)
+    assert bundle.train.files == whole.train.files[1:]
+    assert bundle.test.files == whole.test.files
+
+
+def test_changed_tables_of_labels_give_other_frames_and_labels(tmp_path):
+    write_gesture(tmp_path, train=("user01_led",), count=600)
+    before = build_datasets("dvsg", tmp_path, step=2, size=(16, 16))
+    table = tmp_path / "user01_led_labels.csv"
+    lines = table.read_text().splitlines()
+    label, start, end = lines[1].split(",")
+    table.write_text("\n".join([lines[0], f"3,{int(start) + 1000},{end}", *lines[2:]]))
+    after = build_datasets("dvsg", tmp_path, step=2, size=(16, 16))
+    assert (before.train[0][1], after.train[0][1]) == (int(label) - 1, 2)
+    assert not np.array_equal(before.train[0][0], after.train[0][0])
+    assert np.array_equal(before.train[1][0], after.train[1][0])
+
+
+def aedat2_bytes(tmp_path):
+    return write_aedat2(tmp_path / "whole.aedat", random_events(60, 128)).read_bytes()
+
+
+def npy_bytes(tmp_path):
+    path = tmp_path / "whole.npy"
+    np.save(path, np.stack([EVENTS["x"], EVENTS["y"], EVENTS["p"], EVENTS["t"] // 1000], 1)[:60])
+    return path.read_bytes()
+
+
+WHOLE = {
+    ".bin": lambda _: encode_bin(EVENTS[:60]),
+    ".aedat": aedat2_bytes,
+    ".aedat4": lambda _: aedat4_bytes(random_events(60, 128)),
+    ".npy": npy_bytes,
+    "segment": lambda _: aedat3_bytes(random_events(60, 128)),
+}
+
+
+@pytest.mark.parametrize("ending", WHOLE)
+def test_whatever_a_file_holds_it_is_read_or_named_in_one_line(tmp_path, ending):
+    whole = WHOLE[ending](tmp_path)
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"damaged{'.aedat' if ending == 'segment' else ending}"
+    recording = Segment(path, 0, 300_000) if ending == "segment" else path
+    cut = [whole[:length] for length in range(0, len(whole), 7)]
+    changed = [bytearray(whole) for _ in range(150)]
+    for content in changed:
+        for place in rng.integers(0, len(whole), 4):
+            content[place] = rng.integers(256)
+    named = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for content in [*cut, *changed, rng.bytes(999)]:
+            path.write_bytes(content)
+            try:
+                assert len(read_recording(recording, (128, 128)))
+            except UserError as error:
+                named += str(path) in str(error) and "\n" not in str(error)
+                assert named
+    assert named >= len(cut) // 2
+    assert ending == "segment" or ending in READERS
+
+
+RUN = ["--dataset", "nmnist", "--model", "spikformer_2_256_dvs", "--event-size", "16", "--step", "2", "--device", "cpu"]
+RUN += ["--model-kwargs", "depth=1", "embed_dim=16", "--workers", "0", "-b", "4", "--max-steps", "1", "--epochs", "1"]
+RUN += ["--warmup-epochs", "0", "--cooldown-epochs", "0", "--tensorboard-dir", ""]
+
+
+def test_a_run_lists_what_it_left_out(nmnist, capsys):
+    for label in range(10):
+        (nmnist / "Train" / str(label) / "00000.bin").write_bytes(b"123")
+    (nmnist / "Test" / "0" / "00000.bin").write_bytes(b"")
+    options = resolve([*RUN, "--data-dir", str(nmnist), "--output", str(nmnist / "runs"), "--skip-bad"])
+    folder = nmnist / "runs" / run(options)["folder"].split("/")[-1]
+    told = capsys.readouterr().out
+    assert "left out 11 recordings" in told
+    assert told.count("00000.bin") == 10
+    lines = (folder / "left_out.txt").read_text().splitlines()
+    assert len(lines) == 11
+    assert "holds no events" in lines[-1]
+    assert "skip_bad: true" in (folder / "args.yaml").read_text()
