@@ -60,6 +60,9 @@ setup(
     extras_require={
         # compressed recordings of CIFAR10-DVS's newer edition; without it .aedat and uncompressed .aedat4 are read
         "aedat4": ["lz4>=4.0", "zstandard>=0.20"],
+        # sources of photos: --dataset-source wds/NAME, hfds/NAME and hfids/NAME
+        "webdataset": ["webdataset>=0.2"],
+        "huggingface": ["datasets>=2.14"],
         "tensorboard": ["tensorboard>=2.14"],
         "test": ["aedat>=2.2", "lz4>=4.0", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9", "zstandard>=0.20"],
     },

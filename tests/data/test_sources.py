@@ -97,6 +97,13 @@ def test_training_gives_every_rank_the_same_number_of_batches_of_other_samples(t
 
 
 @needs_webdataset
+def test_a_rank_reads_other_shards_in_other_epochs(tmp_path):
+    write_shards(tmp_path)
+    epochs = [numbers(stream(tmp_path, epoch=epoch, rank=0, world_size=2, workers=1)[1]) for epoch in range(4)]
+    assert len({frozenset(seen) for seen in epochs}) > 1
+
+
+@needs_webdataset
 def test_there_are_no_more_workers_than_shards(tmp_path):
     write_shards(tmp_path)
     assert sorted(numbers(stream(tmp_path, train=False, workers=3)[1])) == list(range(9))
