@@ -43,3 +43,14 @@ def test_options_without_effect_are_refused(capsys, tmp_path, options, message):
     status, _, err = _run(capsys, tmp_path, *options)
     assert status == 2
     assert message in err
+
+
+def test_a_checkup_instead_of_a_training(capsys, tmp_path):
+    places = ["--output", str(tmp_path), "--tensorboard-dir", str(tmp_path / "runs"), "--experiment", "x"]
+    options = "--model spikformer_digits --dataset digits --batch-size 16 --workers 0 --doctor --tet-loss --amp".split()
+    assert cli.main([*options, *places]) == 0
+    out = capsys.readouterr().out
+    assert "blocks.1.mlp.fc2.node" in out
+    assert "advice: " in out
+    assert "samples/s" in out
+    assert not list(tmp_path.glob("x/*.pth*"))

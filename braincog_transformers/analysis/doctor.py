@@ -1,0 +1,222 @@
+"""One batch before a long run: does every layer fire, does the gradient reach it, and how long will it take?"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from braincog.base.node.node import BaseNode
+from torch import Tensor, nn
+
+from ..nodes import IFNode, LIFNode, PLIFNode
+from ..ops.dynamics import charge, membrane_dtype
+from ..ops.surrogate import SURROGATES
+from .firing import align_table
+from .recorder import unwrap
+
+__all__ = ["Checkup", "LayerHealth", "diagnose", "format_checkup"]
+
+SILENT, SATURATED = 0.005, 0.9
+"""Mean rates, in spikes per neuron and step, below and above which a layer is named."""
+FADING = 1e-3
+"""Share of the largest gradient norm below which a layer is named."""
+UNCOVERED = 0.02
+"""Coverage below which a layer is named."""
+
+
+@dataclass(frozen=True)
+class LayerHealth:
+    """One neuron layer in a training step.
+
+    Args:
+        name: in `model.named_modules()`.
+        rate: spikes per neuron and step.
+        lowest, highest: membrane potential before the reset, over the threshold.
+        coverage: mean slope of the surrogate over its largest: 1 if every potential is at the threshold, 0 if none
+            passes a gradient.
+        gradient: norm of the loss's gradient with respect to the layer's input.
+        finite: whether potentials and gradient are.
+    """
+
+    name: str
+    rate: float
+    lowest: float
+    highest: float
+    coverage: float
+    gradient: float
+    finite: bool
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What one training step shows.
+
+    Args:
+        layers: in the order of execution.
+        loss: of the batch.
+        kept: bytes that autograd keeps for the backward pass, of the whole batch.
+        parameters: bytes of the parameters.
+        samples_per_second: of a training step without the optimizer.
+        advice: one line for each thing to mend; empty if nothing is wrong.
+    """
+
+    layers: list[LayerHealth]
+    loss: float
+    kept: int
+    parameters: int
+    samples_per_second: float
+    advice: list[str]
+
+
+def _potentials(node: BaseNode, x: Tensor) -> Tensor:
+    """Return the membrane potentials before the reset, `(T, ...)`, of a node whose input is `(T*B, ...)`."""
+    x = x.unflatten(0, (node.step, -1))
+    v = torch.full_like(x[0], node.v_reset, dtype=membrane_dtype(x.dtype))
+    leak, threshold, found = node.leak(), node.get_thres(), []
+    for x_t in x.unbind(0):
+        h = charge(x_t.to(v.dtype), v, leak, node.dynamics)
+        found.append(h)
+        s = (h >= threshold).to(h.dtype)
+        v = h - s * threshold if node.soft_reset else h * (1 - s) + s * node.v_reset
+    return torch.stack(found)
+
+
+class _Watch:
+    """Inputs, outputs and gradients of every neuron layer during one training step."""
+
+    def __init__(self, model: nn.Module):
+        self.seen: dict[str, tuple[BaseNode, Tensor, Tensor]] = {}
+        for name, node in model.named_modules():
+            if isinstance(node, LIFNode | PLIFNode | IFNode) and node.layer_by_layer:
+                node.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Callable:
+        def hook(node: BaseNode, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if inputs[0].requires_grad:
+                inputs[0].retain_grad()
+            self.seen[name] = (node, inputs[0], output.detach())
+
+        return hook
+
+    @torch.no_grad()
+    def layers(self) -> list[LayerHealth]:
+        """Turn what was seen into figures."""
+        return [self._health(name, *seen) for name, seen in self.seen.items()]
+
+    @staticmethod
+    def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth:
+        h, threshold = _potentials(node, x.detach()), node.get_thres()
+        slope = SURROGATES.get(type(node.act_fun).__name__)
+        coverage = float("nan")
+        if slope is not None:
+            largest = slope(torch.zeros((), device=h.device), node.act_fun.alpha)
+            coverage = float((slope(h - threshold, node.act_fun.alpha) / largest).mean())
+        gradient = float(x.grad.norm()) if x.grad is not None else 0.0
+        finite = bool(torch.isfinite(h).all()) and torch.isfinite(torch.tensor(gradient)).item()
+        over = h / threshold
+        return LayerHealth(
+            name, float(spikes.float().mean()), float(over.min()), float(over.max()), coverage, gradient, finite
+        )
+
+
+def diagnose(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+) -> Checkup:
+    """Run one training step on a copy of a network and look at every layer of neurons.
+
+    Args:
+        model: a network with this package's neurons, all steps at once; it is left as it was.
+        batch: input and target.
+        loss: maps logits and target to a scalar.
+    """
+    inner = copy.deepcopy(unwrap(model)).train()
+    device = next(inner.parameters()).device
+    x, target = (part.to(device) for part in batch[:2])
+    kept = _kept_bytes(inner, x, target, loss)
+    started = time.perf_counter()
+    loss(inner(x), target).backward()
+    seconds = time.perf_counter() - started
+    inner.zero_grad()
+    watch = _Watch(inner)
+    found = loss(inner(x), target)
+    found.backward()
+    layers = watch.layers()
+    size = sum(p.numel() * p.element_size() for p in inner.parameters())
+    return Checkup(layers, found.item(), kept, size, len(x) / seconds, _advice(layers, found.item()))
+
+
+def _kept_bytes(model: nn.Module, x: Tensor, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> int:
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss(model(x), target).backward()
+    model.zero_grad()
+    return sum(sizes.values())
+
+
+def _advice(layers: list[LayerHealth], loss: float) -> list[str]:
+    largest = max((layer.gradient for layer in layers), default=0.0)
+    rules = (
+        ("are not finite: check the data, or train in float32 instead of --amp", lambda layer: not layer.finite),
+        (
+            "do not fire: a lower --threshold, or a larger learning rate for the normalisation in front",
+            lambda layer: layer.rate < SILENT,
+        ),
+        ("fire nearly always: a higher --threshold, or weight decay", lambda layer: layer.rate > SATURATED),
+        (
+            "pass hardly any gradient, their potentials being far from the threshold: a flatter surrogate (a smaller "
+            "--alpha)",
+            lambda layer: layer.coverage < UNCOVERED,
+        ),
+        (
+            "get less than a thousandth of the largest gradient: a flatter surrogate, or fewer steps",
+            lambda layer: layer.gradient < FADING * largest,
+        ),
+    )
+    advice = [f"{_listed(names)} {text}" for text, applies in rules if (names := _names(layers, applies))]
+    if loss != loss:
+        advice.insert(0, "the loss is not a number; check data and labels first")
+    return advice
+
+
+def _names(layers: list[LayerHealth], applies: Callable[[LayerHealth], bool]) -> list[str]:
+    return [layer.name for layer in layers if applies(layer)]
+
+
+def _listed(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def format_checkup(found: Checkup, *, samples: int) -> str:
+    """Lay the figures out for a terminal.
+
+    Args:
+        found: what `diagnose` found.
+        samples: training samples of the whole run, all epochs together, for the estimate of its time.
+    """
+    body = [
+        [layer.name, f"{layer.rate:.4f}", f"{layer.lowest:.2f}", f"{layer.highest:.2f}", f"{layer.coverage:.3f}",
+         f"{layer.gradient:.2e}"]
+        for layer in found.layers
+    ]  # fmt: skip
+    table = align_table(["layer", "rate", "lowest", "highest", "coverage", "gradient"], body, [])
+    hours = samples / found.samples_per_second / 3600
+    lines = [
+        "one training step: spikes per neuron and step, potentials over the threshold, coverage of the surrogate",
+        table,
+        f"loss {found.loss:.4f} | kept for the backward pass {found.kept / 2**20:.1f} MiB, parameters "
+        f"{found.parameters / 2**20:.1f} MiB | {found.samples_per_second:.1f} samples/s, the whole run about "
+        f"{hours:.2f} h on this device",
+        *[f"advice: {line}" for line in found.advice or ["nothing to mend"]],
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""A checkup sees what was broken on purpose, and leaves the network alone."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from braincog_transformers import LIFNode
+from braincog_transformers.analysis.doctor import diagnose, format_checkup
+
+
+def _batch():
+    return torch.rand(8, 1, 8, 8), torch.arange(8)
+
+
+def _model(bias=0.7, **kwargs):
+    torch.manual_seed(0)
+    model = timm.create_model("spikformer_digits", **kwargs)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.constant_(module.bias, bias)
+    return model
+
+
+def test_figures_of_one_neuron_are_those_of_its_equations():
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), LIFNode(step=2, threshold=1.0))
+    nn.init.ones_(net[0].weight)
+    # charges to 0.75, then 0.75 + (1.5 - 0.75) / 2 = 1.125, which fires
+    found = diagnose(net, (torch.tensor([[1.5], [1.5]]), torch.zeros(2)), lambda y, t: y.sum())
+    (layer,) = found.layers
+    assert (layer.rate, layer.lowest, layer.highest) == (0.5, 0.75, 1.125)
+    slopes = [4 * s * (1 - s) for s in (1 / (1 + math.exp(-4 * u)) for u in (-0.25, 0.125))]
+    assert layer.coverage == pytest.approx(sum(slopes) / 2)
+    # the first step charges the second by the half of what the reset leaves
+    gradient = [slopes[0] / 2 + slopes[1] / 4, slopes[1] / 2]
+    assert layer.gradient == pytest.approx(math.hypot(*gradient), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "bias", "advice"),
+    [
+        ({}, -9.0, "do not fire"),
+        ({"threshold": 0.01}, 9.0, "fire nearly always"),
+        ({"alpha": 900.0}, 0.7, "pass hardly any gradient"),
+    ],
+)
+def test_what_is_wrong_is_named(kwargs, bias, advice):
+    found = diagnose(_model(bias, **kwargs), _batch())
+    assert any(advice in line for line in found.advice), found.advice
+
+
+def test_what_is_not_finite_comes_first():
+    x, y = _batch()
+    advice = diagnose(_model(), (x * float("nan"), y)).advice  # neurons do not fire on it: the loss stays finite
+    assert advice[0].startswith("patch_embed.stages.0.node")
+    assert "not finite" in advice[0]
+    assert "loss" in diagnose(_model(), (x, y), lambda logits, target: logits.sum() * float("nan")).advice[0]
+
+
+def test_the_network_is_left_as_it_was_and_the_text_has_it_all():
+    model = _model()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    found = diagnose(model, _batch())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not [m for m in model.modules() if m._forward_hooks]
+    assert [layer.name for layer in found.layers] == list(model.nodes)
+    assert found.kept > 8 * 4 * 64 * 64 * 4
+    text = format_checkup(found, samples=3600)
+    assert f"{1 / found.samples_per_second:.2f} h" in text
+    assert text.count("advice:") == max(1, len(found.advice))
