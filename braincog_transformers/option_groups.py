@@ -336,6 +336,7 @@ class LookOptions:
     conf_mat: bool = _option(False, "confusion matrix")
     mem_dist: bool = _option(False, "distribution of the membrane potentials")
     analyze: bool = _option(False, "only measure operations and energy, layer by layer, on test data; don't train")
+    doctor: bool = _option(False, "only look at one training step: rates, potentials, gradients, memory, time; don't train")
     audit: bool = _option(False, "only tell what enters each layer, spikes or numbers, on test data; don't train")
     analyze_batches: int | None = _option(
         None, "batches that --analyze and --audit look at (default: all test data)", low=1

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from ..analysis.audit import audit, format_audit
+from ..analysis.energy import analyze, format_energy, write_energy
 from ..analysis.firing import firing_rates, format_table, overall_rate
 from ..analysis.look import draw_confusion, draw_membranes, draw_rates, draw_tsne, save_images, visualize
 from ..data.build import DataBundle
@@ -75,6 +77,18 @@ class Look:
         path = save_images(next(iter(loader)), folder, name="first_batch", classes=classes, **self._scale())
         journal.say(f"wrote {path}")
 
+    def _analyze(self, network: nn.Module, folder: Path, journal: Journal) -> list[Path]:
+        look = self.options.look
+        analysis = analyze(
+            network,
+            self._batches(look.analyze_batches),
+            method=look.energy_method,
+            e_mac=look.energy_mac,
+            e_ac=look.energy_ac,
+        )
+        journal.say(format_energy(analysis))
+        return write_energy(analysis, folder)
+
     def show(self, network: nn.Module, folder: Path, journal: Journal) -> list[str]:
         """Print the firing rates, write the pictures, and return their paths."""
         if not journal.speaks:
@@ -84,7 +98,9 @@ class Look:
         if look.spike_rate:
             journal.say(format_table(rows))
         journal.say(f"mean firing rate {overall_rate(rows):.4f} spikes per neuron and step, {rows[0].samples} samples")
-        paths: list[Path] = []
+        paths: list[Path] = self._analyze(network, folder, journal) if look.analyze else []
+        if look.audit:
+            journal.say(format_audit(audit(network, self._batches(look.analyze_batches))))
         if look.visualize:
             paths += visualize(network, next(iter(self._batches(1))), folder, rows=rows, **self._scale())
         elif look.spike_rate:

@@ -11,6 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
 
+from ..analysis.doctor import diagnose, format_checkup
 from ..analysis.plots import training_curves
 from ..checkpoints import load_checkpoint
 from ..data.build import DataBundle
@@ -50,11 +51,12 @@ _PLACES = {"output", "experiment", "suffix", "tensorboard_dir", "data_dir", "cac
 _SPEED = {"workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend"}
 _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
 _SHOWN = {"visualize", "spike_rate", "tsne", "conf_mat", "mem_dist", "eval", "eval_checkpoint"}
+_ANALYSIS = {"analyze", "audit", "doctor", "analyze_batches", "energy_method", "energy_mac", "energy_ac"}
 # these only say what the weights were before the first step
 _START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained"}
 _TOLD = 10
 """Damaged recordings that are named one by one."""
-FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _START)
+FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _ANALYSIS | _START)
 
 
 @dataclass
@@ -98,9 +100,9 @@ def run(options: Options) -> dict[str, Any]:
     ranks = set_up(_device(options), backend=options.train.dist_backend or None, local_rank=options.run.local_rank)
     try:
         parts = _build(options, ranks)
-        if options.run.eval or options.run.eval_checkpoint:
+        if options.run.eval or options.run.eval_checkpoint or options.look.analyze or options.look.audit:
             return _evaluate(parts)
-        return _train(parts)
+        return _check_up(parts) if options.look.doctor else _train(parts)
     finally:
         ranks.close()
 
@@ -141,6 +143,18 @@ def _build(options: Options, ranks: Ranks) -> _Parts:
     return _Parts(options, ranks, shape, bundle, network, train_call, test_call, feed, precision)
 
 
+def _check_up(parts: _Parts) -> dict[str, Any]:
+    """Look at one training step, and tell."""
+    options, feed = parts.options, parts.feed
+    batch = feed.place(*next(iter(feed.train)))
+    parts.network.output_steps = options.train.tet_loss
+    with parts.precision.autocast():
+        found = diagnose(parts.network, batch, build_losses(options)[0])
+    epochs = options.sched.epochs + options.sched.cooldown_epochs
+    _say(parts.ranks)(format_checkup(found, samples=epochs * len(feed.train) * options.data.batch_size))
+    return {"loss": found.loss, "advice": found.advice}
+
+
 def _evaluate(parts: _Parts) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
     path = options.run.eval_checkpoint or options.run.resume
@@ -150,6 +164,10 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
         if Path(path).is_dir():
             path = str(find_state(path, journal.say)[0])
         journal.say(load_checkpoint(parts.network, path))
+    elif (options.look.analyze or options.look.audit) and not (
+        options.model.initial_checkpoint or options.model.pretrained
+    ):
+        journal.say("the weights are random, and so are the rates; --eval_checkpoint names trained ones")
     _tell_left_out(parts, journal)
     found = {f"test_{name}": value for name, value in parts.evaluate().items()}
     journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))

@@ -6,7 +6,18 @@ import pytest
 
 from braincog_transformers import cli
 
-SMALL = "--model spikformer_digits --dataset digits --batch-size 32 --workers 0 --analyze-batches 1".split()
+SMALL = [
+    "--model",
+    "spikformer_digits",
+    "--dataset",
+    "digits",
+    "--batch-size",
+    "32",
+    "--workers",
+    "0",
+    "--analyze-batches",
+    "1",
+]
 
 
 def _run(capsys, tmp_path, *options):
@@ -47,7 +58,19 @@ def test_options_without_effect_are_refused(capsys, tmp_path, options, message):
 
 def test_a_checkup_instead_of_a_training(capsys, tmp_path):
     places = ["--output", str(tmp_path), "--tensorboard-dir", str(tmp_path / "runs"), "--experiment", "x"]
-    options = "--model spikformer_digits --dataset digits --batch-size 16 --workers 0 --doctor --tet-loss --amp".split()
+    options = [
+        "--model",
+        "spikformer_digits",
+        "--dataset",
+        "digits",
+        "--batch-size",
+        "16",
+        "--workers",
+        "0",
+        "--doctor",
+        "--tet-loss",
+        "--amp",
+    ]
     assert cli.main([*options, *places]) == 0
     out = capsys.readouterr().out
     assert "blocks.1.mlp.fc2.node" in out

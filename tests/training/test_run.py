@@ -89,6 +89,15 @@ def test_resumes_from_the_command_line(go):
     assert Path(folder, "summary.csv").read_text() == Path(whole["folder"], "summary.csv").read_text()
 
 
+def test_resumes_what_was_saved_before_an_option_existed(go):
+    folder = go("--max-steps", "2")["folder"]
+    path = Path(folder) / "last.pth.tar"
+    state = torch.load(path, weights_only=False)
+    del state["options"]["skip_bad"]
+    torch.save(state, path)
+    assert go("--resume", folder, "--max-steps", "3")["steps"] == 3
+
+
 def test_resume_with_other_options_is_refused(go):
     folder = go("--max-steps", "1")["folder"]
     with pytest.raises(UserError, match=r"--seed was 42, now 7; .*--no-resume-opt"):
