@@ -139,7 +139,9 @@ def test_the_table_of_families_is_the_registrys():
 @pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_examples_run(example, tmp_path):
-    code = f"import runpy, sys; sys.argv = ['x', {str(tmp_path)!r}]; runpy.run_path({str(example)!r})"
+    code = (
+        f"import runpy, sys; sys.argv = ['x', {str(tmp_path)!r}]; runpy.run_path({str(example)!r}, run_name='__main__')"
+    )
     done = run_python(code, path=ROOT, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -1,23 +1,13 @@
 """`--analyze` and `--audit` from the command line: measured, told, written; nothing is trained."""
 
 import csv
+import shlex
 
 import pytest
 
 from braincog_transformers import cli
 
-SMALL = [
-    "--model",
-    "spikformer_digits",
-    "--dataset",
-    "digits",
-    "--batch-size",
-    "32",
-    "--workers",
-    "0",
-    "--analyze-batches",
-    "1",
-]
+SMALL = shlex.split("--model spikformer_digits --dataset digits --batch-size 32 --workers 0 --analyze-batches 1")
 
 
 def _run(capsys, tmp_path, *options):
@@ -58,20 +48,8 @@ def test_options_without_effect_are_refused(capsys, tmp_path, options, message):
 
 def test_a_checkup_instead_of_a_training(capsys, tmp_path):
     places = ["--output", str(tmp_path), "--tensorboard-dir", str(tmp_path / "runs"), "--experiment", "x"]
-    options = [
-        "--model",
-        "spikformer_digits",
-        "--dataset",
-        "digits",
-        "--batch-size",
-        "16",
-        "--workers",
-        "0",
-        "--doctor",
-        "--tet-loss",
-        "--amp",
-    ]
-    assert cli.main([*options, *places]) == 0
+    small = shlex.split("--model spikformer_digits --dataset digits --batch-size 16 --workers 0 --tet-loss --amp")
+    assert cli.main([*small, "--doctor", *places]) == 0
     out = capsys.readouterr().out
     assert "blocks.1.mlp.fc2.node" in out
     assert "advice: " in out
