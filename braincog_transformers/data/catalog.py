@@ -136,22 +136,23 @@ _ENTRIES = (
         name="nmnist", kind="event", num_classes=10, in_chans=2, size=(34, 34), classes=DIGITS, samples=(60000, 10000),
         tree="NMNIST/Train/<0..9>/NNNNN.bin and NMNIST/Test/<0..9>/NNNNN.bin",
         source="unpack Train.zip and Test.zip of Mendeley data set 468j46mzdv (garrickorchard.com/datasets/n-mnist)",
-        folder="NMNIST", places=("nmnist", "NMNIST", "DVS/N-MNIST/NMNIST", "."), split_folders=("Train", "Test"),
-        endings=(".bin",), augment=_NO_EVENT_AUGMENT,
+        downloadable=True, folder="NMNIST", places=("nmnist", "NMNIST", "DVS/N-MNIST/NMNIST", "."),
+        split_folders=("Train", "Test"), endings=(".bin",), augment=_NO_EVENT_AUGMENT,
     ),
     DatasetInfo(
         name="dvsc10", kind="event", num_classes=10, in_chans=2, size=(128, 128), classes=DVSC10, samples=(10000, 0),
         tree="dvsc10/<airplane..truck>/*.aedat (or *.aedat4)",
         source="unpack the ten class archives of figshare article 4724671 (.aedat), or CIFAR10DVS.zip of figshare file "
         "38023437 (.aedat4)",
-        folder="dvsc10", places=("dvsc10", "CIFAR10DVS", "DVS/DVS_Cifar10/CIFAR10DVS", "extract", "."),
-        splits=("text", "tebn", "random"), endings=(".aedat", ".aedat4"), augment=_CROP_AND_FLIP,
+        downloadable=True, folder="dvsc10", augment=_CROP_AND_FLIP,
+        places=("dvsc10", "CIFAR10DVS", "DVS/DVS_Cifar10/CIFAR10DVS", "extract", "."),
+        splits=("text", "tebn", "random"), endings=(".aedat", ".aedat4"),
     ),
     DatasetInfo(
         name="dvsg", kind="event", num_classes=11, in_chans=2, size=(128, 128), classes=DVSG, samples=(1176, 288),
         tree="DvsGesture/{trials_to_train.txt,trials_to_test.txt,<trial>.aedat,<trial>_labels.csv} (or tonic's "
         "DVSGesture/ibmGesture{Train,Test}/<trial>/<0..10>.npy)",
-        source="unpack DvsGesture.tar.gz of research.ibm.com/dvsgesture", folder="DvsGesture",
+        source="unpack DvsGesture.tar.gz of research.ibm.com/dvsgesture", downloadable=True, folder="DvsGesture",
         places=(
             "DvsGesture", "dvsg", "DVSGesture", "DVS128Gesture", "DVS128Gesture/extract/DvsGesture",
             "DVS/DVSGesture/DVSGesture", ".",

@@ -14,6 +14,9 @@ _CALLS = {
     "shd": ("SHD", ({"train": True}, {"train": False})),
     "ssc": ("SSC", ({"split": "train"}, {"split": "valid"}, {"split": "test"})),
     "ncaltech101": ("NCALTECH101", ({},)),
+    "nmnist": ("NMNIST", ({"train": True}, {"train": False})),
+    "dvsc10": ("CIFAR10DVS", ({},)),
+    "dvsg": ("DVSGesture", ({"train": True}, {"train": False})),
 }
 """Class of tonic's, and the arguments of each of its parts."""
 

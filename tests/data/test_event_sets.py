@@ -1,5 +1,6 @@
 """The event sets with layouts, sizes or formats of their own: places, splits, orientation, what is refused."""
 
+import inspect
 import shutil
 from dataclasses import replace
 
@@ -17,8 +18,9 @@ from event_writers import (
     write_nomni,
     write_ucf101dvs,
 )
-from writers import write_bin
+from writers import write_bin, write_dvsc10, write_nmnist, write_tonic_gesture
 
+from braincog_transformers.data import fetching
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.catalog import DATASETS
 from braincog_transformers.data.classes import BULLYING10K, HMDB51, NCALTECH101
@@ -272,6 +274,45 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
         np.save(path, stored, allow_pickle=True)
     refused("bullying10k", tmp_path, r"clip_0\.npy: asks for shutil\.(_|rm).*, which is no part of an array")
     assert (tmp_path / "handshake").is_dir()
+
+
+def test_tonic_takes_what_it_is_asked_for():
+    import tonic.datasets
+
+    for name, (cls, parts) in fetching._CALLS.items():
+        assert DATASETS[name].downloadable
+        for arguments in parts:
+            inspect.signature(getattr(tonic.datasets, cls)).bind("folder", **arguments)
+
+
+def _as_tonic_leaves_it(name, root):
+    if name == "nmnist":
+        write_nmnist(root / "NMNIST")
+    elif name == "dvsc10":
+        write_dvsc10(root / "CIFAR10DVS", per_class=11, ending=".aedat4", count=20)
+    else:
+        write_tonic_gesture(root / "DVSGesture")
+
+
+@pytest.mark.parametrize(
+    ("name", "cls", "calls"), [("nmnist", "NMNIST", 2), ("dvsc10", "CIFAR10DVS", 1), ("dvsg", "DVSGesture", 2)]
+)
+def test_what_tonic_fetches_is_found_where_it_leaves_it(tmp_path, monkeypatch, name, cls, calls):
+    import tonic.datasets
+
+    asked = []
+
+    def fetched(folder, **arguments):
+        if not asked:
+            _as_tonic_leaves_it(name, tmp_path)
+        asked.append(arguments)
+
+    monkeypatch.setattr(tonic.datasets, cls, fetched)
+    with pytest.raises(UserError, match="add --download to fetch it"):
+        build_datasets(name, tmp_path, use_cache=False)
+    assert asked == []
+    assert len(build_datasets(name, tmp_path, download=True, use_cache=False).train)
+    assert len(asked) == calls
 
 
 def test_nothing_is_fetched_unasked_and_a_fetched_set_is_found(tmp_path, monkeypatch):
