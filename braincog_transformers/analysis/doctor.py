@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from ..nodes import IFNode, LIFNode, PLIFNode
 from ..ops.dynamics import charge, membrane_dtype
 from ..ops.surrogate import SURROGATES
-from .firing import align_table
+from .firing import SATURATED, SILENT, align_table
 from .recorder import unwrap
 
 __all__ = ["Checkup", "LayerHealth", "diagnose", "format_checkup"]
 
-SILENT, SATURATED = 0.005, 0.9
-"""Mean rates, in spikes per neuron and step, below and above which a layer is named."""
 FADING = 1e-3
 """Share of the largest gradient norm below which a layer is named."""
 UNCOVERED = 0.02

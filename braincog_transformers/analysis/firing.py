@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from .recorder import frozen_inference, watch
 
-__all__ = ["Row", "align_table", "firing_rates", "format_table", "overall_rate"]
+__all__ = ["SATURATED", "SILENT", "Row", "align_table", "extremes", "firing_rates", "format_table", "overall_rate"]
 
 WIDEST_STEPS = 8
+SILENT, SATURATED = 0.005, 0.9
+"""Mean rates, in spikes per neuron and step, below and above which a layer is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,20 @@ def overall_rate(rows: Sequence[Row]) -> float:
     """Return the spikes per neuron and step of the whole network: rates weighted by neurons and steps."""
     spikes = sum(sum(row.per_step) * row.neurons for row in rows)
     return spikes / sum(len(row.per_step) * row.neurons for row in rows)
+
+
+def extremes(rows: Sequence[Row], most: int = 4) -> str:
+    """Name the layers that are silent, and those that fire nearly always, in a line; "" if there are none."""
+    found = {
+        f"silent (below {SILENT:g})": [row.name for row in rows if row.rate < SILENT],
+        f"saturated (above {SATURATED:g})": [row.name for row in rows if row.rate > SATURATED],
+    }
+    parts = [
+        f"{len(names)} {kind}: {', '.join(names[:most])}{', ...' if len(names) > most else ''}"
+        for kind, names in found.items()
+        if names
+    ]
+    return f"of {len(rows)} neuron layers " + "; ".join(parts) if parts else ""
 
 
 def format_table(rows: Sequence[Row]) -> str:

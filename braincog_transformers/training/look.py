@@ -10,7 +10,7 @@ from torch import nn
 
 from ..analysis.audit import audit, format_audit
 from ..analysis.energy import analyze, format_energy, write_energy
-from ..analysis.firing import firing_rates, format_table, overall_rate
+from ..analysis.firing import extremes, firing_rates, format_table, overall_rate
 from ..analysis.look import draw_confusion, draw_membranes, draw_rates, draw_tsne, save_images, visualize
 from ..data.build import DataBundle
 from ..data.loader import make_loader
@@ -28,11 +28,23 @@ def _placed(batches: Any, place: Place) -> Any:
     return (place(x, target) for x, target in batches)
 
 
-def mean_rate(network: nn.Module, feed: Feed) -> Callable[[], float]:
-    """Return a function that measures the mean firing rate, in spikes per neuron and step, on one test batch."""
+def mean_rate(network: nn.Module, feed: Feed, say: Callable[[str], object]) -> Callable[[], float]:
+    """Return a function that measures the mean firing rate, in spikes per neuron and step, on one test batch.
+
+    It tells which layers are silent or saturated, whenever that has changed.
+    """
+    batch, told = [], ""
 
     def measure() -> float:
-        return overall_rate(firing_rates(network, _placed(islice(feed.test, 1), feed.place)))
+        nonlocal told
+        if not batch:  # kept, so that no loader has to start again for it
+            batch.extend(islice(feed.test, 1))
+        rows = firing_rates(network, _placed(batch, feed.place))
+        found = extremes(rows)
+        if found and found != told:
+            say(found)
+        told = found
+        return overall_rate(rows)
 
     return measure
 

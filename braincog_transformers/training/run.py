@@ -207,7 +207,7 @@ def _train(parts: _Parts) -> dict[str, Any]:
     if options.run.save_images:
         with isolated(options.run.seed):
             Look(options, parts.bundle, parts.feed.place).show_first_batch(folder, journal)
-    rate = mean_rate(parts.network, parts.feed)
+    rate = mean_rate(parts.network, parts.feed, journal.say)
     with StopRequest(patient=ranks.world_size > 1) as stop:
         rows = fit(
             learner, progress, feed=parts.feed, plan=plan, checkpoints=checkpoints, ranks=ranks, journal=journal,

@@ -61,3 +61,13 @@ def test_the_table_is_aligned(steps, columns):
     assert len(header) == len(first) == len(second) == len(rule)
     assert first.split()[:4] == ["stem.lif", "12,345", "0.2500", "3.1%"]
     assert total.split() == ["all", "12,352", "0.2501"]
+
+
+def test_silent_and_saturated_layers_are_named():
+    from braincog_transformers.analysis.firing import Row, extremes
+
+    rates = {"a": 0.0, "b": 0.5, "c": 0.95, "d": 0.004}
+    rows = [Row(name, rate, (rate,), 10, 0.0, 1) for name, rate in rates.items()]
+    assert extremes(rows) == "of 4 neuron layers 2 silent (below 0.005): a, d; 1 saturated (above 0.9): c"
+    assert extremes(rows[1:2]) == ""
+    assert extremes(rows[:1] * 6).endswith("a, a, a, a, ...")
