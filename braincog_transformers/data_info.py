@@ -71,7 +71,8 @@ def _described(info: DatasetInfo) -> Iterator[tuple[str, str]]:
     if len(info.places) > 1:
         yield "looked for", "in --data-dir and below it, in " + ", ".join(p for p in info.places if p != ".")
     if not _embedded(info):
-        yield "to get it", info.source + ("; --download fetches it" if info.downloadable else "; --download can't fetch it")
+        fetches = "fetches it" if info.downloadable else "can't fetch it"
+        yield "to get it", f"{info.source}; --download {fetches}"
     yield from _published(info)
 
 
