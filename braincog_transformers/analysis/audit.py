@@ -1,14 +1,16 @@
 """Is a network spike-driven? What really enters each of its layers and products."""
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from .firing import align_table
-from .operations import count_operations
+from .operations import Operations, count_operations
 
-__all__ = ["Audit", "Finding", "audit", "format_audit"]
+__all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "write_audit"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,13 @@ def audit(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Aud
         batches: inputs, or `(input, target, ...)` as a loader gives them.
 
     Raises:
-        UserError: if no batch came, or the network has no layer with weights.
+        UserError: if no batch came, or the network has no neuron or no layer with weights.
     """
-    counted = count_operations(model, batches)
+    return judge(count_operations(model, batches))
+
+
+def judge(counted: Operations) -> Audit:
+    """Say what counted operations mean for the question whether a network is spike-driven."""
     roles = {counted.first.name: "first", **dict.fromkeys(counted.classifier, "classifier")}
     findings = [
         Finding(row.name, row.type, row.kind, row.largest, roles.get(row.name, "inner")) for row in counted.rows
@@ -89,3 +95,12 @@ def format_audit(found: Audit) -> str:
     caption = f"what enters each layer, over {found.samples:,} samples"
     between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"
     return f"{caption}\n{table}\n{verdict}: {between}"
+
+
+def write_audit(found: Audit, folder: Path) -> Path:
+    """Write `audit.json`, the verdict and all findings, and return its path."""
+    findings = [asdict(finding) | {"meaning": finding.meaning} for finding in found.findings]
+    path = folder / "audit.json"
+    content = {"spike_driven": found.spike_driven, "samples": found.samples, "findings": findings}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return path

@@ -29,9 +29,45 @@ from .firing import align_table
 from .operations import Operation, Operations, Seen, count_operations
 from .recorder import unwrap
 
-__all__ = ["METHODS", "Analysis", "EnergyRow", "analyze", "format_energy", "write_energy"]
+__all__ = ["METHODS", "Analysis", "EnergyRow", "EnergyRules", "analyze", "charge", "count_by"]
+__all__ += ["format_energy", "write_energy"]
 
 METHODS = ("spikingformer", "sdt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyRules:
+    """How operations are charged.
+
+    Args:
+        method: one of `METHODS`, see the module.
+        e_mac: energy of a multiply-accumulate, pJ.
+        e_ac: energy of an accumulate, pJ.
+        whole_as_spikes: `spikingformer` only: an input of whole numbers costs accumulates, a 2 as two spikes; otherwise
+            it makes the layer dense, as the tool has it.
+        pre_pool: `sdt` only: the rate of the map in front of a pooling, as the papers have it, instead of the pooled
+            one that the layer reads.
+        count_head: `sdt` only: count the classifier.
+        first_layer_times_steps: count a repeated image's first layer T times, as published.
+
+    Raises:
+        UserError: for an unknown method, or an option that the method does not have.
+    """
+
+    method: Literal["spikingformer", "sdt"] = "spikingformer"
+    e_mac: float = 4.6
+    e_ac: float = 0.9
+    whole_as_spikes: bool = False
+    pre_pool: bool = False
+    count_head: bool = False
+    first_layer_times_steps: bool = True
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown("energy method", self.method, METHODS)
+        owners = {"whole_as_spikes": "spikingformer", "pre_pool": "sdt", "count_head": "sdt"}
+        if wrong := [name for name, owner in owners.items() if getattr(self, name) and owner != self.method]:
+            raise UserError(f"analyze: method {self.method} has no {' and no '.join(wrong)}")
 
 
 @dataclass(frozen=True)
@@ -124,76 +160,60 @@ def _sdt(row: Operation, call: Seen, first: bool, events: bool, pre_pool: bool) 
     return 0.0, call.macs * (call.before_pooling if seen_before else operand.mean)
 
 
-def _charge(counted: Operations, row: Operation, method: str, options: dict[str, bool]) -> tuple[float, float]:
+def _charge(counted: Operations, row: Operation, rules: EnergyRules) -> tuple[float, float]:
     """Return multiply-accumulates and accumulates of a row, for one sample."""
     first = row is counted.first
-    if method == "sdt" and (row.folded or (row.name in counted.classifier and not options["count_head"])):
+    if rules.method == "sdt" and (row.folded or (row.name in counted.classifier and not rules.count_head)):
         return 0.0, 0.0
     mac = ac = 0.0
     for call in row.calls:
-        if method == "spikingformer":
-            more = _spikingformer(row, call, options["whole_as_spikes"])
+        if rules.method == "spikingformer":
+            more = _spikingformer(row, call, rules.whole_as_spikes)
         else:
-            more = _sdt(row, call, first, counted.events, options["pre_pool"])
+            more = _sdt(row, call, first, counted.events, rules.pre_pool)
         mac, ac = mac + more[0], ac + more[1]
-    times = counted.first_times if first and options["first_layer_times_steps"] else 1
+    times = counted.first_times if first and rules.first_layer_times_steps else 1
     return mac * times / counted.samples, ac * times / counted.samples
 
 
-def analyze(
-    model: nn.Module,
-    batches: Iterable[Tensor | Sequence[Tensor]],
-    *,
-    method: Literal["spikingformer", "sdt"] = "spikingformer",
-    e_mac: float = 4.6,
-    e_ac: float = 0.9,
-    whole_as_spikes: bool = False,
-    pre_pool: bool = False,
-    count_head: bool = False,
-    first_layer_times_steps: bool = True,
-) -> Analysis:
+def analyze(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], **rules) -> Analysis:
     """Measure operations and energy of a network on data, layer by layer.
 
     Args:
-        model: any network whose layers are PyTorch's; attention products are seen where they are modules of
-            `layers.products`. It is left as it was.
+        model: any network whose layers are PyTorch's and whose neurons are BrainCog's; attention products are seen
+            where they are modules of `layers.products`. It is left as it was.
         batches: inputs, or `(input, target, ...)` as a loader gives them.
-        method: one of `METHODS`.
-        e_mac: energy of a multiply-accumulate, pJ.
-        e_ac: energy of an accumulate, pJ.
-        whole_as_spikes: `spikingformer` only: an input of whole numbers costs accumulates, a 2 as two spikes; otherwise
-            it makes the layer dense, as the tool has it.
-        pre_pool: `sdt` only: the rate of the map in front of a pooling, as the papers have it, instead of the pooled
-            one that the layer reads.
-        count_head: `sdt` only: count the classifier.
-        first_layer_times_steps: count a repeated image's first layer T times, as published.
+        **rules: fields of `EnergyRules`: `method="sdt"`, `e_mac=3.7`, ...
 
     Raises:
-        UserError: for an unknown method, an option that the method does not have, or data without a batch.
+        UserError: for rules that do not hold, a network without neurons or weights, or data without a batch.
     """
-    if method not in METHODS:
-        raise unknown("energy method", method, METHODS)
-    foreign = {"whole_as_spikes": whole_as_spikes and method != "spikingformer",
-               "pre_pool": pre_pool and method != "sdt", "count_head": count_head and method != "sdt"}  # fmt: skip
-    if wrong := [name for name, given in foreign.items() if given]:
-        raise UserError(f"analyze: method {method} has no {' and no '.join(wrong)}")
+    rules = EnergyRules(**rules)
+    return charge(count_by(rules.method, model, batches), rules)
+
+
+def count_by(method: str, model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Operations:
+    """Count a network's operations as a method sees it: `sdt` takes layers without a neuron in between for one."""
     inner = unwrap(model)
     if method == "sdt" and hasattr(inner, "fuse"):
         inner = copy.deepcopy(inner).eval().fuse()
-    counted = count_operations(inner, batches, fold=method == "sdt")
-    options = {"whole_as_spikes": whole_as_spikes, "pre_pool": pre_pool, "count_head": count_head,
-               "first_layer_times_steps": first_layer_times_steps}  # fmt: skip
+    return count_operations(inner, batches, fold=method == "sdt")
+
+
+def charge(counted: Operations, rules: EnergyRules) -> Analysis:
+    """Turn counted operations into energy."""
     rows = []
     for row in counted.rows:
-        mac, ac = _charge(counted, row, method, options)
+        mac, ac = _charge(counted, row, rules)
         macs = 0.0 if row.folded else sum(call.macs for call in row.calls) / counted.samples
         macs *= counted.first_times if row is counted.first else 1
-        energy = (e_mac * mac + e_ac * ac) / 1e9
+        energy = (rules.e_mac * mac + rules.e_ac * ac) / 1e9
         rate = row.average("rate")
         rows.append(EnergyRow(row.name, row.type, row.kind, rate, macs, mac, ac, energy, row.parameters))
     once = sum(sum(call.macs for call in row.calls) / sum(call.rows for call in row.calls) for row in counted.rows
                if not row.folded)  # fmt: skip
-    return Analysis(method, rows, counted.samples, counted.steps, e_mac, e_ac, once * e_mac / 1e9)
+    ann_energy = once * rules.e_mac / 1e9
+    return Analysis(rules.method, rows, counted.samples, counted.steps, rules.e_mac, rules.e_ac, ann_energy)
 
 
 def format_energy(analysis: Analysis) -> str:

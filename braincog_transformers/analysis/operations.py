@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -224,9 +225,13 @@ def count_operations(
         fold: count two convolutions with nothing in between as the one dense convolution that they are.
 
     Raises:
-        UserError: if no batch came, or nothing with weights was called.
+        UserError: if the network has no neuron, no batch came, or nothing with weights was called.
     """
     inner, counter, samples, events = unwrap(model), _Counter(fold), 0, False
+    if not any(isinstance(module, BaseNode) for module in inner.modules()):
+        raise UserError(
+            f"count_operations: {type(inner).__name__} has no neuron of BrainCog's (BaseNode), so nothing in it spikes"
+        )
     device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
     with frozen_inference(inner), counter.watching(inner):
         for batch in batches:
