@@ -94,6 +94,14 @@ def _sgl_block(match: re.Match) -> str:
     return f"blocks.{int(match[1]) + 1}.{match[2]}."
 
 
+# What several papers' code names alike; a network takes its own names and no more, so that `identify` tells them apart.
+_BLOCK = (r"^block\.", "blocks.")
+_POSITION = (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1.")
+_MLP = (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_")
+_LINEAR = (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear.")
+_BN = (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn.")
+_NORM = (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls")
+
 _SGLFORMER = Family(
     rename=(
         (r"^(?:stem\.conv|tokenizer\.conv(\d))\.", _sgl_convolution),
@@ -121,13 +129,13 @@ FAMILIES = {
         rename=(
             (r"^patch_embed\.proj_(conv|bn)(\d?)\.", _stage),
             (r"^patch_embed\.block(\d)_(conv|bn)\.", _cml_stage),
-            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1."),
-            (r"^block\.", "blocks."),
+            _POSITION,
+            _BLOCK,
             (r"\.(q|k|v|proj|fc1|fc2)_(?:linear|conv)\.", r".\1.linear."),
-            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+            _BN,
         ),
         dead=(
-            (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),
+            _NORM,
             (r"^norm\.(weight|bias)$", "layer norm that the network never calls"),
             (r"^pos_embed$", "position table that is never added"),
         ),
@@ -137,12 +145,12 @@ FAMILIES = {
             (r"^patch_embed\.proj_(conv|bn)(\d)\.", _old_tokenizer),
             (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.proj4_\1."),
             (r"^patch_embed\.(?:proj(\d?)|block(\d))_(conv|bn)\.", _tokenizer),
-            (r"^block\.", "blocks."),
-            (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_"),
-            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
-            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+            _BLOCK,
+            _MLP,
+            _LINEAR,
+            _BN,
         ),
-        dead=((r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),),
+        dead=(_NORM,),
     ),
     "SpikingResformer": Family(
         rename=(
@@ -172,19 +180,19 @@ FAMILIES = {
             (r"^patch_embed(\d)\.proj(\d?|_res)_(conv|bn)\.", _qk_embedding),
             (r"^stage(\d)\.", _qk_block),
             (r"\.t?ssa\.", ".attn."),
-            (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_"),
-            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
-            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+            _MLP,
+            _LINEAR,
+            _BN,
         ),
         dead=(),
     ),
     "SpikeDrivenTransformer": Family(
         rename=(
             (r"^patch_embed\.proj_(conv|bn|lif)(\d?)\.", _sdt_stage),
-            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1."),
-            (r"^block\.", "blocks."),
-            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
-            (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn."),
+            _POSITION,
+            _BLOCK,
+            _LINEAR,
+            _BN,
             (r"\.(q|k|v|fc1|fc2)_lif\.", r".\1.node."),
             (r"\.shortcut_lif\.", ".node."),
             (r"\.talking_heads_lif\.", ".gate_node."),
@@ -224,16 +232,16 @@ FAMILIES = {
         rename=(
             (r"^patch_embed\.proj_(conv|bn|lif)(\d?)\.", _stage),
             (r"^patch_embed\.rpe_(conv|bn|lif)\.", r"patch_embed.rpe.\1."),
-            (r"^block\.", "blocks."),
+            _BLOCK,
             (r"\.TIM\.interactor\.", ".tim.conv."),
             (r"\.TIM\.(in|out)_lif\.", r".tim.\1_node."),
             (r"\.attn_lif\.", ".attn_node."),
-            (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear."),
+            _LINEAR,
             (r"\.(q|k|v|proj|fc1|fc2)_(bn|lif)\.", r".\1.\2."),
             (r"\.lif\.", ".node."),
         ),
         dead=(
-            (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),
+            _NORM,
             (r"\.res_lif\.(threshold|act_fun\.alpha)$", "neuron that the attention never calls"),
         ),
     ),
