@@ -25,12 +25,14 @@ __all__ = ["convert_official", "load_checkpoint", "load_state", "misfits", "read
 
 _logger = logging.getLogger(__name__)
 
-
 # The classifier, and the head that learns from a teacher.
 _HEADS = ("head.", "head_dist.")
 
 # Where training scripts put the weights, in the order in which they are looked for.
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "net")
+
+# What BrainCog's nodes and this package add, and official checkpoints do not have.
+_OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state")
 
 
 def read_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
@@ -134,11 +136,6 @@ def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     return converted
 
 
-def _optional(model: nn.Module) -> set[str]:
-    """Name the keys that BrainCog's nodes and this package add and official checkpoints do not have."""
-    return {name for name in model.state_dict() if name.endswith((".threshold", ".act_fun.alpha", "_extra_state"))}
-
-
 def _some(names: Iterable[str], most: int = 12) -> str:
     names = sorted(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -157,7 +154,7 @@ def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]
         if name in own and value.shape != own[name].shape
     }
     return {
-        "missing": own.keys() - state.keys() - _optional(model),
+        "missing": {name for name in own.keys() - state.keys() if not name.endswith(_OPTIONAL)},
         "unexpected": state.keys() - own.keys(),
         "of another shape": shapes,
     }
