@@ -4,6 +4,8 @@ With `--check` nothing is written, and the status is 1 if a file is stale.
 """
 
 import sys
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import timm
@@ -39,15 +41,18 @@ def operations(name: str, info: ModelInfo) -> float:
     return counter.get_total_flops() / 2e9
 
 
+@cache
+def families() -> dict[str, list[ModelInfo]]:
+    """Return what is known of each configuration by family, oldest first; aliases are left out."""
+    names = [name for name in list_models() if not REGISTERED[name].alias_of]
+    infos = sorted((info for name in names for info in describe(name, by_tag=True)), key=lambda i: (i.year, i.family))
+    return {family: list(group) for family, group in groupby(infos, key=lambda info: info.family)}
+
+
 def details() -> str:
     """Return the text of docs/models.md."""
-    families: dict[str, list[ModelInfo]] = {}
-    for name in list_models():
-        if not REGISTERED[name].alias_of:
-            for info in describe(name, by_tag=True):
-                families.setdefault(info.family, []).append(info)
     lines = [INTRODUCTION]
-    for family, infos in sorted(families.items(), key=lambda item: (item[1][0].year, item[0])):
+    for family, infos in families().items():
         first = infos[0]
         lines += [f"## {family}", "", f"{first.venue}, {first.ids}; official code: <{first.code}>", ""]
         if fault := next((info.fault for info in infos if info.fault), ""):
@@ -66,18 +71,14 @@ def details() -> str:
 
 def families_table() -> str:
     """Return the lines of README.md's table: one row for each paper."""
-    rows: dict[str, list[ModelInfo]] = {}
-    for name in list_models():
-        if not REGISTERED[name].alias_of:
-            for info in describe(name):
-                rows.setdefault(info.family, []).append(info)
     lines = ["| paper | year | variants | parameters | best published top-1 |", "|---|---|---|---|---|"]
-    for family, infos in sorted(rows.items(), key=lambda item: (item[1][0].year, item[0])):
+    for family, infos in families().items():
+        names = {info.name.partition(".")[0] for info in infos}
         published = [info for info in infos if info.published]
         sizes = [info.parameters / 1e6 for info in published]
         best = ", ".join(_best([note for info in published for note in info.published]))
         lines.append(
-            f"| [{family}]({infos[0].code}) ({infos[0].ids}) | {infos[0].year} | {len(infos)} | "
+            f"| [{family}]({infos[0].code}) ({infos[0].ids}) | {infos[0].year} | {len(names)} | "
             f"{min(sizes):.1f} to {max(sizes):.1f} M | {best} |"
         )
     return "\n".join(lines)
