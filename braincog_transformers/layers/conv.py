@@ -8,7 +8,7 @@ from einops import repeat
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["ConvBN", "ConvBNNode", "NodeConvBN", "shared_over_steps"]
+__all__ = ["ConvBN", "ConvBNNode", "ConvSequence", "NodeConvBN", "shared_over_steps"]
 
 
 def shared_over_steps(bn: nn.Module, x: Tensor, step: int) -> Tensor:
@@ -144,3 +144,15 @@ class NodeConvBN(ConvBN):
     def forward(self, x: Tensor) -> Tensor:
         """Map potentials `(T*B, C, H, W)` to potentials `(T*B, C', H', W')`."""
         return super().forward(self.pool_spikes(self.node(x)))
+
+
+class ConvSequence(nn.Sequential):
+    """Convolutions in a row, of which only the first one can meet copies."""
+
+    def forward(self, x: Tensor, copies: int = 1) -> Tensor:
+        """Map `(T*B, C, H, W)` to `(T*B, C', H', W')`; `copies` as in `ConvBN`."""
+        first, *others = self
+        x = first(x, copies)
+        for layer in others:
+            x = layer(x)
+        return x

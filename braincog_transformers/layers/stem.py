@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from .conv import ConvBNNode
+from .conv import ConvBNNode, ConvSequence
 
 __all__ = ["SpikingPatchSplitting"]
 
@@ -36,15 +36,13 @@ class SpikingPatchSplitting(nn.Module):
         super().__init__()
         self.grid_size = grid_size
         widths = [in_chans, embed_dim // 8, embed_dim // 4, embed_dim // 2, embed_dim]
-        self.stages = nn.ModuleList(
-            ConvBNNode(widths[i], widths[i + 1], node=node, pool=pool if pooled[i] else None) for i in range(4)
+        self.stages = ConvSequence(
+            *(ConvBNNode(widths[i], widths[i + 1], node=node, pool=pool if pooled[i] else None) for i in range(4))
         )
         self.rpe = ConvBNNode(embed_dim, embed_dim, node=node)
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C_in, H, W)`, or `(B, C_in, H, W)` standing for `copies=T` steps, to tokens `(T*B, N, C)` in {0,
         1, 2}."""
-        x = self.stages[0](x, copies)
-        for stage in self.stages[1:]:
-            x = stage(x)
+        x = self.stages(x, copies)
         return (x + self.rpe(x)).flatten(2).transpose(1, 2)

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..layers.block import Block
-from ..layers.conv import ConvBN, ConvBNNode, NodeConvBN
+from ..layers.conv import ConvBN, ConvBNNode, ConvSequence, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
 from ..layers.products import SpikeSum
 from .base import SpikingTransformer, init_linear
@@ -123,17 +123,15 @@ class SpikingPatchSplitting(nn.Module):
         super().__init__()
         self.grid_size = grid_size
         widths = [in_chans, embed_dim // 8, embed_dim // 4, embed_dim // 2]
-        self.stages = nn.ModuleList(
-            ConvBNNode(widths[i], widths[i + 1], node=node, pool="after" if pooled[i] else None) for i in range(3)
+        self.stages = ConvSequence(
+            *(ConvBNNode(widths[i], widths[i + 1], node=node, pool="after" if pooled[i] else None) for i in range(3)),
+            ConvBN(widths[3], embed_dim, pool=pooled[3]),
         )
-        self.stages.append(ConvBN(widths[3], embed_dim, pool=pooled[3]))
         self.rpe = NodeConvBN(embed_dim, embed_dim, node=node)
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C_in, H, W)`, or `(B, C_in, H, W)` standing for `copies=T` steps, to potentials `(T*B, N, C)`."""
-        x = self.stages[0](x, copies)
-        for stage in self.stages[1:]:
-            x = stage(x)
+        x = self.stages(x, copies)
         return (x + self.rpe(x)).flatten(2).transpose(1, 2)
 
 

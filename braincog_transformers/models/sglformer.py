@@ -29,7 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import UserError
 from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
-from ..layers.conv import ConvBNNode
+from ..layers.conv import ConvBNNode, ConvSequence
 from ..layers.linear import SpikingMLP
 from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
@@ -119,16 +119,13 @@ class Stem(nn.Module):
     ):
         super().__init__()
         self.grid_size = grid_size
-        self.convs = nn.ModuleList(
-            ConvBNNode(widths[i], widths[i + 1], node=node, pool="before" if pooled[i] else None) for i in range(5)
+        self.convs = ConvSequence(
+            *(ConvBNNode(widths[i], widths[i + 1], node=node, pool="before" if pooled[i] else None) for i in range(5))
         )
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C_in, H, W)`, or `(B, C_in, H, W)` standing for `copies=T` steps, to tokens `(T*B, N, C)`."""
-        x = self.convs[0](x, copies)
-        for conv in self.convs[1:]:
-            x = conv(x)
-        return x.flatten(2).transpose(1, 2)
+        return self.convs(x, copies).flatten(2).transpose(1, 2)
 
 
 class TimeTokenPool(nn.Module):
