@@ -5,7 +5,7 @@ A network reads like an ordinary vision transformer, because time is folded into
 and `head`, and defines nothing else if it can.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -95,12 +95,17 @@ class SpikingTransformer(BaseModule):
         """Return one stochastic depth for each of `depth` blocks; the rate grows linearly from 0."""
         return [StepDropPath(rate * i / max(depth - 1, 1), self.step) for i in range(depth)]
 
-    def _blocks_info(self, patch_size: int) -> list[dict[str, Any]]:
-        """Return timm's `feature_info` of a flat network, whose blocks all have one width and size."""
+    def _units_info(self, widths: Iterable[int], reductions: Iterable[int]) -> list[dict[str, Any]]:
+        """Return timm's `feature_info`: width, and size of the input over its own, of each block or stage."""
         return [
-            {"num_chs": self.embed_dim, "reduction": patch_size, "module": f"blocks.{i}"}
-            for i in range(len(self.blocks))
+            {"num_chs": width, "reduction": reduction, "module": f"{self.units}.{i}"}
+            for i, (width, reduction) in enumerate(zip(widths, reductions, strict=True))
         ]
+
+    def _blocks_info(self, reduction: int) -> list[dict[str, Any]]:
+        """Return that of a flat network, whose blocks all have one width and size."""
+        depth = len(self.blocks)
+        return self._units_info([self.embed_dim] * depth, [reduction] * depth)
 
     def _require_heads(self, dim: int, num_heads: int) -> None:
         """Raise `UserError` unless the heads divide the width."""

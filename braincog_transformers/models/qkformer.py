@@ -191,9 +191,7 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
                 for _ in range(depth)
             )
             self.stages.append(Stage(embed, blocks))
-        self.feature_info = [
-            {"num_chs": width, "reduction": reduction << i, "module": f"stages.{i}"} for i, width in enumerate(widths)
-        ]
+        self.feature_info = self._units_info(widths, [reduction << i for i in range(len(widths))])
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
         if as_released:

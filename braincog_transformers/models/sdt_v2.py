@@ -213,10 +213,7 @@ class MetaSpikeformer(SpikingTransformer):
             nn.Sequential(down(b, c), *(attend(c) for _ in range(depths[0]))),
             nn.Sequential(down(c, d, stride=1), *(attend(d) for _ in range(depths[1]))),
         )
-        self.feature_info = [
-            {"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"}
-            for i, (dim, reduction) in enumerate(zip(embed_dims, (4, 8, 16, 16), strict=True))
-        ]
+        self.feature_info = self._units_info(embed_dims, (4, 8, 16, 16))
         self.head_node = node()
         self.head = self._new_head(self.num_classes)
         self.head_dist = self._new_head(self.num_classes) if distilled else None

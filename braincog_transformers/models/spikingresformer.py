@@ -162,10 +162,7 @@ class SpikingResformer(SpikingTransformer):
                 attn = DualSpikeSelfAttention(dim, heads, patch, node=node)
                 stage.append(Block(attn, GroupwiseFFN(dim, group_size, node=node), drop_path))
             self.stages.append(nn.Sequential(*stage))
-        self.feature_info = [
-            {"num_chs": dim, "reduction": stem_stride * 2**i, "module": f"stages.{i}"}
-            for i, dim in enumerate(embed_dims)
-        ]
+        self.feature_info = self._units_info(embed_dims, [stem_stride * 2**i for i in range(len(embed_dims))])
         self.head = self._new_head(self.num_classes)
         self.apply(_init_weights)
 

@@ -195,9 +195,7 @@ class TIMSpikformer(ReleasedFault, SpikingTransformer):
             attn = TemporalAttention(embed_dim, num_heads, tim, node=node, attn_node=attn_node)
             self.blocks.append(Block(attn, SpikingMLP(embed_dim, mlp_ratio, node=node), drop_path))
         reduction = patch_size if self.is_sequence else self.img_size[0] // grid[0]
-        self.feature_info = [
-            {"num_chs": embed_dim, "reduction": reduction, "module": f"blocks.{i}"} for i in range(depth)
-        ]
+        self.feature_info = self._blocks_info(reduction)
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
         if as_released:
