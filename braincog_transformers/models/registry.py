@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 
-__all__ = ["REGISTERED", "Entry", "Paper", "Variant", "cfg", "cifar", "events", "imagenet", "register"]
+__all__ = ["REGISTERED", "Entry", "Paper", "Variant", "cfg", "cifar", "events", "flat", "imagenet", "register"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ def events(
         for tag, (title, classes, top1) in sets.items()
         if top1 is not None
     }
+
+
+def flat(depth: int, dim: int, heads: int, **args: Any) -> dict[str, Any]:
+    """Build the arguments of a network without stages: depth, width and heads, by which papers name it, and others."""
+    return {"depth": depth, "embed_dim": dim, "num_heads": heads, **args}
 
 
 def _build(cls: type, name: str, pretrained: bool, **kwargs: Any) -> nn.Module:

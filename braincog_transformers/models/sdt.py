@@ -31,7 +31,7 @@ from ..layers.conv import ConvBN, ConvBNNode, ConvSequence, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
 from ..layers.products import SpikeSum
 from .base import SpikingTransformer, init_linear
-from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
+from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 from .released import ReleasedFault
 
 __all__ = ["SpikeDrivenTransformer"]
@@ -223,31 +223,25 @@ def _init_convolution(module: nn.Module) -> None:
 
 
 _PAPER = Paper("Spike-driven Transformer", "NeurIPS 2023", "arXiv:2307.01694", "BICLab/Spike-Driven-Transformer")
-
-
-def _network(depth: int, dim: int, **args: Any) -> dict[str, Any]:
-    return {"depth": depth, "embed_dim": dim, **args}
-
-
 # The paper trained CIFAR10-DVS and Gesture with T=16; released is a configuration with T=10 for the one, both for the
 # other.
-_DVS = _network(2, 256, patch_size=4, attn_pool=True, step=10)
+_DVS = flat(2, 256, 8, patch_size=4, attn_pool=True, step=10)
 register(
     SpikeDrivenTransformer,
     {
-        "sdt_digits": Variant(_network(2, 64, patch_size=1, num_heads=4), {"": cfg(_PAPER, (1, 8, 8), 10)}),
-        "sdt_2_256_cifar": Variant(_network(2, 256, patch_size=4), cifar(_PAPER, "", "")),
-        "sdt_2_512_cifar": Variant(_network(2, 512, patch_size=4), cifar(_PAPER, 95.6, 78.4)),
-        "sdt_8_384": Variant(_network(8, 384), imagenet(_PAPER, 72.28)),
-        "sdt_6_512": Variant(_network(6, 512), imagenet(_PAPER, 74.11)),
-        "sdt_8_512": Variant(_network(8, 512), imagenet(_PAPER, 74.57)),
-        "sdt_10_512": Variant(_network(10, 512), imagenet(_PAPER, 74.66)),
+        "sdt_digits": Variant(flat(2, 64, 4, patch_size=1), {"": cfg(_PAPER, (1, 8, 8), 10)}),
+        "sdt_2_256_cifar": Variant(flat(2, 256, 8, patch_size=4), cifar(_PAPER, "", "")),
+        "sdt_2_512_cifar": Variant(flat(2, 512, 8, patch_size=4), cifar(_PAPER, 95.6, 78.4)),
+        "sdt_8_384": Variant(flat(8, 384, 8), imagenet(_PAPER, 72.28)),
+        "sdt_6_512": Variant(flat(6, 512, 8), imagenet(_PAPER, 74.11)),
+        "sdt_8_512": Variant(flat(8, 512, 8), imagenet(_PAPER, 74.57)),
+        "sdt_10_512": Variant(flat(10, 512, 8), imagenet(_PAPER, 74.66)),
         "sdt_8_768": Variant(
-            _network(8, 768),
+            flat(8, 768, 8),
             {**imagenet(_PAPER, 76.32), "in1k_288": cfg(_PAPER, (3, 288, 288), 1000, "ImageNet 77.07")},
         ),
         "sdt_2_256_dvs": Variant(_DVS, events(_PAPER, "80.0 (T=16)", None, side=64)),
-        "sdt_2_256_gesture": Variant(_network(2, 256, patch_size=8, step=16), events(_PAPER, None, "99.3")),
+        "sdt_2_256_gesture": Variant(flat(2, 256, 8, patch_size=8, step=16), events(_PAPER, None, "99.3")),
     },
     first_conv="patch_embed.stages.0.conv",
     aliases={"sd_transformer": "sdt_8_512", "sd_transformer_dvs": "sdt_2_256_dvs"},

@@ -32,7 +32,7 @@ from ..layers.block import Block
 from ..layers.conv import ConvBNNode, ConvSequence
 from ..layers.linear import SpikingMLP
 from .base import SpikingTransformer, init_linear
-from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
+from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 from .released import BatchMixingFault
 
 __all__ = ["SGLFormer", "SGLFormerImageNet"]
@@ -298,16 +298,12 @@ class SGLFormerImageNet(BatchMixingFault, SpikingTransformer):
 
 _PAPER = Paper("SGLFormer", "Frontiers in Neuroscience 2024", "doi:10.3389/fnins.2024.1371290", "ZhangHanN1/SGLFormer")
 _UNRELEASED = "by a smaller network that was not released"
-_DVS = {"patch_size": 16, "embed_dim": 256, "depth": 1, "num_heads": 16, "step": 16}
+_DVS = flat(1, 256, 16, patch_size=16, step=16)
 register(
     SGLFormer,
     {
-        "sglformer_digits": Variant(
-            {"patch_size": 1, "embed_dim": 48, "depth": 1, "num_heads": 4}, {"": cfg(_PAPER, (1, 8, 8), 10)}
-        ),
-        "sglformer_4_384_cifar": Variant(
-            {"patch_size": 4, "embed_dim": 384, "depth": 1, "num_heads": 16}, cifar(_PAPER, 96.76, 82.26)
-        ),
+        "sglformer_digits": Variant(flat(1, 48, 4, patch_size=1), {"": cfg(_PAPER, (1, 8, 8), 10)}),
+        "sglformer_4_384_cifar": Variant(flat(1, 384, 16, patch_size=4), cifar(_PAPER, 96.76, 82.26)),
         "sglformer_3_256_dvs": Variant(_DVS, events(_PAPER, f"82.6 ({_UNRELEASED})", f"98.6 ({_UNRELEASED})")),
     },
     first_conv="patch_embed.convs.0.conv",
@@ -315,7 +311,7 @@ register(
 
 
 def _imagenet(dim: int, heads: int, top1: float, late_pooling: bool) -> Variant:
-    args = {"embed_dim": dim, "depth": 8, "num_heads": heads, "late_pooling": late_pooling}
+    args = flat(8, dim, heads, late_pooling=late_pooling)
     return Variant(args, imagenet(_PAPER, top1, crop_pct=0.875))  # cropped from 256
 
 

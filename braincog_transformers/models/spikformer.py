@@ -27,7 +27,7 @@ from ..layers.block import Block
 from ..layers.linear import SpikingMLP
 from ..layers.stem import SpikingPatchSplitting
 from .base import SpikingTransformer, init_linear
-from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
+from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 
 __all__ = ["Spikformer"]
 
@@ -89,37 +89,31 @@ class Spikformer(SpikingTransformer):
 
 _PAPER = Paper("Spikformer", "ICLR 2023", "arXiv:2209.15425", "ZK-Zhou/spikformer")
 _CML = Paper("CML-Spikformer", "arXiv 2023", "arXiv:2305.05954", "zhouchenlin2096/Spikingformer-CML")
-
-
-def _network(depth: int, dim: int, heads: int, **args: Any) -> dict[str, Any]:
-    return {"depth": depth, "embed_dim": dim, "num_heads": heads, **args}
-
-
 _CIFAR = {"patch_size": 4, "qkv_bias": True}
-_DVS = _network(2, 256, 16, attn_scale=0.25, step=16)
+_DVS = flat(2, 256, 16, attn_scale=0.25, step=16)
 # Where the paper does not give the heads: 8 divide the width of CIFAR's 4-256, the sister networks for ImageNet have 8.
 register(
     Spikformer,
     {
-        "spikformer_digits": Variant(_network(2, 64, 4, patch_size=1, qkv_bias=True), {"": cfg(_PAPER, (1, 8, 8), 10)}),
+        "spikformer_digits": Variant(flat(2, 64, 4, patch_size=1, qkv_bias=True), {"": cfg(_PAPER, (1, 8, 8), 10)}),
         "spikformer_ndigits": Variant(
-            {**_DVS, **_network(2, 64, 4, patch_size=2, step=4)}, {"": cfg(_PAPER, (2, 16, 16), 10)}
+            {**_DVS, **flat(2, 64, 4, patch_size=2, step=4)}, {"": cfg(_PAPER, (2, 16, 16), 10)}
         ),
-        "spikformer_4_256_cifar": Variant(_network(4, 256, 8, **_CIFAR), cifar(_PAPER, 93.94, 75.96)),
-        "spikformer_2_384_cifar": Variant(_network(2, 384, 12, **_CIFAR), cifar(_PAPER, 94.80, 76.95)),
-        "spikformer_4_384_cifar": Variant(_network(4, 384, 12, **_CIFAR), cifar(_PAPER, 95.51, 78.21)),
-        "spikformer_8_384": Variant(_network(8, 384, 8), imagenet(_PAPER, 70.24)),
-        "spikformer_6_512": Variant(_network(6, 512, 8), imagenet(_PAPER, 72.46)),
-        "spikformer_8_512": Variant(_network(8, 512, 8), imagenet(_PAPER, 73.38)),
-        "spikformer_10_512": Variant(_network(10, 512, 8), imagenet(_PAPER, 73.68)),
-        "spikformer_8_768": Variant(_network(8, 768, 8), imagenet(_PAPER, 74.81)),
+        "spikformer_4_256_cifar": Variant(flat(4, 256, 8, **_CIFAR), cifar(_PAPER, 93.94, 75.96)),
+        "spikformer_2_384_cifar": Variant(flat(2, 384, 12, **_CIFAR), cifar(_PAPER, 94.80, 76.95)),
+        "spikformer_4_384_cifar": Variant(flat(4, 384, 12, **_CIFAR), cifar(_PAPER, 95.51, 78.21)),
+        "spikformer_8_384": Variant(flat(8, 384, 8), imagenet(_PAPER, 70.24)),
+        "spikformer_6_512": Variant(flat(6, 512, 8), imagenet(_PAPER, 72.46)),
+        "spikformer_8_512": Variant(flat(8, 512, 8), imagenet(_PAPER, 73.38)),
+        "spikformer_10_512": Variant(flat(10, 512, 8), imagenet(_PAPER, 73.68)),
+        "spikformer_8_768": Variant(flat(8, 768, 8), imagenet(_PAPER, 74.81)),
         "spikformer_2_256_dvs": Variant(_DVS, events(_PAPER, "80.9", "98.3")),
-        "spikformer_cml_4_256_cifar": Variant(_network(4, 256, 8, pool="before", **_CIFAR), cifar(_CML, 94.82, 77.64)),
-        "spikformer_cml_2_384_cifar": Variant(_network(2, 384, 12, pool="before", **_CIFAR), cifar(_CML, 95.63, 78.75)),
-        "spikformer_cml_4_384_cifar": Variant(_network(4, 384, 12, pool="before", **_CIFAR), cifar(_CML, 96.04, 80.02)),
-        "spikformer_cml_8_384": Variant(_network(8, 384, 8, pool="before"), imagenet(_CML, 72.73)),
-        "spikformer_cml_8_512": Variant(_network(8, 512, 8, pool="before"), imagenet(_CML, 75.61)),
-        "spikformer_cml_8_768": Variant(_network(8, 768, 8, pool="before"), imagenet(_CML, 77.34)),
+        "spikformer_cml_4_256_cifar": Variant(flat(4, 256, 8, pool="before", **_CIFAR), cifar(_CML, 94.82, 77.64)),
+        "spikformer_cml_2_384_cifar": Variant(flat(2, 384, 12, pool="before", **_CIFAR), cifar(_CML, 95.63, 78.75)),
+        "spikformer_cml_4_384_cifar": Variant(flat(4, 384, 12, pool="before", **_CIFAR), cifar(_CML, 96.04, 80.02)),
+        "spikformer_cml_8_384": Variant(flat(8, 384, 8, pool="before"), imagenet(_CML, 72.73)),
+        "spikformer_cml_8_512": Variant(flat(8, 512, 8, pool="before"), imagenet(_CML, 75.61)),
+        "spikformer_cml_8_768": Variant(flat(8, 768, 8, pool="before"), imagenet(_CML, 77.34)),
         "spikformer_cml_2_256_dvs": Variant({**_DVS, "pool": "before"}, events(_CML, "80.9", "98.6")),
     },
     first_conv="patch_embed.stages.0.conv",

@@ -30,7 +30,7 @@ from ..layers.conv import ConvBN, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
 from ..layers.products import SpikingProduct
 from .base import SpikingTransformer, init_linear
-from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
+from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 
 __all__ = ["Spikingformer"]
 
@@ -150,43 +150,37 @@ class Spikingformer(SpikingTransformer):
 
 _PAPER = Paper("Spikingformer", "AAAI 2026", "arXiv:2304.11954", "zhouchenlin2096/Spikingformer")
 _CML = Paper("Spikingformer-CML", "arXiv 2023", "arXiv:2305.05954", "zhouchenlin2096/Spikingformer-CML")
-
-
-def _network(depth: int, dim: int, heads: int, **args: Any) -> dict[str, Any]:
-    return {"depth": depth, "embed_dim": dim, "num_heads": heads, **args}
-
-
 _CIFAR, _CML_CIFAR = {"patch_size": 4}, {"patch_size": 4, "pool": "potentials"}
 # CIFAR10 has 12 heads and CIFAR100 has 8; for 4-256, which 12 do not divide, and for 8-512 nothing is said: 8.
 register(
     Spikingformer,
     {
-        "spikingformer_digits": Variant(_network(2, 64, 4, patch_size=1), {"": cfg(_PAPER, (1, 8, 8), 10)}),
-        "spikingformer_4_256_cifar": Variant(_network(4, 256, 8, **_CIFAR), cifar(_PAPER, 94.77, 77.43)),
-        "spikingformer_2_384_cifar": Variant(_network(2, 384, 12, **_CIFAR), cifar(_PAPER, 95.22, None)),
-        "spikingformer_4_384_cifar": Variant(_network(4, 384, 12, **_CIFAR), cifar(_PAPER, 95.81, None)),
-        "spikingformer_2_384_cifar100": Variant(_network(2, 384, 8, **_CIFAR), cifar(_PAPER, None, 78.34)),
-        "spikingformer_4_384_cifar100": Variant(_network(4, 384, 8, **_CIFAR), cifar(_PAPER, None, 79.21)),
-        "spikingformer_8_384": Variant(_network(8, 384, 8), imagenet(_PAPER, 72.45)),
-        "spikingformer_8_512": Variant(_network(8, 512, 8), imagenet(_PAPER, 74.79)),
-        "spikingformer_8_768": Variant(_network(8, 768, 8), imagenet(_PAPER, 75.85)),
-        "spikingformer_2_256_dvs": Variant(_network(2, 256, 16, tau=1.5, step=16), events(_PAPER, "81.3", "98.3")),
-        "spikingformer_cml_4_256_cifar": Variant(_network(4, 256, 8, **_CML_CIFAR), cifar(_CML, 94.94, 78.19)),
-        "spikingformer_cml_2_384_cifar": Variant(_network(2, 384, 12, **_CML_CIFAR), cifar(_CML, 95.54, None)),
-        "spikingformer_cml_4_384_cifar": Variant(_network(4, 384, 12, **_CML_CIFAR), cifar(_CML, 95.95, None)),
-        "spikingformer_cml_2_384_cifar100": Variant(_network(2, 384, 8, **_CML_CIFAR), cifar(_CML, None, 78.87)),
-        "spikingformer_cml_4_384_cifar100": Variant(_network(4, 384, 8, **_CML_CIFAR), cifar(_CML, None, 80.37)),
-        "spikingformer_cml_8_384": Variant(_network(8, 384, 8, pool="potentials"), imagenet(_CML, 74.35)),
-        "spikingformer_cml_8_512": Variant(_network(8, 512, 8, pool="potentials"), imagenet(_CML, 76.54)),
+        "spikingformer_digits": Variant(flat(2, 64, 4, patch_size=1), {"": cfg(_PAPER, (1, 8, 8), 10)}),
+        "spikingformer_4_256_cifar": Variant(flat(4, 256, 8, **_CIFAR), cifar(_PAPER, 94.77, 77.43)),
+        "spikingformer_2_384_cifar": Variant(flat(2, 384, 12, **_CIFAR), cifar(_PAPER, 95.22, None)),
+        "spikingformer_4_384_cifar": Variant(flat(4, 384, 12, **_CIFAR), cifar(_PAPER, 95.81, None)),
+        "spikingformer_2_384_cifar100": Variant(flat(2, 384, 8, **_CIFAR), cifar(_PAPER, None, 78.34)),
+        "spikingformer_4_384_cifar100": Variant(flat(4, 384, 8, **_CIFAR), cifar(_PAPER, None, 79.21)),
+        "spikingformer_8_384": Variant(flat(8, 384, 8), imagenet(_PAPER, 72.45)),
+        "spikingformer_8_512": Variant(flat(8, 512, 8), imagenet(_PAPER, 74.79)),
+        "spikingformer_8_768": Variant(flat(8, 768, 8), imagenet(_PAPER, 75.85)),
+        "spikingformer_2_256_dvs": Variant(flat(2, 256, 16, tau=1.5, step=16), events(_PAPER, "81.3", "98.3")),
+        "spikingformer_cml_4_256_cifar": Variant(flat(4, 256, 8, **_CML_CIFAR), cifar(_CML, 94.94, 78.19)),
+        "spikingformer_cml_2_384_cifar": Variant(flat(2, 384, 12, **_CML_CIFAR), cifar(_CML, 95.54, None)),
+        "spikingformer_cml_4_384_cifar": Variant(flat(4, 384, 12, **_CML_CIFAR), cifar(_CML, 95.95, None)),
+        "spikingformer_cml_2_384_cifar100": Variant(flat(2, 384, 8, **_CML_CIFAR), cifar(_CML, None, 78.87)),
+        "spikingformer_cml_4_384_cifar100": Variant(flat(4, 384, 8, **_CML_CIFAR), cifar(_CML, None, 80.37)),
+        "spikingformer_cml_8_384": Variant(flat(8, 384, 8, pool="potentials"), imagenet(_CML, 74.35)),
+        "spikingformer_cml_8_512": Variant(flat(8, 512, 8, pool="potentials"), imagenet(_CML, 76.54)),
         "spikingformer_cml_8_768": Variant(
-            _network(8, 768, 8, pool="potentials"),
+            flat(8, 768, 8, pool="potentials"),
             {
                 **imagenet(_CML, 77.64),
                 "in1k_288": cfg(_CML, (3, 288, 288), 1000, "ImageNet 78.46 (fine-tuned)"),
             },
         ),
         "spikingformer_cml_2_256_dvs": Variant(
-            _network(2, 256, 16, pool="potentials", tau=1.75, step=16), events(_CML, "81.4", "98.6")
+            flat(2, 256, 16, pool="potentials", tau=1.75, step=16), events(_CML, "81.4", "98.6")
         ),
     },
     first_conv="patch_embed.first.conv",

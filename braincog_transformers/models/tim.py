@@ -28,7 +28,7 @@ from ..layers.block import Block
 from ..layers.linear import SpikingMLP
 from ..layers.stem import SpikingPatchSplitting
 from .base import SpikingTransformer, init_linear
-from .registry import Paper, Variant, cfg, register
+from .registry import Paper, Variant, cfg, flat, register
 from .released import ReleasedFault
 
 __all__ = ["TIMSpikformer"]
@@ -256,11 +256,9 @@ _PAPER = Paper("TIM", "IJCAI 2024", "arXiv:2401.11687", "BrainCog-X/Brain-Cog")
 register(
     TIMSpikformer,
     {
-        "tim_ndigits": Variant(
-            {"patch_size": 4, "embed_dim": 64, "num_heads": 4, "step": 4}, {"": cfg(_PAPER, (2, 16, 16), 10)}
-        ),
+        "tim_ndigits": Variant(flat(2, 64, 4, patch_size=4, step=4), {"": cfg(_PAPER, (2, 16, 16), 10)}),
         "tim_2_256_dvs": Variant(
-            {"pool_to": 64, "step": 10},
+            flat(2, 256, 16, pool_to=64, step=10),
             {
                 "cifar10dvs": cfg(_PAPER, (2, 64, 64), 10, "CIFAR10-DVS 81.6 (tim_alpha=0.6)"),
                 "ncaltech101": cfg(_PAPER, (2, 64, 64), 101, "N-Caltech101 79.0 (tim_alpha=0.4)"),
@@ -270,7 +268,7 @@ register(
             },
         ),
         "tim_2_256_shd": Variant(
-            {"patch_size": 4, "step": 10}, {"shd": cfg(_PAPER, (1, 1, 700), 20, "SHD 86.3", first_conv=None)}
+            flat(2, 256, 16, patch_size=4, step=10), {"shd": cfg(_PAPER, (1, 1, 700), 20, "SHD 86.3", first_conv=None)}
         ),
     },
     first_conv="patch_embed.stages.0.conv",
