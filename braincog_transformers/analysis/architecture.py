@@ -25,7 +25,7 @@ _NAMES = {
 }
 
 
-_SIZES = re.compile(r"[\d\u00d7/.]+")
+_SIZES = re.compile(r"\s*[\d\u00d7/.]+")
 
 
 @dataclass
@@ -125,6 +125,8 @@ def _boxes(prefix: str, calls: list[Call], readers: dict[str, list[str]]) -> lis
     """Put calls into boxes: what is neither layer, neuron nor sum joins the only one that it reads."""
     boxes: list[Box] = []
     place: dict[str, int] = {}
+    first_words = {call.name.removeprefix(prefix).strip(".").partition(".")[0] for call in calls if call.module}
+    prefix = f"{prefix}.{first_words.pop()}" if len(first_words) == 1 and len(calls) > 3 else prefix
     for call in calls:
         head, sizes = _label(call)
         role, source = _role(call), call.sources[0] if call.sources else ""

@@ -179,9 +179,20 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e6:.2f} M" if parameters >= 1e5 else f"{parameters / 1e3:.1f} k"
 
 
+def _card_lines(part: Part) -> tuple[str, str, str, str]:
+    """Return title, repetition, names and parameters."""
+    count = len(part.names)
+    names = part.names[0] if count == 1 else f"{part.names[0]} \u2026 {part.names[-1].rpartition('.')[2]}"
+    times, each = (f"\u00d7 {count}", f"{count} \u00d7 ") if count > 1 else ("", "")
+    return part.title, times, names, each + _count(part.parameters)
+
+
 def _card_width(parts: Sequence[Part]) -> float:
-    titles = (part.title + (f"   \u00d7 {len(part.names)}" if len(part.names) > 1 else "") for part in parts)
-    return max(196.0, *(text_width(title, TEXT, bold=True) + 50 for title in titles))
+    width = 196.0
+    for title, times, names, each in map(_card_lines, parts):
+        width = max(width, text_width(title, TEXT, bold=True) + text_width(times, TEXT + 2, bold=True) + 56)
+        width = max(width, text_width(names, SMALL) + text_width(each, SMALL) + 56)
+    return width
 
 
 def _overview_height(parts: Sequence[Part]) -> float:
@@ -220,13 +231,11 @@ def _draw_card(canvas: _Canvas, part: Part, letter: str, corner: tuple[float, fl
     x, y = corner
     canvas.rounded(x, y, width, 44, "#f1f3f6", plots.GREY)
     canvas.circle(x + 17, y + 22, letter, plots.INK, "white", plots.INK)
-    times = f"  \u00d7 {len(part.names)}" if len(part.names) > 1 else ""
-    canvas.text(x + 33, y + 14, part.title, TEXT, ha="left", weight="bold", zorder=4)
+    title, times, names, each = _card_lines(part)
+    canvas.text(x + 33, y + 14, title, TEXT, ha="left", weight="bold", zorder=4)
     canvas.text(x + width - 8, y + 14, times, TEXT + 2, ha="right", weight="bold", zorder=4)
-    names = part.names[0] if len(part.names) == 1 else f"{part.names[0]} \u2026 {part.names[-1].rpartition('.')[2]}"
     canvas.text(x + 33, y + 31, names, SMALL, ha="left", color=plots.GREY, zorder=4)
-    each = f"{len(part.names)} \u00d7 " if len(part.names) > 1 else ""
-    canvas.text(x + width - 8, y + 31, each + _count(part.parameters), SMALL, ha="right", zorder=4)
+    canvas.text(x + width - 8, y + 31, each, SMALL, ha="right", zorder=4)
 
 
 def _pack(panels: Sequence[_Panel], left: float, top: float) -> tuple[list[tuple[float, float]], float, float]:
