@@ -65,7 +65,7 @@ def _input_arguments(options: Options, shape: Shape) -> dict[str, Any]:
     }
 
 
-def _create(options: Options, shape: Shape, *, step: int | None) -> nn.Module:
+def _create(options: Options, shape: Shape, *, step: int | None, pretrained: bool = False) -> nn.Module:
     model, neuron = options.model, options.neuron
     chosen = {
         **_input_arguments(options, shape),
@@ -89,7 +89,7 @@ def _create(options: Options, shape: Shape, *, step: int | None) -> nn.Module:
     if twice := sorted(further.keys() & chosen.keys()):
         raise UserError(f"--model-kwargs {twice[0]}: an option of its own sets this argument; use that.")
     try:
-        return timm.create_model(model.model, **given, **further)
+        return timm.create_model(model.model, pretrained=pretrained, **given, **further)
     except TypeError as error:
         raise _unknown_argument(options, shape, error) from error
     except (ValueError, NotImplementedError) as error:
@@ -279,9 +279,7 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
         UserError: for an option that this network does not have.
     """
     model, train = options.model, options.train
-    network = _create(options, shape, step=shape.step)
-    if model.pretrained:
-        _load_pretrained(network, options)
+    network = _create(options, shape, step=shape.step, pretrained=model.pretrained)
     if model.initial_checkpoint:
         evaluates = options.run.eval or options.run.eval_checkpoint
         say(load_checkpoint(network, model.initial_checkpoint, replace_classifier=not evaluates))
@@ -295,18 +293,6 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
         network.set_grad_checkpointing(True)
     network.to(ranks.device)
     return network.to(memory_format=torch.channels_last) if train.channels_last else network
-
-
-def _load_pretrained(network: nn.Module, options: Options) -> None:
-    source = network.default_cfg
-    if not any(source.get(key) for key in ("url", "file", "hf_hub_id")):
-        raise UserError(
-            f"--pretrained: no weights were published for {options.model.model}; "
-            "give a file with --initial-checkpoint, or leave the option out."
-        )
-    from timm.models import load_pretrained
-
-    load_pretrained(network, num_classes=network.num_classes)
 
 
 def build_losses(options: Options) -> tuple[nn.Module, nn.Module]:

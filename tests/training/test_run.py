@@ -129,7 +129,7 @@ BAD = {
     "class count": (["--num-classes", "7"], "--num-classes 7 does not match"),
     "image size": (["--model", "spikformer_dvs"], "multiple of 16.*--img-size"),
     "missing checkpoint": (["--resume", "nowhere"], "no file or folder 'nowhere'"),
-    "no weights published": (["--pretrained"], "no weights were published"),
+    "no weights published": (["--pretrained"], "no official weights were released"),
     "odd batch": (["--mixup", "0.5", "--mixup-prob", "1"], "must be even"),
 }
 
