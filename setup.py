@@ -37,7 +37,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["braincog_transformers", "braincog_transformers.*"]),
-    package_data={"braincog_transformers": ["py.typed"]},
+    package_data={"braincog_transformers": ["py.typed"], "braincog_transformers.report": ["page.css", "page.js"]},
     py_modules=["braincog_transformers_main"],
     entry_points={"console_scripts": ["braincog-transformers = braincog_transformers_main:main"]},
     install_requires=[
@@ -64,6 +64,14 @@ setup(
         "webdataset": ["webdataset>=0.2"],
         "huggingface": ["datasets>=2.14"],
         "tensorboard": ["tensorboard>=2.14"],
-        "test": ["aedat>=2.2", "lz4>=4.0", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.9", "zstandard>=0.20"],
+        "test": [
+            "aedat>=2.2",
+            "lz4>=4.0",
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.9",
+            "selenium>=4.15",
+            "zstandard>=0.20",
+        ],
     },
 )

@@ -1,0 +1,204 @@
+"""What a run left in its folder, read with nothing taken for granted."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from .formats import number
+
+__all__ = ["Run", "read_run", "read_runs"]
+
+_MARKS = ("results.json", "args.yaml", "summary.csv", "energy.json", "audit.json", "rates.json")
+# in the order in which the report shows them
+_PICTURES = ("curves", "spike_raster", "spike_maps", "attention", "firing_rates", "membranes", "confusion", "features",
+             "tsne", "energy", "first_batch")  # fmt: skip
+_PNG = b"\x89PNG\r\n\x1a\n"
+_DAMAGED = (OSError, ValueError, RecursionError, csv.Error, yaml.YAMLError)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder; what is not there is empty or None.
+
+    Args:
+        folder: as given.
+        name: of the experiment, or of the folder.
+        results: `results.json`.
+        epochs: `summary.csv`, numbers only.
+        energy, audit, rates: the files of those names.
+        options: all options, of `results.json` or `args.yaml`.
+        pictures: PNG files by stem, in the order to show them.
+        lost: pictures that `results.json` names and that are not there, or are not PNG.
+    """
+
+    folder: Path
+    name: str
+    results: dict[str, Any]
+    epochs: list[dict[str, float]]
+    energy: dict[str, Any] | None
+    audit: dict[str, Any] | None
+    rates: dict[str, Any] | None
+    options: dict[str, Any]
+    pictures: dict[str, Path]
+    lost: list[str]
+
+    def part(self, key: str) -> dict[str, Any]:
+        """Return a mapping of `results.json`, empty if it is not there."""
+        found = self.results.get(key)
+        return found if isinstance(found, dict) else {}
+
+    def model(self, key: str) -> Any:
+        """Return a fact of the model, its name falling back to the option."""
+        return self.part("model").get(key, self.options.get("model") if key == "name" else None)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return str(self.results.get("dataset") or self.options.get("dataset") or "unknown data set")
+
+    @property
+    def steps(self) -> float | None:
+        """T."""
+        given = (self.model("step"), (self.energy or {}).get("steps"), (self.rates or {}).get("steps"))
+        return next((read for read in map(number, given) if read is not None), None)
+
+    def result(self, key: str) -> float | None:
+        """Return a number of `results.json`, or else of the last epoch in which it was measured."""
+        found = number(self.part("results").get(key))
+        if found is None:
+            found = next((row[key] for row in reversed(self.epochs) if key in row), None)
+        return found
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Estimated energy of one sample, mJ."""
+        if self.energy is None:
+            return None
+        total = self.energy.get("total")
+        return number(total.get("energy_mj")) if isinstance(total, dict) else None
+
+    @property
+    def firing_rate(self) -> float | None:
+        """Mean spikes per neuron and step."""
+        measured = number((self.rates or {}).get("overall"))
+        return self.result("firing_rate") if measured is None else measured
+
+
+def _load(path: Path, read: Callable[[str], Any]) -> Any:
+    """Read a text file, or None if it is not there."""
+    if not path.exists():
+        return None
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"report: {path} is damaged ({reason}); delete it or write it again") from None
+
+
+def _mapping(path: Path, read: Callable[[str], Any] = json.loads) -> dict[str, Any] | None:
+    """Read a file that holds a mapping, and whose rows or findings, where it has them, are mappings."""
+    found = _load(path, read)
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise UserError(f"report: {path} is damaged (it holds no mapping); delete it or write it again")
+    for key in ("rows", "findings"):
+        rows = found.get(key, [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UserError(
+                f"report: {path} is damaged ({key} must be a list of mappings); delete it or write it again"
+            )
+    return found
+
+
+def _epochs(path: Path) -> list[dict[str, float]]:
+    """Read the summary; an epoch that has no number gets its place."""
+    rows = _load(path, lambda written: list(csv.DictReader(written.splitlines()))) or []
+    read = [{key: number(value) for key, value in row.items() if key} for row in rows]
+    clean = [{key: value for key, value in row.items() if value is not None} for row in read]
+    return [{"epoch": float(place), **row} for place, row in enumerate(clean)]
+
+
+def _is_png(path: Path) -> bool:
+    """Say whether a file can be read and starts as a PNG does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_PNG)) == _PNG
+    except OSError:
+        return False
+
+
+def _pictures(folder: Path, listed: object) -> tuple[dict[str, Path], list[str]]:
+    """Find the pictures that the results name, or the usual ones, and tell which are lost.
+
+    Raises:
+        UserError: for a name that leads out of the folder.
+    """
+    names = [str(name) for name in listed] if isinstance(listed, list) else []
+    inside, found, lost = folder.resolve(), {}, []
+    for name in names or [f"{stem}.png" for stem in _PICTURES if (folder / f"{stem}.png").exists()]:
+        path = folder / name.replace("\0", "")
+        if path.suffix == ".svg":  # each picture has both forms
+            path = path.with_suffix(".png")
+        if not path.resolve().is_relative_to(inside):
+            raise UserError(
+                f"report: {folder / 'results.json'} names a picture outside of its folder, {name!r}; "
+                "pictures must lie in the run's folder"
+            )
+        if _is_png(path):
+            found[path.stem] = path
+        else:
+            lost.append(name)
+    order = {stem: place for place, stem in enumerate(_PICTURES)}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order)))), lost
+
+
+def read_run(given: str | Path) -> Run:
+    """Read a run folder, or the folder of a file of a run.
+
+    Raises:
+        UserError: no such folder, no run in it, a file in it that is damaged, or a picture that lies elsewhere.
+    """
+    folder = Path(given)
+    if folder.is_file():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"report: no folder {str(given)!r}; give the output folder of a run")
+    if not any((folder / mark).exists() for mark in _MARKS):
+        raise UserError(
+            f"report: no run in {str(given)!r} (none of {', '.join(_MARKS[:4])}); give a run's output folder"
+        )
+    results = _mapping(folder / "results.json") or {}
+    options = results.get("options")
+    if not isinstance(options, dict):
+        options = _mapping(folder / "args.yaml", yaml.safe_load) or {}
+    pictures, lost = _pictures(folder, results.get("pictures"))
+    return Run(
+        folder, str(results.get("experiment") or folder.resolve().name), results, _epochs(folder / "summary.csv"),
+        _mapping(folder / "energy.json"), _mapping(folder / "audit.json"), _mapping(folder / "rates.json"),
+        options, pictures, lost,
+    )  # fmt: skip
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Read several run folders; runs of one name are told apart by their folders.
+
+    Raises:
+        UserError: none was given, one was given twice, or one cannot be read.
+    """
+    if not folders:
+        raise UserError("report: no run was given; give one output folder or more")
+    runs = [read_run(folder) for folder in folders]
+    seen: set[Path] = set()
+    for given, run in zip(folders, runs, strict=True):
+        if run.folder.resolve() in seen:
+            raise UserError(f"report: {str(given)!r} was given twice; give each run once")
+        seen.add(run.folder.resolve())
+    names = [run.name for run in runs]
+    return [replace(run, name=f"{run.name} ({run.folder})") if names.count(run.name) > 1 else run for run in runs]

@@ -1,0 +1,212 @@
+"""Sections about a run itself: headline, results, curves, pictures, settings, environment, command."""
+
+import base64
+import struct
+from collections.abc import Iterator
+
+from .charts import Curve, line_chart
+from .formats import MISSING, compact, count, energy_unit, fixed, percent, significant, text
+from .markup import Markup, join, tag
+from .measures import audit_section, energy_section, rates_section, short_basis
+from .runs import Run
+from .tables import copyable, facts
+
+__all__ = ["CHARTS", "command", "curve_figure", "headline", "sections", "subtitle"]
+
+CHARTS = (("loss", "_loss"), ("top-1 accuracy, %", "_top1"), ("firing rate, spikes per neuron and step", "firing_rate"))
+"""Title of each chart over the epochs, and the ending of the columns it shows."""
+_COLOURS = {"test": 0, "train": 5, "ema": 2}
+_CAPTIONS = {
+    "curves": "Loss, accuracy, firing rate and learning rate over the epochs.",
+    "spike_raster": "Which neurons of each layer fire at which time step, for one test sample: a row is a neuron, a "
+    "dark mark a spike. Of large layers, up to 96 neurons at equal distances are shown.",
+    "spike_maps": "What one test sample looks like at each step (top), and where each layer fires, averaged over its "
+    "channels: the brighter, the more spikes.",
+    "attention": "Where attention points, over the input. Spiking attention has no softmax; each panel says "
+    "what it shows.",
+    "firing_rates": "Firing rate of each layer, the network's mean in red (left), and at each time step (right).",
+    "membranes": "Membrane potentials of each layer after the reset, counts on a logarithmic scale; red is the "
+    "threshold.",
+    "confusion": "Predicted class against true class over the test samples; a darker cell is a larger share of "
+    "its row.",
+    "features": "What the classifier sees of each test sample, brought into the plane by PCA and by t-SNE, one colour "
+    "per class. In t-SNE only neighbourhoods carry meaning, not distances between groups.",
+    "tsne": "What the classifier sees of each test sample, brought into the plane by t-SNE, one colour per class. Only "
+    "neighbourhoods carry meaning, not distances between groups.",
+    "energy": "Estimated energy of each layer, from counted operations; the table above has the numbers and the "
+    "constants.",
+    "first_batch": "The first training batch, as the network gets it.",
+}
+_RESULTS = {
+    "test_top1": ("test top-1", percent),
+    "test_top5": ("test top-5", percent),
+    "test_loss": ("test loss", lambda value: fixed(value, 4)),
+    "best": ("best over the epochs", fixed),
+    "best_epoch": ("best epoch", count),
+    "firing_rate": ("firing rate, spikes per neuron and step", lambda value: fixed(value, 4)),
+    "epochs": ("epochs", count),
+}
+_FACTS = {
+    "name": "network",
+    "family": "family",
+    "paper": "paper",
+    "ids": "paper's number",
+    "step": "time steps T",
+    "input_shape": "input shape",
+    "num_classes": "classes",
+    "parameters": "parameters",
+}
+
+
+def _tile(name: str, value: str, note: str) -> Markup:
+    return tag("div", tag("dt", name), tag("dd", value, class_="value"), tag("dd", note, class_="note"), class_="tile")
+
+
+def headline(run: Run) -> Markup:
+    """Show what matters most as a row of tiles."""
+    energy, best = run.energy_mj, run.result("best")
+    scale, unit = energy_unit([energy])
+    epoch = run.result("best_epoch")
+    note = "top-1" if best is None else f"top-1; best {fixed(best)}"
+    if best is not None and epoch is not None:
+        note += f" in epoch {count(epoch)}"
+    tiles = [
+        _tile("Test accuracy", percent(run.result("test_top1")), note),
+        _tile("Energy estimate", MISSING, "not estimated; run with --analyze") if energy is None
+        else _tile("Energy estimate", f"{significant(energy * scale)} {unit}", f"per sample; {short_basis(run)}"),
+        _tile("Time steps T", count(run.steps), ""),
+        _tile("Parameters", compact(run.model("parameters")), ""),
+        _tile("Firing rate", fixed(run.firing_rate, 3), "spikes per neuron and step"),
+    ]  # fmt: skip
+    if run.audit is not None:
+        inner = [row.get("inputs") for row in run.audit.get("findings", []) if row.get("role") == "inner"]
+        binary = f"{inner.count('binary')} of {len(inner)} inner layers read only 0 and 1"
+        tiles.append(_tile("Spike-driven", "yes" if run.audit.get("spike_driven") is True else "no", binary))
+    return tag("dl", *tiles, class_="tiles")
+
+
+def subtitle(run: Run) -> str:
+    """Name network and data set in a line."""
+    return f"{text(run.model('name'))} on {run.dataset}"
+
+
+def curve_figure(title: str, curves: list[Curve], *, legend: bool = True) -> Markup:
+    """Put one chart over the epochs under its title, with its legend."""
+    chart = line_chart(curves, label=f"{title} by epoch", from_zero=title.startswith("firing"))
+    named = [tag("li", tag("i", class_=f"swatch s{curve.colour}"), curve.name) for curve in curves]
+    keys = tag("ul", *named, class_="legend") if legend and len(curves) > 1 else None
+    return tag("figure", tag("figcaption", title), keys, chart, class_="curve-figure")
+
+
+def _curves(run: Run) -> Markup:
+    figures = []
+    for title, ending in CHARTS:
+        columns = [key for key in dict.fromkeys(key for row in run.epochs for key in row) if key.endswith(ending)]
+        curves = []
+        for place, key in enumerate(sorted(columns, key=lambda key: not key.startswith("test"))):
+            points = [(row["epoch"], row[key]) for row in run.epochs if key in row]
+            name = key.removesuffix(ending) or key.replace("_", " ")
+            curves.append(Curve(name, points, _COLOURS.get(name, 0 if key == ending else 1 + place % 4)))
+        if curves:
+            figures.append(curve_figure(title, curves))
+    if not figures:
+        return tag("p", "No training curves: the folder has no summary.csv with epochs in it.", class_="missing")
+    return tag("div", *figures, class_="curve-grid")
+
+
+def _fact(value: object) -> str:
+    """Write a fact of a network: counts with their thousands apart, shapes with their signs."""
+    if isinstance(value, list):
+        return " × ".join(map(text, value))
+    return text(value) if isinstance(value, str) else count(value)
+
+
+def _results(run: Run) -> Markup:
+    found = run.part("results")
+    pairs = [(name, write(run.result(key))) for key, (name, write) in _RESULTS.items() if run.result(key) is not None]
+    pairs += [(key, text(value)) for key, value in found.items() if key not in _RESULTS]
+    model, samples = run.part("model"), run.part("samples")
+    pairs += [(f"{part} samples", count(value)) for part, value in samples.items()]
+    if run.results.get("checkpoint"):
+        pairs.append(("checkpoint", tag("code", run.results["checkpoint"])))
+    about = [(name, _fact(model[key])) for key, name in _FACTS.items() if model.get(key)]
+    if not pairs and not about:
+        return tag("p", "No results were recorded: neither results.json nor summary.csv has any.", class_="missing")
+    tables = [facts(rows, label) for rows, label in ((pairs, "results"), (about, "network")) if rows]
+    return tag("div", *tables, class_="pair")
+
+
+def _pictures(run: Run) -> Markup:
+    drawn = any(key.endswith("_loss") for row in run.epochs for key in row)
+    shown = {stem: path for stem, path in run.pictures.items() if stem != "curves" or not drawn}
+    figures = []
+    for stem, path in shown.items():
+        caption = _CAPTIONS.get(stem, stem.replace("_", " "))
+        data = path.read_bytes()
+        width, height = struct.unpack(">II", data[16:24].rjust(8, b"\0"))  # of the header chunk
+        source = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+        image = tag("img", src=source, alt=caption, width=width or None, height=height or None)
+        button = tag("button", image, type="button", class_="enlarge", aria_label=f"enlarge: {stem.replace('_', ' ')}")
+        figures.append(
+            tag(
+                "figure",
+                button,
+                tag("figcaption", caption),
+                class_="picture wide" if width > 1.45 * height else "picture",
+            )
+        )
+    lost = [tag("p", f"{name} is named in results.json, but is not there as a PNG picture.", class_="missing")
+            for name in run.lost]  # fmt: skip
+    if not figures:
+        lost.append(
+            tag("p", "No pictures were drawn; run with --visualize --conf-mat --tsne --mem-dist.", class_="missing")
+        )
+    return join(tag("div", *figures, class_="pictures") if figures else None, *lost)
+
+
+def _option_table(options: dict, label: str) -> Markup:
+    return facts([(tag("code", key), tag("code", text(value))) for key, value in options.items()], label)
+
+
+def _settings(run: Run) -> Markup:
+    if not run.options:
+        return tag("p", "No settings were recorded: neither results.json nor args.yaml has them.", class_="missing")
+    known = isinstance(run.results.get("changed"), dict)
+    first = (
+        _option_table(run.part("changed"), "settings that differ from the defaults") if run.part("changed") else None
+    )
+    said = (
+        "All settings are at their defaults." if known else "Which settings differ from the defaults was not recorded."
+    )
+    everything = tag(
+        "details", tag("summary", f"All {len(run.options)} settings"), _option_table(run.options, "all settings")
+    )
+    return join(first or tag("p", said, class_="missing"), everything)
+
+
+def _environment(run: Run) -> Markup:
+    if not run.part("environment"):
+        return tag("p", "The environment was not recorded: there is no results.json that has it.", class_="missing")
+    return facts([(key, text(value)) for key, value in run.part("environment").items()], "environment")
+
+
+def command(run: Run) -> Markup:
+    """Show the command that repeats a run, with a button that copies it."""
+    given = run.results.get("command")
+    if not given:
+        way = "main.py -c args.yaml repeats the settings" if run.options else "no settings were recorded either"
+        return tag("p", f"The command was not recorded; {way}.", class_="missing")
+    return copyable(text(given))
+
+
+def sections(run: Run) -> Iterator[tuple[str, str, Markup]]:
+    """Yield key, title and content of each section of a run, in the order in which a reader asks."""
+    yield "results", "Results", _results(run)
+    yield "curves", "Training", _curves(run)
+    yield "energy", "Energy estimate", energy_section(run)
+    yield "audit", "Is it spike-driven?", audit_section(run)
+    yield "rates", "Firing rates", rates_section(run)
+    yield "pictures", "Pictures", _pictures(run)
+    yield "command", "Repeat it", command(run)
+    yield "settings", "Settings", _settings(run)
+    yield "environment", "Environment", _environment(run)

@@ -1,0 +1,77 @@
+"""Tables whose columns sort at a click on their headers, and tables of two columns."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from .markup import Markup, tag
+
+__all__ = ["Column", "amount", "copyable", "facts", "table", "word"]
+
+
+class Column(NamedTuple):
+    """The head of a column.
+
+    Args:
+        title: what it is called.
+        numeric: whether it holds numbers, which are sorted by `data-value` and stand to the right.
+        hint: explanation, for the tooltip.
+    """
+
+    title: str
+    numeric: bool = False
+    hint: str | None = None
+
+
+def word(*content: object, class_: str | None = None) -> Markup:
+    """Make a cell of text."""
+    return tag("td", *content, class_=class_)
+
+
+def amount(content: object, value: float | None, **attributes: object) -> Markup:
+    """Make a cell of a number, sorted by `value`; one without a value is sorted last."""
+    return tag("td", content, class_="num", data_value=value, **attributes)
+
+
+def _head(column: Column, sortable: bool) -> Markup:
+    class_ = "num" if column.numeric else None
+    if not sortable:
+        return tag("th", column.title, scope="col", class_=class_, title=column.hint)
+    title = column.title.replace("-", "-\u2060")  # no break after a hyphen
+    button = tag("button", title, tag("span", class_="arrow", aria_hidden="true"), type="button")
+    return tag("th", button, scope="col", class_=class_, title=column.hint, aria_sort="none")
+
+
+def table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Markup]],
+    *,
+    label: str,
+    total: Sequence[Markup] | None = None,
+    sortable: bool = True,
+    class_: str = "",
+) -> Markup:
+    """Build a table in a box of its own, which scrolls when the table is too wide.
+
+    Args:
+        rows: cells, made by `word` and `amount`.
+        label: what the table holds, for those who cannot see it.
+        total: cells of a last row, which stays the last.
+    """
+    head = tag("thead", tag("tr", *(_head(column, sortable) for column in columns)))
+    body = tag("tbody", *(tag("tr", *row) for row in rows))
+    foot = tag("tfoot", tag("tr", *total)) if total else None
+    built = tag("table", head, body, foot, class_=("sortable " if sortable else "") + class_ or None)
+    return tag("div", built, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def facts(pairs: Iterable[tuple[object, object]], label: str) -> Markup:
+    """Build a table of names and values."""
+    rows = [tag("tr", tag("th", name, scope="row"), word(value)) for name, value in pairs]
+    built = tag("table", tag("tbody", *rows), class_="facts")
+    return tag("div", built, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def copyable(content: str) -> Markup:
+    """Show text as it is, with a button that copies it."""
+    button = tag("button", "Copy", type="button", class_="copy")
+    return tag("div", button, tag("pre", tag("code", content), tabindex="0"), class_="copyable")
