@@ -1,14 +1,21 @@
-"""Firing rates: spikes per neuron and time step, by layer."""
+"""Firing rates: spikes per neuron and time step, by layer; and the neurons that never or always fire."""
 
+import csv
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+from .output import writing
 from .recorder import frozen_inference, watch
 
 __all__ = ["SATURATED", "SILENT", "Row", "align_table", "extremes", "firing_rates", "format_table", "overall_rate"]
+__all__ += ["write_rates", "write_silent"]
 
 WIDEST_STEPS = 8
 SILENT, SATURATED = 0.005, 0.9
@@ -26,6 +33,8 @@ class Row:
         neurons: neurons per sample.
         silent: share of the neurons that fired for no sample at no step, in [0, 1].
         samples: how many samples were measured.
+        saturated: share of the neurons that fired for every sample at every step, in [0, 1].
+        masks: which neurons are "silent" and which "saturated", boolean, in the shape of one sample's neurons.
     """
 
     name: str
@@ -34,22 +43,27 @@ class Row:
     neurons: int
     silent: float
     samples: int
+    saturated: float = 0.0
+    masks: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass
 class _Tally:
-    """Running sums of one node: spikes of each call, and which neurons fired at all."""
+    """Running sums of one node: spikes of each call, and which neurons fired at all and which always."""
 
     neurons: int
     batch_counts: list[list[float]] = field(default_factory=list)
     fired: Tensor | None = None
+    always: Tensor | None = None
 
     def add(self, spikes: Tensor) -> None:
         """Count the spikes `(T, B, ...)` of one call."""
         # summed per sample: a float32 sum is exact below 2**24 spikes
         self.batch_counts[-1] += spikes.float().flatten(2).sum(2).double().sum(1).tolist()
-        active = (spikes != 0).flatten(2).flatten(0, 1).any(0)
-        self.fired = active if self.fired is None else self.fired | active
+        active = (spikes != 0).flatten(0, 1)
+        fired, always = active.any(0), active.all(0)
+        self.fired = fired if self.fired is None else self.fired | fired
+        self.always = always if self.always is None else self.always & always
 
 
 def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> list[Row]:
@@ -65,7 +79,8 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]])
         A row per node that was called, in the order of execution.
 
     Raises:
-        ValueError: no batch came, the model has no node, or samples differ in size.
+        UserError: no batch came, or the model has no node.
+        ValueError: samples differ in size.
     """
     tallies: dict[str, _Tally] = {}
     seen_now: set[str] = set()
@@ -88,8 +103,13 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]])
             seen_now.clear()
             model(inputs.to(device))
             samples += len(inputs)
+    if not samples:
+        raise UserError("firing_rates: needs at least one batch of data; got none (an empty split?)")
     if not tallies:
-        raise ValueError("firing_rates: needs a batch of data and a model with BrainCog nodes; no node was called.")
+        raise UserError(
+            f"firing_rates: needs a spiking network, made of BrainCog nodes; no node of {type(model).__name__} was "
+            "called (choose a model of --list-models)"
+        )
     return [_row(name, tally, samples) for name, tally in tallies.items()]
 
 
@@ -97,8 +117,9 @@ def _row(name: str, tally: _Tally, samples: int) -> Row:
     """Turn sums into means."""
     counts = [sum(step) for step in zip(*tally.batch_counts, strict=True)]
     per_step = tuple(count / (tally.neurons * samples) for count in counts)
-    silent = 1.0 - float(tally.fired.float().mean())
-    return Row(name, sum(per_step) / len(per_step), per_step, tally.neurons, silent, samples)
+    masks = {"silent": ~tally.fired.cpu().numpy(), "saturated": tally.always.cpu().numpy()}
+    silent, saturated = (float(mask.mean()) for mask in masks.values())
+    return Row(name, sum(per_step) / len(per_step), per_step, tally.neurons, silent, samples, saturated, masks)
 
 
 def overall_rate(rows: Sequence[Row]) -> float:
@@ -125,7 +146,7 @@ def format_table(rows: Sequence[Row]) -> str:
     """Lay the rows out for a terminal, columns aligned; steps are shown one by one up to eight of them."""
     steps = max(len(row.per_step) for row in rows)
     shown = range(steps) if steps <= WIDEST_STEPS else []
-    header = ["layer", "neurons", "rate", "silent", *(f"t={step + 1}" for step in shown)]
+    header = ["layer", "neurons", "rate", "silent", "saturated", *(f"t={step + 1}" for step in shown)]
     body = [_cells(row, shown) for row in rows]
     total = ["all", f"{sum(row.neurons for row in rows):,}", f"{overall_rate(rows):.4f}"]
     caption = f"firing rates: spikes per neuron and step over {rows[0].samples:,} samples, {steps} steps"
@@ -145,7 +166,7 @@ def align_table(header: Sequence[str], body: Sequence[Sequence[str]], total: Seq
 def _cells(row: Row, shown: Sequence[int]) -> list[str]:
     """Write one row's figures; a step that this node was not called at stays empty."""
     by_step = [f"{row.per_step[step]:.4f}" if step < len(row.per_step) else "" for step in shown]
-    return [row.name, f"{row.neurons:,}", f"{row.rate:.4f}", f"{row.silent:.1%}", *by_step]
+    return [row.name, f"{row.neurons:,}", f"{row.rate:.4f}", f"{row.silent:.1%}", f"{row.saturated:.1%}", *by_step]
 
 
 def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -153,3 +174,59 @@ def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = [cells[0].ljust(widths[0])]
     padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
     return "  ".join(padded).rstrip()
+
+
+def write_rates(rows: Sequence[Row], folder: str | Path) -> list[Path]:
+    """Write `rates.json` and, a row for each layer, `rates.csv`; return both paths.
+
+    Raises:
+        UserError: the folder can't be written into.
+    """
+    steps = max(len(row.per_step) for row in rows)
+    names = ("name", "rate", "per_step", "neurons", "silent", "saturated")
+    layers = [{name: getattr(row, name) for name in names} for row in rows]
+    whole = {"samples": rows[0].samples, "steps": steps, "overall": overall_rate(rows), "rows": layers}
+    with writing(folder) as folder:
+        data, table = folder / "rates.json", folder / "rates.csv"
+        data.write_text(json.dumps(whole, indent=1), encoding="utf-8")
+        with table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "rate", "neurons", "silent", "saturated", *(f"t{t + 1}" for t in range(steps))])
+            writer.writerows([row.name, row.rate, row.neurons, row.silent, row.saturated, *row.per_step]
+                             for row in rows)  # fmt: skip
+    return [data, table]
+
+
+def write_silent(rows: Sequence[Row], folder: str | Path) -> list[Path]:
+    """Write which neurons are silent or saturated; return both paths.
+
+    `silent.csv` has a row for each channel all of whose neurons are the one or all the other: layer, channel, number of
+    neurons, state. The channel is the first axis of a map `(C, h, w)` and the last of tokens `(N, C)`, from 0.
+    `neurons.npz` has the exact boolean masks `<layer>/silent` and `<layer>/saturated`, in the shape of the layer's
+    neurons.
+
+    Args:
+        rows: from `firing_rates`.
+
+    Raises:
+        UserError: the folder can't be written into.
+    """
+    masks = {f"{row.name}/{state}": mask for row in rows for state, mask in row.masks.items()}
+    with writing(folder) as folder:
+        table, data = folder / "silent.csv", folder / "neurons.npz"
+        with table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["layer", "channel", "neurons", "state"])
+            for row in rows:
+                for state, mask in row.masks.items():
+                    by_channel = _by_channel(mask)
+                    dead = np.flatnonzero(by_channel.all(1))
+                    writer.writerows([row.name, channel, by_channel.shape[1], state] for channel in dead)
+        np.savez_compressed(data, **masks)
+    return [table, data]
+
+
+def _by_channel(mask: np.ndarray) -> np.ndarray:
+    """Return a mask as `(C, neurons of the channel)`."""
+    channels_first = mask if mask.ndim == 3 else np.moveaxis(mask, -1, 0)
+    return channels_first.reshape(len(channels_first), -1)

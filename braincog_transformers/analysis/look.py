@@ -1,4 +1,8 @@
-"""Pictures of a trained network: what `--visualize`, `--conf-mat`, `--tsne`, `--mem-dist` and `--save-images` write."""
+"""Pictures of a trained network: what `--visualize`, `--conf-mat`, `--tsne`, `--mem-dist` and `--save-images` write.
+
+Every picture is written as a PNG, whose path is returned, and as an SVG beside it; a folder that can't be written into
+is a `UserError`.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,26 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from . import plots
-from .firing import Row, firing_rates
-from .recorder import NodeRecord, frozen_inference, record, unwrap
+from .attention import AttentionMap, attention_maps
+from .embedding import classifier_features, principal_components, tsne
+from .energy import Analysis
+from .firing import Row, firing_rates, write_rates, write_silent
+from .output import writing
+from .plot_classes import plot_confusion, plot_points
+from .plot_maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
+from .recorder import NodeRecord, frozen_inference, record
 
-__all__ = [
-    "classifier_features",
-    "confusion_matrix",
-    "display_steps",
-    "draw_confusion",
-    "draw_membranes",
-    "draw_rates",
-    "draw_tsne",
-    "save_images",
-    "spike_maps",
-    "visualize",
-]
+__all__ = ["confusion_matrix", "display_steps", "draw_attention", "draw_confusion", "draw_energy", "draw_features"]
+__all__ += ["draw_membranes", "draw_rates", "save_images", "spike_maps", "visualize", "write_rates", "write_silent"]
 
 Batch = Tensor | Sequence[Tensor]
-TSNE_SAMPLES = 2000
 PANELS_PER_LINE = 8
+MOST_MAPS = 6
 _EVENT_CHANNELS = (2, 3)
 
 
@@ -60,7 +61,8 @@ def visualize(
     if maps:
         steps = max(len(rates) for rates in maps.values())
         shown = display_steps(inputs[0].cpu().numpy(), steps, mean=mean, std=std)
-        written.append(plots.save(plots.plot_spike_maps(shown, _spread(maps, 7)), folder / "spike_maps.png"))
+        chosen = {name: maps[name] for name in _spread(maps, 7)}
+        written.append(plots.save(plot_spike_maps(shown, chosen), folder / "spike_maps.png"))
     written.append(draw_rates(rows or firing_rates(model, [inputs]), folder))
     return written
 
@@ -75,11 +77,11 @@ def _device(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
-def _spread(maps: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+def _spread(names: Iterable[str], count: int) -> list[str]:
     """Keep at most `count` layers, evenly from first to last."""
-    names = list(maps)
+    names = list(dict.fromkeys(names))
     chosen = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int))
-    return {names[place]: maps[names[place]] for place in chosen}
+    return [names[place] for place in chosen]
 
 
 def display_steps(
@@ -92,10 +94,10 @@ def display_steps(
             the sum of the two.
     """
     if sample.ndim == 3:
-        return [plots.image_for_display(sample, mean, std)] * steps
+        return [image_for_display(sample, mean, std)] * steps
     if sample.shape[1] in _EVENT_CHANNELS:
-        return [plots.event_image(frame[:2]) for frame in sample[:steps]]
-    return [plots.image_for_display(frame) for frame in sample[:steps]]
+        return [event_image(frame[:2]) for frame in sample[:steps]]
+    return [image_for_display(frame) for frame in sample[:steps]]
 
 
 def spike_maps(records: dict[str, NodeRecord], size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -130,6 +132,41 @@ def _divides(sides: Sequence[int], size: tuple[int, int]) -> bool:
     return size[0] % sides[0] == 0 and size[1] % sides[1] == 0 and size[0] // sides[0] == size[1] // sides[1]
 
 
+def draw_attention(
+    model: nn.Module,
+    batch: Batch,
+    folder: str | Path,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Path | None:
+    """Draw what the first sample's attention attends to, block by block over the steps, into `folder/attention.png`.
+
+    Spiking attention has no softmax; the picture says which map it shows, see `attention`.
+
+    Args:
+        batch: inputs, or `(input, target, ...)` as a loader gives them.
+        mean, std: what normalisation subtracted from an image and divided it by, per channel; only for showing it.
+
+    Returns:
+        The picture's path; nothing for a network or an input without attention on a grid, such as SHD's sequences.
+    """
+    inputs = _inputs(batch)
+    maps = _few_maps(attention_maps(model, inputs))
+    if not maps:
+        return None
+    shown = display_steps(inputs[0].cpu().numpy(), len(maps[0].values), mean=mean, std=std)
+    return plots.save(plot_attention(shown, maps), Path(folder) / "attention.png")
+
+
+def _few_maps(maps: list[AttentionMap]) -> list[AttentionMap]:
+    """Keep the maps of some attentions, evenly from first to last, all maps of each."""
+    names = [each.name for each in maps]
+    most = max((names.count(name) for name in names), default=1)
+    chosen = _spread(names, MOST_MAPS // most)
+    return [each for each in maps if each.name in chosen]
+
+
 def _draw_raster(records: dict[str, NodeRecord], path: Path) -> Path:
     """Draw one raster per layer, side by side in the order of execution."""
     lines = -(-len(records) // PANELS_PER_LINE)
@@ -156,17 +193,18 @@ def draw_rates(rows: Sequence[Row], folder: str | Path) -> Path:
 
 def draw_membranes(model: nn.Module, batch: Batch, folder: str | Path) -> Path:
     """Draw each layer's membrane potentials (after the reset, over the batch) into `folder/membranes.png`."""
-    with frozen_inference(model), record(model, spikes=False, membranes=True) as records:
+    with frozen_inference(model), record(model, membranes=True) as records:
         model(_inputs(batch).to(_device(model)))
     columns = min(6, len(records))
     lines = -(-len(records) // columns)
     figure = plots.new_figure(2.2 * columns, 1.7 * lines)
     axes = plots.new_grid(figure, lines, columns).ravel()
     for ax, entry in zip(axes, records.values(), strict=False):
-        plots.plot_membrane(entry.membranes.numpy(), entry.threshold, ax, title=plots.short_name(entry.name, 20))
+        fired, title = float((entry.spikes != 0).float().mean()), plots.short_name(entry.name, 20)
+        plots.plot_membrane(entry.membranes.numpy(), entry.threshold, ax, title=title, fired=fired)
     for ax in axes[len(records) :]:
         ax.set_axis_off()
-    figure.supxlabel("membrane potential after the reset; red: threshold", fontsize=9)
+    figure.supxlabel("membrane potential after the reset; red: threshold, and what was above it before", fontsize=9)
     figure.supylabel("neurons x steps", fontsize=9)
     return plots.save(figure, Path(folder) / "membranes.png")
 
@@ -189,7 +227,7 @@ def confusion_matrix(model: nn.Module, batches: Iterable[Sequence[Tensor]]) -> n
                 matrix = np.zeros((logits.shape[-1],) * 2, dtype=np.int64)
             np.add.at(matrix, (target.cpu().numpy(), logits.argmax(-1).cpu().numpy()), 1)
     if matrix is None:
-        raise ValueError("confusion_matrix: needs at least one batch; got none.")
+        raise UserError("confusion_matrix: needs at least one batch; got none (an empty split?)")
     return matrix
 
 
@@ -198,52 +236,10 @@ def draw_confusion(
 ) -> Path:
     """Draw the confusion matrix over `batches` into `folder/confusion.png`."""
     matrix = confusion_matrix(model, batches)
-    return plots.save(plots.plot_confusion(matrix, classes), Path(folder) / "confusion.png")
+    return plots.save(plot_confusion(matrix, classes), Path(folder) / "confusion.png")
 
 
-def classifier_features(
-    model: nn.Module, batches: Iterable[Sequence[Tensor]], *, limit: int = TSNE_SAMPLES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Collect what the classifier sees, averaged over steps if it sees them one by one.
-
-    Args:
-        batches: `(input, class)` pairs.
-        limit: stop after so many samples.
-
-    Returns:
-        Features `(N, C)` and classes `(N,)`.
-    """
-    inner = unwrap(model)
-    head = inner.get_classifier() if hasattr(inner, "get_classifier") else _last_linear(inner)
-    seen: list[Tensor] = []
-    features, labels, count = [], [], 0
-    with frozen_inference(model):
-        handle = head.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach().float().cpu()))
-        try:
-            for inputs, target, *_ in batches:
-                seen.clear()
-                model(inputs.to(_device(model)))
-                # (T, B, C), (T*B, C), (B, C), or T calls of (B, C)
-                folded = torch.cat(seen).reshape(-1, len(inputs), seen[0].shape[-1])
-                features.append(folded.mean(0))
-                labels.append(target.cpu())
-                count += len(inputs)
-                if count >= limit:
-                    break
-        finally:
-            handle.remove()
-    return torch.cat(features)[:limit].numpy(), torch.cat(labels)[:limit].numpy()
-
-
-def _last_linear(model: nn.Module) -> nn.Module:
-    """Find the classifier of a network that does not name it: its last linear layer."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise ValueError(f"classifier_features: the model needs a linear classifier; {type(model).__name__} has none.")
-    return layers[-1]
-
-
-def draw_tsne(
+def draw_features(
     model: nn.Module,
     batches: Iterable[Sequence[Tensor]],
     folder: str | Path,
@@ -251,21 +247,39 @@ def draw_tsne(
     classes: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Embed the classifier's inputs in the plane by t-SNE, up to 2000 samples, into `folder/tsne.png`.
+    """Draw the classifier's inputs in the plane, by PCA and by t-SNE side by side, into `folder/features.png`.
+
+    `features.npz` beside it has `features` (N, C), `labels` (N,), `pca` and `tsne`, (N, 2) each, N at most 2000.
 
     Raises:
-        ValueError: fewer than three samples came.
+        UserError: fewer than three samples came.
     """
-    from sklearn.manifold import TSNE
-
     features, labels = classifier_features(model, batches)
     if len(features) < 3:
-        raise ValueError(f"draw_tsne: needs at least three samples; got {len(features)}.")
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    # Equal features, of a network that does not fire yet, have no principal axes: scikit-learn would crash on NaN.
-    init = "pca" if np.ptp(features, axis=0).any() else "random"
-    points = TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(features)
-    return plots.save(plots.plot_tsne(points, labels, classes), Path(folder) / "tsne.png")
+        raise UserError(f"draw_features: needs at least three samples; got {len(features)}")
+    components, shares = principal_components(features)
+    neighbours = tsne(features, seed=seed)
+    with writing(folder) as folder:
+        np.savez_compressed(folder / "features.npz", features=features, labels=labels, pca=components, tsne=neighbours)
+    figure = plots.new_figure(9.6, 4.4)
+    left, right = plots.new_grid(figure, 1, 2)[0]
+    title = f"PCA: {shares[0]:.0%} and {shares[1]:.0%} of the variance"
+    plot_points(components, labels, classes, left, title=title, legend=False)
+    plot_points(neighbours, labels, classes, right, title="t-SNE")
+    return plots.save(figure, folder / "features.png")
+
+
+def draw_energy(analysis: Analysis, folder: str | Path) -> Path:
+    """Draw the energy of one sample by layer, or by block in a deep network, into `folder/energy.png`."""
+    ax = plots.plot_energy(analysis.rows, e_mac=analysis.e_mac, e_ac=analysis.e_ac)
+    ratio = f", {analysis.ann_energy / analysis.energy:.1f} times as much" if analysis.energy else ""
+    figure = ax.get_figure()
+    figure.suptitle(
+        f"{analysis.energy:.4g} mJ in {analysis.steps} steps, by the {analysis.method} method\n"
+        f"as an ordinary network: {analysis.ann_energy:.4g} mJ{ratio}",
+        fontsize=10, x=0.02, ha="left", color=plots.INK,
+    )  # fmt: skip
+    return plots.save(figure, Path(folder) / "energy.png")
 
 
 def save_images(
@@ -292,7 +306,7 @@ def save_images(
     if inputs.ndim == 3:  # each step as a band, so that a few steps of many channels make a square
         samples = inputs[:, None].repeat(max(inputs.shape[2] // inputs.shape[1], 1), axis=2)
     if inputs.ndim == 5 and inputs.shape[2] in _EVENT_CHANNELS:
-        shown = [plots.event_image(sample[:2]) for sample in samples]
+        shown = [event_image(sample[:2]) for sample in samples]
     else:
-        shown = [plots.image_for_display(sample, mean, std) for sample in samples]
-    return plots.save(plots.plot_images(shown, titles), Path(folder) / f"{name}.png")
+        shown = [image_for_display(sample, mean, std) for sample in samples]
+    return plots.save(plot_images(shown, titles), Path(folder) / f"{name}.png")

@@ -14,6 +14,8 @@ from braincog.base.node.node import BaseNode
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 __all__ = ["NodeRecord", "frozen_inference", "record", "unwrap", "watch"]
 
 
@@ -124,10 +126,13 @@ def record(model: nn.Module, *, spikes: bool = True, membranes: bool = False) ->
         membranes: keep the potentials after the reset, as BrainCog collects them.
 
     Raises:
-        ValueError: the model has no BrainCog node, so there is nothing to record.
+        UserError: the model has no BrainCog node, so there is nothing to record.
     """
     if not any(isinstance(module, BaseNode) for module in model.modules()):
-        raise ValueError(f"record: the model must contain BrainCog nodes; {type(model).__name__} has none.")
+        raise UserError(
+            f"record: needs a spiking network, made of BrainCog nodes; {type(model).__name__} has none "
+            "(choose a model of --list-models)"
+        )
     records: dict[str, NodeRecord] = {}
 
     def keep(name: str, node: BaseNode, output: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from ..analysis.audit import audit, format_audit
 from ..analysis.energy import analyze, format_energy, write_energy
 from ..analysis.firing import extremes, firing_rates, format_table, overall_rate
-from ..analysis.look import draw_confusion, draw_membranes, draw_rates, draw_tsne, save_images, visualize
+from ..analysis.look import draw_confusion, draw_features, draw_membranes, draw_rates, save_images, visualize
 from ..data.build import DataBundle
 from ..data.loader import make_loader
 from ..options import Options
@@ -120,7 +120,7 @@ class Look:
         if look.conf_mat:
             paths.append(draw_confusion(network, self._batches(), folder, classes=classes))
         if look.tsne:
-            paths.append(draw_tsne(network, self._batches(), folder, classes=classes, seed=self.options.run.seed))
+            paths.append(draw_features(network, self._batches(), folder, classes=classes, seed=self.options.run.seed))
         if look.mem_dist:
             paths.append(draw_membranes(network, next(iter(self._batches(1))), folder))
         for path in paths:

@@ -1,9 +1,22 @@
 """Firing rates are counts divided by neurons, steps and samples, whatever the batch or the mode."""
 
+import csv
+import json
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from braincog_transformers.analysis.firing import Row, firing_rates, format_table, overall_rate
+from braincog_transformers.analysis.firing import (
+    Row,
+    firing_rates,
+    format_table,
+    overall_rate,
+    write_rates,
+    write_silent,
+)
+from braincog_transformers.errors import UserError
 
 both_modes = pytest.mark.parametrize("layer_by_layer", [True, False], ids=["layer_by_layer", "step_by_step"])
 
@@ -11,7 +24,9 @@ both_modes = pytest.mark.parametrize("layer_by_layer", [True, False], ids=["laye
 @both_modes
 def test_rates_are_those_worked_out_by_hand(small_net, currents, layer_by_layer):
     early, late = firing_rates(small_net(layer_by_layer=layer_by_layer), [currents])
-    assert early == Row("early", rate=0.75, per_step=(0.5, 1.0, 0.5, 1.0), neurons=2, silent=0.0, samples=1)
+    assert early == Row(
+        "early", rate=0.75, per_step=(0.5, 1.0, 0.5, 1.0), neurons=2, silent=0.0, samples=1, saturated=0.5
+    )
     assert late == Row("late", rate=0.375, per_step=(0.0, 0.5, 0.0, 1.0), neurons=2, silent=0.0, samples=1)
 
 
@@ -23,13 +38,26 @@ def test_batching_changes_nothing(small_net, layer_by_layer):
     for row, other in zip(together, apart, strict=True):
         assert row.rate == pytest.approx(other.rate, abs=1e-12)
         assert row.per_step == pytest.approx(other.per_step, abs=1e-12)
-        assert (row.silent, row.samples) == (other.silent, 7)
+        assert (row.silent, row.saturated, row.samples) == (other.silent, other.saturated, 7)
+        for state, mask in row.masks.items():
+            assert np.array_equal(mask, other.masks[state])
 
 
 def test_silent_neurons_are_those_that_no_sample_wakes(small_net):
     asleep = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     early, _ = firing_rates(small_net(), [asleep[:1], asleep[1:]])
     assert early.silent == 0.5
+    assert early.masks["silent"].tolist() == [False, True]
+
+
+@both_modes
+def test_saturated_neurons_are_those_that_rest_for_no_sample(small_net, currents, layer_by_layer):
+    model = small_net(layer_by_layer=layer_by_layer)
+    early, late = firing_rates(model, [currents, 2 * currents])
+    assert early.masks["saturated"].tolist() == [True, False]
+    assert (early.saturated, late.saturated) == (0.5, 0.0)
+    early, _ = firing_rates(model, [2 * currents, torch.tensor([[0.5, 0.5]])])
+    assert early.saturated == 0.0
 
 
 def test_modes_and_hooks_are_as_before(small_net, currents):
@@ -40,8 +68,57 @@ def test_modes_and_hooks_are_as_before(small_net, currents):
 
 
 def test_no_data_is_refused(small_net):
-    with pytest.raises(ValueError, match="needs a batch"):
+    with pytest.raises(UserError, match="needs at least one batch of data; got none"):
         firing_rates(small_net(), [])
+
+
+def test_a_network_without_neurons_is_refused():
+    with pytest.raises(UserError, match="no node of Linear was called"):
+        firing_rates(nn.Linear(2, 2), [torch.rand(1, 2)])
+
+
+def test_rates_are_written_as_json_and_as_a_table(small_net, currents, tmp_path):
+    rows = firing_rates(small_net(), [currents])
+    data, table = write_rates(rows, tmp_path / "new")
+    written = json.loads(data.read_text())
+    assert (written["samples"], written["steps"], written["overall"]) == (1, 4, overall_rate(rows))
+    assert written["rows"][0] == {
+        "name": "early", "rate": 0.75, "per_step": [0.5, 1, 0.5, 1], "neurons": 2, "silent": 0, "saturated": 0.5
+    }  # fmt: skip
+    with table.open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert (first["name"], float(first["saturated"]), float(first["t2"])) == ("early", 0.5, 1.0)
+
+
+def test_silent_and_saturated_channels_are_listed_and_each_neuron_is_kept(tmp_path):
+    image, tokens, gate = np.zeros((3, 2, 2), bool), np.zeros((5, 2), bool), np.array([True, False])
+    image[1] = tokens[:, 1] = True
+    image[2, 0] = True  # half a channel
+    nothing = np.zeros_like
+    rows = [
+        Row("conv", 0.5, (0.5,), 12, 0.5, 1, 0.0, {"silent": image, "saturated": nothing(image)}),
+        Row("linear", 0.5, (0.5,), 10, 0.0, 1, 0.5, {"silent": nothing(tokens), "saturated": tokens}),
+        Row("gate", 0.5, (0.5,), 2, 0.5, 1, 0.0, {"silent": gate, "saturated": nothing(gate)}),
+    ]
+    table, data = write_silent(rows, tmp_path)
+    assert table.read_text().splitlines() == [
+        "layer,channel,neurons,state", "conv,1,4,silent", "linear,1,5,saturated", "gate,0,1,silent"
+    ]  # fmt: skip
+    masks = np.load(data)
+    assert len(masks.files) == 6
+    assert np.array_equal(masks["conv/silent"], image)
+    assert np.array_equal(masks["linear/saturated"], tokens)
+
+
+@pytest.mark.parametrize("write", [write_rates, write_silent])
+def test_a_folder_that_cannot_be_written_is_one_line(write, tmp_path):
+    (tmp_path / "file").touch()
+    rows = [Row("a", 0.5, (0.5,), 1, 0.0, 1)]
+    with pytest.raises(
+        UserError, match=r"^output folder '.*file' can't be written \(File exists\); name another"
+    ) as raised:
+        write(rows, tmp_path / "file")
+    assert "\n" not in str(raised.value)
 
 
 def test_the_whole_network_weighs_layers_by_their_neurons():
@@ -49,17 +126,17 @@ def test_the_whole_network_weighs_layers_by_their_neurons():
     assert overall_rate(rows) == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize(("steps", "columns"), [(4, 8), (12, 4)], ids=["steps_shown", "steps_left_out"])
+@pytest.mark.parametrize(("steps", "columns"), [(4, 9), (12, 5)], ids=["steps_shown", "steps_left_out"])
 def test_the_table_is_aligned(steps, columns):
     rows = [
-        Row("stem.lif", 0.25, (0.25,) * steps, 12345, 0.031, 1000),
+        Row("stem.lif", 0.25, (0.25,) * steps, 12345, 0.031, 1000, 0.02),
         Row("block.0.attn.lif", 0.5, (0.5,) * steps, 7, 1.0, 1000),
     ]
     caption, rule, header, _, first, second, _, total = format_table(rows).splitlines()
     assert "1,000 samples" in caption
     assert len(header.split()) == columns
     assert len(header) == len(first) == len(second) == len(rule)
-    assert first.split()[:4] == ["stem.lif", "12,345", "0.2500", "3.1%"]
+    assert first.split()[:5] == ["stem.lif", "12,345", "0.2500", "3.1%", "2.0%"]
     assert total.split() == ["all", "12,352", "0.2501"]
 
 

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from braincog_transformers.analysis import look
+from braincog_transformers.analysis.embedding import classifier_features, principal_components
+from braincog_transformers.analysis.energy import Analysis, EnergyRow
 from braincog_transformers.analysis.firing import Row
 from braincog_transformers.analysis.recorder import NodeRecord
+from braincog_transformers.errors import UserError
 
 
 def entry(name, *shape):
@@ -46,8 +49,13 @@ def test_rates_measured_on_more_data_are_those_drawn(small_net, currents, tmp_pa
     assert look.visualize(small_net(), currents, tmp_path, rows=rows)[-1].name == "firing_rates.png"
 
 
-def test_membranes_are_drawn_for_each_layer(small_net, currents, tmp_path):
-    assert look.draw_membranes(small_net(), currents, tmp_path).name == "membranes.png"
+def test_membranes_are_drawn_for_each_layer_with_its_own_threshold(small_net, currents, tmp_path, monkeypatch):
+    notes, model, draw = [], small_net(), look.plots.plot_membrane
+    model.late.set_n_threshold(0.25)
+    monkeypatch.setattr(look.plots, "plot_membrane", lambda *args, **also: notes.append((args[1], also)) or draw(*args))
+    assert look.draw_membranes(model, currents, tmp_path).name == "membranes.png"
+    assert [threshold for threshold, _ in notes] == [pytest.approx(0.9), pytest.approx(0.25)]
+    assert notes[0][1] == {"title": "early", "fired": 0.75}
 
 
 def test_confusion_counts_true_by_predicted(small_net, tmp_path):
@@ -61,7 +69,7 @@ def test_confusion_counts_true_by_predicted(small_net, tmp_path):
 
 def test_features_are_what_the_classifier_sees(small_net, currents):
     batches = [(currents, torch.tensor([2])), (currents, torch.tensor([1]))]
-    features, labels = look.classifier_features(small_net(), batches, limit=1)
+    features, labels = classifier_features(small_net(), batches, limit=1)
     assert features.tolist() == [[0.5, 0.25]]  # the late node's rates
     assert labels.tolist() == [2]
 
@@ -69,19 +77,57 @@ def test_features_are_what_the_classifier_sees(small_net, currents):
 def test_features_of_a_head_that_sees_each_step_are_averaged(small_net, currents):
     model = small_net()
     model.forward = lambda x: model.head(model.early(x.repeat(4, 1))).unflatten(0, (4, -1)).mean(0)
-    features, _ = look.classifier_features(model, [(torch.cat([currents, 0 * currents]), torch.tensor([0, 1]))])
+    features, _ = classifier_features(model, [(torch.cat([currents, 0 * currents]), torch.tensor([0, 1]))])
     assert features.tolist() == [[1.0, 0.5], [0.0, 0.0]]
 
 
-def test_tsne_writes_a_picture_and_needs_three_samples(small_net, tmp_path):
-    x, y = torch.rand(12, 2), torch.arange(12) % 3
-    assert look.draw_tsne(small_net(), [(x, y)], tmp_path).exists()
-    with pytest.raises(ValueError, match="at least three"):
-        look.draw_tsne(small_net(), [(x[:2], y[:2])], tmp_path)
+def test_features_are_drawn_and_kept(small_net, tmp_path):
+    x, y = torch.rand(12, 2, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    assert look.draw_features(small_net(), [(x, y)], tmp_path) == tmp_path / "features.png"
+    kept = np.load(tmp_path / "features.npz")
+    assert {name: kept[name].shape for name in kept.files} == {
+        "features": (12, 2), "labels": (12,), "pca": (12, 2), "tsne": (12, 2)
+    }  # fmt: skip
+    with pytest.raises(UserError, match="at least three"):
+        look.draw_features(small_net(), [(x[:2], y[:2])], tmp_path)
 
 
-def test_tsne_survives_a_network_that_does_not_fire(small_net, tmp_path):
-    assert look.draw_tsne(small_net(), [(torch.zeros(12, 2), torch.arange(12) % 3)], tmp_path).exists()
+def test_features_of_a_network_that_does_not_fire_are_drawn(small_net, tmp_path):
+    assert look.draw_features(small_net(), [(torch.zeros(12, 2), torch.arange(12) % 3)], tmp_path).exists()
+
+
+def test_principal_components_keep_distances_and_order_the_axes():
+    points = np.array([[0.0, 0.0], [0.0, 6.0], [1.0, 0.0], [1.0, 6.0]])
+    found, shares = principal_components(points)
+    assert np.allclose(np.abs(found), [[3, 0.5]] * 4)
+    assert np.allclose(shares, [36 / 37, 1 / 37])
+    found, shares = principal_components(points[:, :1])
+    assert np.allclose(found[:, 1], 0)
+    assert np.allclose(shares, [1, 0])
+
+
+@pytest.mark.parametrize("batches", [[], iter(())])
+def test_no_data_is_one_line(small_net, batches, tmp_path):
+    for draw in (look.draw_features, look.draw_confusion):
+        with pytest.raises(UserError, match="needs at least one batch; got none"):
+            draw(small_net(), batches, tmp_path)
+
+
+def test_energy_is_drawn_with_its_total(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(look.plots, "save", lambda figure, path: titles.append(figure.get_suptitle()) or path)
+    row = EnergyRow("conv", "conv", "real", 1.0, 0.0, 1e9, 1e9, 5.5, 0)
+    analysis = Analysis("spikingformer", [row], samples=1, steps=4, e_mac=4.6, e_ac=0.9, ann_energy=11.0)
+    assert look.draw_energy(analysis, tmp_path) == tmp_path / "energy.png"
+    assert titles == [
+        "5.5 mJ in 4 steps, by the spikingformer method\nas an ordinary network: 11 mJ, 2.0 times as much"
+    ]
+
+
+def test_a_network_without_neurons_is_one_line(currents, tmp_path):
+    for draw in (look.visualize, look.draw_membranes):
+        with pytest.raises(UserError, match="needs a spiking network"):
+            draw(torch.nn.Linear(2, 2), currents, tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 8, 8), (5, 1, 8, 8), (5, 4, 2, 8, 8)], ids=["colour", "grey", "events"])

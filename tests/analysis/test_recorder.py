@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from braincog_transformers.analysis.recorder import frozen_inference, record, unwrap
+from braincog_transformers.errors import UserError
 
 EARLY = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 EARLY_MEMBRANE = torch.tensor([[0.0, 0.5], [0.0, 0.0], [0.0, 0.5], [0.0, 0.0]])
@@ -58,7 +59,7 @@ def test_grouped_nodes_carry_their_steps_in_the_channels(small_net, currents):
 
 
 def test_a_network_without_nodes_is_refused():
-    with pytest.raises(ValueError, match="Linear has none"), record(nn.Linear(2, 2)):
+    with pytest.raises(UserError, match=r"needs a spiking network, .*; Linear has none"), record(nn.Linear(2, 2)):
         pass
 
 

@@ -1,0 +1,161 @@
+"""Maps of what a network attends to, seen from outside by hooks on the products that attention is made of.
+
+Spiking attention has no softmax, so there is no distribution to show. Each kind of attention has a map of its own, and
+each map says in `what` which one it is:
+
+- `SpikingProduct` (Spikformer, Spikingformer, TIM, SGLFormer, the last stages of QKFormer, SDT V2): the attention that
+  each place receives, the mean over the queries of Q K^T, computed as `K (sum of q_i) / N` without the N x N matrix.
+- `SpikeSum` over tokens (SDT): the firing rate over channels of K * V, which fires the gates, and of the query behind
+  the gates; the latter is the map that the paper shows (Yao et al., arXiv 2307.01694).
+- `SpikeSum` over channels (QKFormer's token attention): the mask that fires at each token, and the firing rate of the
+  keys that it lets through.
+- `SpikeMatmul` (SpikingResformer): the spikes of the attention map, averaged over the queries, at the places of the
+  pooled grid.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
+from .recorder import frozen_inference, unwrap
+
+__all__ = ["AttentionMap", "attention_maps", "received"]
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """One map of one attention, for one sample.
+
+    Attributes:
+        name: the attention's name in `model.named_modules()`.
+        label: the map's name in formulas, for a picture.
+        values: `(T, heads or 1, h, w)`, float32.
+        what: what the values are, in a sentence without its full stop.
+    """
+
+    name: str
+    label: str
+    values: np.ndarray
+    what: str
+
+
+PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
+PAIRS = "$K \\odot V$", "spikes that key and value share, mean over channels; their sum over places fires the gates"
+GATED = "gated $Q$", "spikes of the query that the gates let through, mean over channels"
+MASK = "mask", "spikes of the token mask: which places Q-K attention lets through"
+MASKED = "masked $K$", "spikes of the key behind the token mask, mean over channels"
+DUAL = "spike map", "spikes of the attention map, mean over the queries, at the places of the pooled grid"
+
+
+def received(q: Tensor, k: Tensor) -> Tensor:
+    """Return the attention each place receives: the mean over the queries i of `q_i . k_j`.
+
+    Args:
+        q, k: `(..., N, d)`.
+
+    Returns:
+        `(..., N)`.
+    """
+    return (k.float() @ q.float().mean(-2).unsqueeze(-1)).squeeze(-1)
+
+
+@dataclass
+class _Seen:
+    """What the hooks see: the grids of the convolutions so far, and maps `(T, heads, h, w)` in parts."""
+
+    grids: list[tuple[int, int]] = field(default_factory=list)
+    parts: dict[tuple[str, str, str], list[Tensor]] = field(default_factory=dict)
+
+    def note_grid(self, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        self.grids.append(tuple(output.shape[-2:]))
+
+    def add(self, name: str, kind: tuple[str, str], values: Tensor, sub_grids: int = 1) -> None:
+        """Lay values `(T*B, heads, N)` out on the latest grid of N places; without one there is no map.
+
+        With sub-grids the heads are `(i j heads)` and the places those of rows y*n + i and columns x*n + j.
+        """
+        side = round(sub_grids**0.5)
+        places = values.shape[-1] * sub_grids
+        grid = next((grid for grid in reversed(self.grids) if grid[0] * grid[1] == places), None)
+        if grid is not None:
+            shape = {"i": side, "j": side, "y": grid[0] // side, "x": grid[1] // side}
+            maps = rearrange(values, "t (i j h) (y x) -> t h (y i) (x j)", **shape)
+            self.parts.setdefault((name, *kind), []).append(maps.detach().float().cpu())
+
+
+def _watch_product(name: str, attention: nn.Module, product: nn.Module, seen: _Seen) -> list:
+    def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        q, k = inputs[:2]
+        sub_grids = q.shape[1] // getattr(attention, "num_heads", q.shape[1])
+        seen.add(name, PRODUCT, received(q, k), sub_grids)
+
+    return [product.register_forward_pre_hook(see)]
+
+
+def _watch_sum(name: str, attention: nn.Module, product: nn.Module, seen: _Seen) -> list:
+    over_channels = product.dim == -1
+
+    def see_rates(kind: tuple[str, str]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        """Return a hook for tokens `(T*B, N, C)` that go in."""
+        return lambda _module, inputs: seen.add(name, kind, inputs[0].float().mean(-1).unsqueeze(1))
+
+    def see_mask(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        seen.add(name, MASK, output.transpose(1, 2))
+
+    if over_channels:
+        first = attention.attn_node.register_forward_hook(see_mask)
+    else:
+        first = product.register_forward_pre_hook(see_rates(PAIRS))
+    return [first, attention.proj.register_forward_pre_hook(see_rates(MASKED if over_channels else GATED))]
+
+
+def _watch_matmul(name: str, attention: nn.Module, product: nn.Module, seen: _Seen) -> list:
+    last = [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]
+    if product is not last:  # the first makes the map, the last one reads it
+        return []
+
+    def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.add(name, DUAL, inputs[1].float().mean(-1))
+
+    return [product.register_forward_pre_hook(see)]
+
+
+_WATCHERS: dict[type, Callable[[str, nn.Module, nn.Module, _Seen], list]] = {
+    SpikingProduct: _watch_product,
+    SpikeSum: _watch_sum,
+    SpikeMatmul: _watch_matmul,
+}
+
+
+def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
+    """Return the attention maps of the first sample, in evaluation mode, in the order of execution.
+
+    Args:
+        model: a network whose attention is made of `layers.products`; it is left as it was.
+        x: images `(B, C, H, W)` or event frames `(B, T, C, H, W)`.
+
+    Returns:
+        No map for sequences without height and width, for a network without such attention, and for an attention
+        whose tokens lie on no grid that a convolution gave.
+    """
+    if x.dim() < 4 or x.shape[-2] == 1:
+        return []
+    inner, seen = unwrap(model), _Seen()
+    device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
+    with frozen_inference(inner), ExitStack() as stack:
+        for name, module in inner.named_modules():
+            handles = [module.register_forward_hook(seen.note_grid)] if isinstance(module, nn.Conv2d) else []
+            for child in module.children():
+                if watcher := _WATCHERS.get(type(child)):
+                    handles += watcher(name, module, child, seen)
+            for handle in handles:
+                stack.callback(handle.remove)
+        inner(x[:1].to(device))
+    return [AttentionMap(name, label, torch.cat(parts).numpy(), what)
+            for (name, label, what), parts in seen.parts.items()]  # fmt: skip
