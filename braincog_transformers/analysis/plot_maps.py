@@ -84,7 +84,7 @@ def plot_attention(inputs: Sequence[np.ndarray], maps: Sequence[AttentionMap], f
     facts = [f"{label}: {what}." for label, what in dict.fromkeys((each.label, each.what) for each in maps)]
     heads = " Maps are means over heads." if any(each.values.shape[1] > 1 for each in maps) else ""
     facts.append(f"Last line: the input shows through where the last map is strong.{heads}")
-    wide = int(15 * figure.get_figwidth())
+    wide = int(18 * figure.get_figwidth())
     figure.supxlabel("\n".join(line for fact in facts for line in textwrap.wrap(fact, wide)), fontsize=7.5,
                      x=0.02, ha="left")  # fmt: skip
     return figure
