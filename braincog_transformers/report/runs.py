@@ -151,6 +151,8 @@ def _pictures(folder: Path, listed: object) -> tuple[dict[str, Path], list[str]]
                 f"report: {folder / 'results.json'} names a picture outside of its folder, {name!r}; "
                 "pictures must lie in the run's folder"
             )
+        if path.suffix != ".png":  # a table that was written with the pictures
+            continue
         if _is_png(path):
             found[path.stem] = path
         else:

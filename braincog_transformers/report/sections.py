@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 
 from .charts import Curve, line_chart
-from .formats import MISSING, compact, count, energy_unit, fixed, percent, significant, text
+from .formats import MISSING, compact, count, date, energy_unit, fixed, percent, significant, text
 from .markup import Markup, join, tag
 from .measures import audit_section, energy_section, rates_section, short_basis
 from .runs import Run
@@ -51,6 +51,7 @@ _FACTS = {
     "family": "family",
     "paper": "paper",
     "ids": "paper's number",
+    "published": "published top-1",
     "step": "time steps T",
     "input_shape": "input shape",
     "num_classes": "classes",
@@ -117,14 +118,25 @@ def _curves(run: Run) -> Markup:
 def _fact(value: object) -> str:
     """Write a fact of a network: counts with their thousands apart, shapes with their signs."""
     if isinstance(value, list):
-        return " × ".join(map(text, value))
+        return (", " if any(isinstance(part, str) for part in value) else " × ").join(map(text, value))
     return text(value) if isinstance(value, str) else count(value)
+
+
+def _evaluation(later: dict) -> Markup:
+    """Show what an evaluation has noted beside a training."""
+    results = later.get("results") if isinstance(later.get("results"), dict) else {}
+    pairs = [("evaluated again", date(later.get("date")))]
+    for key, value in results.items():
+        name, write = _RESULTS.get(key, (key, significant))
+        pairs.append((name, write(value)))
+    pairs.append(("weights", tag("code", text(later.get("checkpoint")))))
+    return facts(pairs, "a later evaluation")
 
 
 def _results(run: Run) -> Markup:
     found = run.part("results")
     pairs = [(name, write(run.result(key))) for key, (name, write) in _RESULTS.items() if run.result(key) is not None]
-    pairs += [(key, text(value)) for key, value in found.items() if key not in _RESULTS]
+    pairs += [(key, significant(value, 4)) for key, value in found.items() if key not in _RESULTS]
     model, samples = run.part("model"), run.part("samples")
     pairs += [(f"{part} samples", count(value)) for part, value in samples.items()]
     if run.results.get("checkpoint"):
@@ -133,6 +145,8 @@ def _results(run: Run) -> Markup:
     if not pairs and not about:
         return tag("p", "No results were recorded: neither results.json nor summary.csv has any.", class_="missing")
     tables = [facts(rows, label) for rows, label in ((pairs, "results"), (about, "network")) if rows]
+    if later := run.part("evaluation"):
+        tables.append(_evaluation(later))
     return tag("div", *tables, class_="pair")
 
 
