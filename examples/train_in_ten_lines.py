@@ -13,10 +13,10 @@ x = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16  # (1797,
 y = torch.tensor(digits.target)
 train, test = torch.arange(1437), torch.arange(1437, 1797)
 
-model = timm.create_model("spikformer_digits")
-optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.05)
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=4 * 23)
-for epoch in range(4):
+model = timm.create_model("spikformer_digits", step=2, threshold=0.5)
+optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3, weight_decay=0.05)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=6e-3, total_steps=3 * 23)
+for epoch in range(3):
     for batch in train[torch.randperm(len(train))].split(64):
         loss = cross_entropy(model(x[batch]), y[batch])
         optimizer.zero_grad()
