@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 
 from .charts import Curve, line_chart
-from .formats import MISSING, compact, count, date, energy_unit, fixed, percent, significant, text
+from .formats import MISSING, compact, count, date, energy_unit, fixed, number, percent, significant, text
 from .markup import Markup, join, tag
 from .measures import audit_section, energy_section, rates_section, short_basis
 from .runs import Run
@@ -119,7 +119,7 @@ def _fact(value: object) -> str:
     """Write a fact of a network: counts with their thousands apart, shapes with their signs."""
     if isinstance(value, list):
         return (", " if any(isinstance(part, str) for part in value) else " × ").join(map(text, value))
-    return text(value) if isinstance(value, str) else count(value)
+    return text(value) if number(value) is None or isinstance(value, str) else count(value)
 
 
 def _evaluation(later: dict) -> Markup:

@@ -36,7 +36,7 @@ def _head(column: Column, sortable: bool) -> Markup:
     class_ = "num" if column.numeric else None
     if not sortable:
         return tag("th", column.title, scope="col", class_=class_, title=column.hint)
-    title = column.title.replace("-", "-\u2060")  # no break after a hyphen
+    title = column.title.replace("-", "-\u2060").replace(", ", ",\xa0")  # no break after a hyphen or before a unit
     button = tag("button", title, tag("span", class_="arrow", aria_hidden="true"), type="button")
     return tag("th", button, scope="col", class_=class_, title=column.hint, aria_sort="none")
 
