@@ -304,6 +304,7 @@ def draw_architecture(model: nn.Module, path: str | Path, *, title: str | None =
     left = MARGIN + _card_width(parts) + 2 * MARGIN
     corners, width, height = _pack(list(panels.values()), left, 56)
     height = max(height, 56 + _overview_height(parts)) + 62
+    width = max(width, 800)  # what the legend needs
     canvas = _Canvas(width + MARGIN, height)
     total = sum(p.numel() for p in model.parameters())
     canvas.text(MARGIN, 24, title or type(model).__name__, TITLE, ha="left", weight="bold")
