@@ -97,7 +97,7 @@ def draw_energy(folder: Path, work: Path, epochs: int) -> None:
     """Draw the energy of the families' smallest networks by both methods, beside their accuracy and firing rates."""
     rows = []
     for family, name in FAMILIES.items():
-        trained = run("spikformer_digits.yaml", work, "--model", name, "--spike-rate", "--epochs", str(epochs))
+        trained = run("spikformer_digits.yaml", work, "--model", name, "--bn-momentum", "0.3", "--epochs", str(epochs))
         model, batch = load(trained, name, "digits")
         found = [analyze(model, batch.split(90), method=method) for method in METHODS]
         last = list(csv.DictReader((trained / "summary.csv").open()))[-1]
@@ -122,7 +122,7 @@ def draw_energy(folder: Path, work: Path, epochs: int) -> None:
     ax.set_title(
         f"energy of each family's smallest network, after {epochs} epochs on 8 x 8 digits", fontsize=10, pad=22
     )
-    ax.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3, frameon=False)
     keep(plots.save(figure, work / "energy_families.png"), folder / "energy_families.png")
 
 
