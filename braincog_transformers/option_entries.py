@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from .errors import UserError
 from .option_groups import GROUPS
 
-__all__ = ["ENTRIES", "Entry", "keywords"]
+__all__ = ["ENTRIES", "Entry", "arguments", "keywords"]
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
@@ -30,6 +30,11 @@ class Entry:
     def flag(self) -> str:
         """Spell the option as on the command line."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def opposite(self) -> str:
+        """Spell the flag that undoes a switch."""
+        return "--" + (self.flag[5:] if self.flag.startswith("--no-") else "no-" + self.flag[2:])
 
     def convert(self, value: Any) -> Any:
         """Turn a value of the command line or of a recipe into the option's type, or raise `UserError`."""
@@ -106,4 +111,19 @@ def keywords(texts: Sequence[str] | None) -> dict[str, Any]:
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             found[name] = value
+    return found
+
+
+def arguments(values: Mapping[str, Any]) -> list[str]:
+    """Write options and their values as arguments of the command line."""
+    found = []
+    for name, value in values.items():
+        entry = ENTRIES[name]
+        if entry.kind is bool:
+            found.append(entry.flag if value else entry.opposite)
+        elif entry.many:
+            found += [entry.flag, *map(str, value)]
+        elif value is not None:
+            # a text may begin with a dash
+            found += [f"{entry.flag}={value}"] if str(value).startswith("-") else [entry.flag, str(value)]
     return found

@@ -295,9 +295,12 @@ class RunOptions:
 class LookOptions:
     """figures after the last evaluation"""
 
-    visualize: bool = option(False, "pictures of spikes: raster, firing rates, maps")
+    report: bool = option(
+        False, "all of the following that doesn't keep from training, and one HTML file of the run: report.html"
+    )
+    visualize: bool = option(False, "pictures of spikes: raster, firing rates, maps, attention")
     spike_rate: bool = option(False, "table of firing rates by layer")
-    tsne: bool = option(False, "t-SNE of the features")
+    tsne: bool = option(False, "PCA and t-SNE of the features")
     conf_mat: bool = option(False, "confusion matrix")
     mem_dist: bool = option(False, "distribution of the membrane potentials")
     analyze: bool = option(False, "only measure operations and energy, layer by layer, on test data; don't train")
@@ -311,6 +314,12 @@ class LookOptions:
     energy_method: str = option("spikingformer", "published method of --analyze", choices=("spikingformer", "sdt"))
     energy_mac: float = option(4.6, "pJ of a multiply-accumulate for --analyze", above=0)
     energy_ac: float = option(0.9, "pJ of an accumulate for --analyze", above=0)
+    energy_whole_as_spikes: bool = option(
+        False, "spikingformer: an input of whole numbers costs accumulates, a 2 as two spikes"
+    )
+    energy_pre_pool: bool = option(False, "sdt: rates in front of a pooling, as in the papers, not behind it")
+    energy_count_head: bool = option(False, "sdt: count the classifier too")
+    energy_first_once: bool = option(False, "charge a repeated image's first layer once, not T times as published")
 
 
 GROUPS: dict[str, type] = {

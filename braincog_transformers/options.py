@@ -121,7 +121,8 @@ def _convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return converted, problems
 
 
-_ENERGY = ("energy_method", "energy_mac", "energy_ac")
+_ENERGY = tuple(name for name in ENTRIES if name.startswith("energy_"))
+_OF_METHOD = {"energy_whole_as_spikes": "spikingformer", "energy_pre_pool": "sdt", "energy_count_head": "sdt"}
 
 
 def _rules(options: Options) -> Iterator[str]:
@@ -153,11 +154,7 @@ def _rules(options: Options) -> Iterator[str]:
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
         yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"
-    look = options.look
-    if not look.analyze and (given := _given(options, _ENERGY)):
-        yield f"{given}: without effect as long as --analyze is not given"
-    if look.analyze_batches and not (look.analyze or look.audit):
-        yield "--analyze-batches: without effect as long as neither --analyze nor --audit is given"
+    yield from _look_rules(options.look, options)
     yield from _frame_rules(options)
     yield from _source_rules(options)
     yield from _distillation_rules(options)
@@ -165,6 +162,16 @@ def _rules(options: Options) -> Iterator[str]:
         for text in options.value(name) or ():
             if not re.fullmatch(r"[A-Za-z_]\w*=.+", text):
                 yield f"{ENTRIES[name].flag} takes KEY=VALUE; got {text!r}"
+
+
+def _look_rules(look: groups.LookOptions, options: Options) -> Iterator[str]:
+    if not (look.analyze or look.report) and (given := _given(options, _ENERGY)):
+        yield f"{given}: without effect as long as neither --analyze nor --report is given"
+    if look.analyze_batches and not (look.analyze or look.audit or look.report):
+        yield "--analyze-batches: without effect as long as none of --analyze, --audit and --report is given"
+    foreign = tuple(name for name, method in _OF_METHOD.items() if method != look.energy_method)
+    if given := _given(options, foreign):
+        yield f"{given}: belongs to the other --energy-method; leave it out"
 
 
 def _frame_rules(options: Options) -> Iterator[str]:
@@ -290,10 +297,9 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
     names += [name for name in aliases if name.startswith("--") and name not in names]
     text = entry.metadata["help"]
     if entry.kind is bool:
-        opposite = "--" + (entry.flag[5:] if entry.flag.startswith("--no-") else "no-" + entry.flag[2:])
         shown = argparse.SUPPRESS if not entry.default else f"the opposite of {entry.flag}"
         group.add_argument(*names, dest=entry.name, action="store_true", help=text + (" (default)" * entry.default))
-        group.add_argument(opposite, dest=entry.name, action="store_false", help=shown)
+        group.add_argument(entry.opposite, dest=entry.name, action="store_false", help=shown)
         return
     if entry.default not in (None, ""):
         default = " ".join(f"{one:g}" for one in entry.default) if entry.many else entry.default

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .firing import align_table
 from .operations import Operations, count_operations
+from .output import writing
 
 __all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "write_audit"]
 
@@ -97,10 +98,15 @@ def format_audit(found: Audit) -> str:
     return f"{caption}\n{table}\n{verdict}: {between}"
 
 
-def write_audit(found: Audit, folder: Path) -> Path:
-    """Write `audit.json`, the verdict and all findings, and return its path."""
+def write_audit(found: Audit, folder: str | Path) -> Path:
+    """Write `audit.json`, the verdict and all findings, and return its path.
+
+    Raises:
+        UserError: the folder can't be written into.
+    """
     findings = [asdict(finding) | {"meaning": finding.meaning} for finding in found.findings]
-    path = folder / "audit.json"
     content = {"spike_driven": found.spike_driven, "samples": found.samples, "findings": findings}
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with writing(folder) as folder:
+        path = folder / "audit.json"
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return path

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .recorder import frozen_inference, unwrap
+from .recorder import outputs, unwrap
 
 __all__ = ["classifier_features", "principal_components", "tsne"]
 
@@ -30,25 +30,22 @@ def classifier_features(
         UserError: no batch came, or the network has no classifier.
     """
     inner = unwrap(model)
-    device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
     head = inner.get_classifier() if hasattr(inner, "get_classifier") else _last_linear(inner)
     seen: list[Tensor] = []
     features, labels, count = [], [], 0
-    with frozen_inference(model):
-        handle = head.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach().float().cpu()))
-        try:
-            for inputs, target, *_ in batches:
-                seen.clear()
-                model(inputs.to(device))
-                # (T, B, C), (T*B, C), (B, C), or T calls of (B, C)
-                folded = torch.cat(seen).reshape(-1, len(inputs), seen[0].shape[-1])
-                features.append(folded.mean(0))
-                labels.append(target.cpu())
-                count += len(inputs)
-                if count >= limit:
-                    break
-        finally:
-            handle.remove()
+    handle = head.register_forward_pre_hook(lambda _module, args: seen.append(args[0].detach().float().cpu()))
+    try:
+        for _, (inputs, target, *_) in outputs(model, batches):
+            # (T, B, C), (T*B, C), (B, C), or T calls of (B, C)
+            folded = torch.cat(seen).reshape(-1, len(inputs), seen[0].shape[-1])
+            seen.clear()
+            features.append(folded.mean(0))
+            labels.append(target.cpu())
+            count += len(inputs)
+            if count >= limit:
+                break
+    finally:
+        handle.remove()
     if not features:
         raise UserError("classifier_features: needs at least one batch; got none (an empty split?)")
     return torch.cat(features)[:limit].numpy(), torch.cat(labels)[:limit].numpy()

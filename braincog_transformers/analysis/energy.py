@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .firing import align_table
 from .operations import Operation, Operations, Seen, count_operations
+from .output import writing
 from .recorder import unwrap
 
 __all__ = ["METHODS", "Analysis", "EnergyRow", "EnergyRules", "analyze", "charge", "count_by"]
@@ -237,14 +238,19 @@ def format_energy(analysis: Analysis) -> str:
     return "\n".join([caption, align_table(header, body, total), ann])
 
 
-def write_energy(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write `energy.csv`, a row for each layer, and `energy.json`, with the totals too; return both paths."""
+def write_energy(analysis: Analysis, folder: str | Path) -> list[Path]:
+    """Write `energy.csv`, a row for each layer, and `energy.json`, with the totals too; return both paths.
+
+    Raises:
+        UserError: the folder can't be written into.
+    """
     rows = [asdict(row) for row in analysis.rows]
-    table, data = folder / "energy.csv", folder / "energy.json"
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
     totals = {"mac": analysis.mac, "ac": analysis.ac, "energy_mj": analysis.energy}
-    data.write_text(json.dumps({**asdict(analysis), "total": totals}, indent=1), encoding="utf-8")
+    with writing(folder) as folder:
+        table, data = folder / "energy.csv", folder / "energy.json"
+        with table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        data.write_text(json.dumps({**asdict(analysis), "total": totals}, indent=1), encoding="utf-8")
     return [table, data]

@@ -2,20 +2,20 @@
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
 from .output import writing
-from .recorder import frozen_inference, watch
+from .recorder import outputs, watch
 
 __all__ = ["SATURATED", "SILENT", "Row", "align_table", "extremes", "firing_rates", "format_table", "overall_rate"]
-__all__ += ["write_rates", "write_silent"]
+__all__ += ["rating", "write_rates", "write_silent"]
 
 WIDEST_STEPS = 8
 SILENT, SATURATED = 0.005, 0.9
@@ -66,24 +66,30 @@ class _Tally:
         self.always = always if self.always is None else self.always & always
 
 
-def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> list[Row]:
-    """Measure the firing rate of each node, in evaluation mode.
+@contextmanager
+def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
+    """Measure firing rates of what a network does while the context lasts.
 
     The sum counts a node's output by its value, so that an integer output of 2 is two spikes.
 
     Args:
         model: any network made of BrainCog nodes, layer by layer or step by step.
-        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
 
-    Returns:
-        A row per node that was called, in the order of execution.
+    Yields:
+        A function that returns a row per node that was called, in the order of execution.
 
     Raises:
-        UserError: no batch came, or the model has no node.
+        UserError: by that function, if no batch came, or the model has no node.
         ValueError: samples differ in size.
     """
     tallies: dict[str, _Tally] = {}
     seen_now: set[str] = set()
+    samples = 0
+
+    def begin(_model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal samples
+        seen_now.clear()
+        samples += len(inputs[0])
 
     def count(name: str, _node: nn.Module, spikes: Tensor) -> None:
         neurons = spikes[0, 0].numel()
@@ -95,22 +101,35 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]])
             tally.batch_counts.append([])
         tally.add(spikes)
 
-    samples = 0
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    with frozen_inference(model), watch(model, count):
-        for batch in batches:
-            inputs = batch if isinstance(batch, Tensor) else batch[0]
-            seen_now.clear()
-            model(inputs.to(device))
-            samples += len(inputs)
-    if not samples:
-        raise UserError("firing_rates: needs at least one batch of data; got none (an empty split?)")
-    if not tallies:
-        raise UserError(
-            f"firing_rates: needs a spiking network, made of BrainCog nodes; no node of {type(model).__name__} was "
-            "called (choose a model of --list-models)"
-        )
-    return [_row(name, tally, samples) for name, tally in tallies.items()]
+    def rows() -> list[Row]:
+        if not samples:
+            raise UserError("firing_rates: needs at least one batch of data; got none (an empty split?)")
+        if not tallies:
+            raise UserError(
+                f"firing_rates: needs a spiking network, made of BrainCog nodes; no node of {type(model).__name__} was "
+                "called (choose a model of --list-models)"
+            )
+        return [_row(name, tally, samples) for name, tally in tallies.items()]
+
+    with watch(model, count):
+        handle = model.register_forward_pre_hook(begin)
+        try:
+            yield rows
+        finally:
+            handle.remove()
+
+
+def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> list[Row]:
+    """Measure the firing rate of each node over data, in evaluation mode; see `rating`.
+
+    Args:
+        model: any network made of BrainCog nodes.
+        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
+    """
+    with rating(model) as rows:
+        for _ in outputs(model, batches):
+            pass
+    return rows()
 
 
 def _row(name: str, tally: _Tally, samples: int) -> Row:

@@ -20,7 +20,7 @@ from .firing import Row, firing_rates, write_rates, write_silent
 from .output import writing
 from .plot_classes import plot_confusion, plot_points
 from .plot_maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
-from .recorder import NodeRecord, frozen_inference, record
+from .recorder import NodeRecord, frozen_inference, outputs, record
 
 __all__ = ["confusion_matrix", "display_steps", "draw_attention", "draw_confusion", "draw_energy", "draw_features"]
 __all__ += ["draw_membranes", "draw_rates", "save_images", "spike_maps", "visualize", "write_rates", "write_silent"]
@@ -219,13 +219,11 @@ def confusion_matrix(model: nn.Module, batches: Iterable[Sequence[Tensor]]) -> n
         Integers `(K, K)`, true class by predicted class, K being the width of the model's output.
     """
     matrix = None
-    with frozen_inference(model):
-        for inputs, target, *_ in batches:
-            logits = model(inputs.to(_device(model)))
-            logits = logits.mean(0) if logits.ndim == 3 else logits
-            if matrix is None:
-                matrix = np.zeros((logits.shape[-1],) * 2, dtype=np.int64)
-            np.add.at(matrix, (target.cpu().numpy(), logits.argmax(-1).cpu().numpy()), 1)
+    for logits, (_, target, *_) in outputs(model, batches):
+        logits = logits.mean(0) if logits.ndim == 3 else logits
+        if matrix is None:
+            matrix = np.zeros((logits.shape[-1],) * 2, dtype=np.int64)
+        np.add.at(matrix, (target.cpu().numpy(), logits.argmax(-1).cpu().numpy()), 1)
     if matrix is None:
         raise UserError("confusion_matrix: needs at least one batch; got none (an empty split?)")
     return matrix

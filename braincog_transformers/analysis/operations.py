@@ -5,7 +5,7 @@ input is binary, whole numbers or real is observed, batch by batch.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
-from .recorder import frozen_inference, unwrap
+from .recorder import outputs, unwrap
 
-__all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations"]
+__all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
 
 Kind = Literal["binary", "integer", "real"]
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -134,8 +134,10 @@ def observe(x: Tensor) -> Values:
 class _Counter:
     """The hooks' memory while one network is watched."""
 
-    def __init__(self, fold: bool) -> None:
-        self.fold = fold
+    def __init__(self, model: nn.Module, fold: bool) -> None:
+        self.model, self.fold = model, fold
+        self.samples, self.events = 0, False
+        self._modules = dict(model.named_modules())
         self.rows: dict[str, Operation] = {}
         self._values: tuple[Tensor | None, Values | None] = (None, None)
         self._pooled: tuple[Tensor | None, float] = (None, 0.0)
@@ -175,10 +177,14 @@ class _Counter:
         }[type(module)]()
         row.calls.append(Seen(output.shape[0], macs, 0, tuple(observe(operand) for operand in operands)))
 
+    def entered(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.samples += len(inputs[0])
+        self.events = inputs[0].dim() != 4
+
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        self._modules = dict(model.named_modules())
+    def watching(self) -> Iterator[None]:
         with ExitStack() as hooks:
+            hooks.callback(self.model.register_forward_pre_hook(self.entered).remove)
             for name, module in self._modules.items():
                 hook = None
                 if isinstance(module, _WEIGHTED):
@@ -214,40 +220,53 @@ def _joint_fan_in(first: nn.Module, second: nn.Module) -> int:
     return first.in_channels // second.groups * math.prod(sides)
 
 
-def count_operations(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, fold: bool = False
-) -> Operations:
-    """Run a network on data, in evaluation mode, and count.
+@contextmanager
+def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], Operations]]:
+    """Count what a network does while the context lasts; it yields a function that returns what was counted.
 
     Args:
-        model: any network; its mode and hooks are left as they were.
-        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
+        model: any network with BrainCog's neurons; its hooks are left as they were.
         fold: count two convolutions with nothing in between as the one dense convolution that they are.
 
     Raises:
-        UserError: if the network has no neuron, no batch came, or nothing with weights was called.
+        UserError: if the network has no neuron; by the function, if no batch came, or nothing with weights was called.
     """
-    inner, counter, samples, events = unwrap(model), _Counter(fold), 0, False
+    inner = unwrap(model)
     if not any(isinstance(module, BaseNode) for module in inner.modules()):
         raise UserError(
             f"count_operations: {type(inner).__name__} has no neuron of BrainCog's (BaseNode), so nothing in it spikes"
         )
-    device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
-    with frozen_inference(inner), counter.watching(inner):
-        for batch in batches:
-            x = batch if isinstance(batch, Tensor) else batch[0]
-            inner(x.to(device))
-            samples += len(x)
-            events = x.dim() != 4
-    if not samples:
-        raise UserError("count_operations: the data hold no batch; nothing can be counted")
-    steps = getattr(inner, "step", 1)
-    rows = list(counter.rows.values())
-    first = next((row for row in rows if row.type in ("conv", "linear")), None)
-    if first is None:
-        raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
-    shared = steps > 1 and sum(call.rows for call in first.calls) == samples
-    return Operations(rows, first, samples, steps, events, steps if shared else 1, _classifier(inner))
+    counter = _Counter(inner, fold)
+
+    def counted() -> Operations:
+        if not counter.samples:
+            raise UserError("count_operations: the data hold no batch; nothing can be counted")
+        steps, rows = getattr(inner, "step", 1), list(counter.rows.values())
+        first = next((row for row in rows if row.type in ("conv", "linear")), None)
+        if first is None:
+            raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
+        shared = steps > 1 and sum(call.rows for call in first.calls) == counter.samples
+        times = steps if shared else 1
+        return Operations(rows, first, counter.samples, steps, counter.events, times, _classifier(inner))
+
+    with counter.watching():
+        yield counted
+
+
+def count_operations(
+    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, fold: bool = False
+) -> Operations:
+    """Run a network on data, in evaluation mode, and count, see `counting`.
+
+    Args:
+        model: any network with BrainCog's neurons; its mode and hooks are left as they were.
+        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
+        fold: count two convolutions with nothing in between as the one dense convolution that they are.
+    """
+    with counting(model, fold=fold) as counted:
+        for _ in outputs(model, batches):
+            pass
+    return counted()
 
 
 def _classifier(model: nn.Module) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ A hook on each `BaseNode` sees its output: `(T*B, ...)` once per forward where t
 `model.named_modules()` and in the order in which the nodes were first called.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from braincog.base.node.node import BaseNode
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ["NodeRecord", "frozen_inference", "record", "unwrap", "watch"]
+__all__ = ["NodeRecord", "frozen_inference", "outputs", "record", "unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -73,6 +74,21 @@ def frozen_inference(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[tuple[Tensor, Any]]:
+    """Run a network over data, in evaluation mode and without gradients, batch by batch.
+
+    Args:
+        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
+
+    Yields:
+        The output, and the batch it is of.
+    """
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with frozen_inference(model):
+        for batch in batches:
+            yield model((batch if isinstance(batch, Tensor) else batch[0]).to(device)), batch
 
 
 @dataclass

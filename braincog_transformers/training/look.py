@@ -1,19 +1,32 @@
 """Figures of a trained network: its mean firing rate, and what --visualize and its like ask for."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..analysis.audit import audit, format_audit
-from ..analysis.energy import analyze, format_energy, write_energy
-from ..analysis.firing import extremes, firing_rates, format_table, overall_rate
-from ..analysis.look import draw_confusion, draw_features, draw_membranes, draw_rates, save_images, visualize
+from ..analysis.audit import format_audit, judge, write_audit
+from ..analysis.energy import EnergyRules, charge, count_by, format_energy, write_energy
+from ..analysis.firing import Row, extremes, firing_rates, format_table, overall_rate, rating, write_rates, write_silent
+from ..analysis.look import (
+    draw_attention,
+    draw_confusion,
+    draw_energy,
+    draw_features,
+    draw_membranes,
+    draw_rates,
+    save_images,
+    visualize,
+)
+from ..analysis.operations import Operations, counting
+from ..analysis.recorder import outputs
 from ..data.build import DataBundle
 from ..data.loader import make_loader
+from ..option_groups import LookOptions
 from ..options import Options
 from .journal import Journal
 from .learner import Place
@@ -89,40 +102,80 @@ class Look:
         path = save_images(next(iter(loader)), folder, name="first_batch", classes=classes, **self._scale())
         journal.say(f"wrote {path}")
 
-    def _analyze(self, network: nn.Module, folder: Path, journal: Journal) -> list[Path]:
-        look = self.options.look
-        analysis = analyze(
-            network,
-            self._batches(look.analyze_batches),
-            method=look.energy_method,
-            e_mac=look.energy_mac,
-            e_ac=look.energy_ac,
-        )
-        journal.say(format_energy(analysis))
-        return write_energy(analysis, folder)
+    def _rules(self, asked: LookOptions) -> EnergyRules:
+        return EnergyRules(
+            method=asked.energy_method, e_mac=asked.energy_mac, e_ac=asked.energy_ac,
+            whole_as_spikes=asked.energy_whole_as_spikes, pre_pool=asked.energy_pre_pool,
+            count_head=asked.energy_count_head,
+            first_layer_times_steps=not asked.energy_first_once,
+        )  # fmt: skip
 
-    def show(self, network: nn.Module, folder: Path, journal: Journal) -> list[str]:
-        """Print the firing rates, write the pictures, and return their paths."""
-        if not journal.speaks:
-            return []
-        look, classes = self.options.look, self.bundle.classes
-        rows = firing_rates(network, self._batches(None if look.spike_rate else RATE_BATCHES))
-        if look.spike_rate:
+    def _pass(self, network: nn.Module, asked: LookOptions, *, count: bool) -> tuple[list[Row], Operations | None]:
+        """Run test samples through the network once; return firing rates and, with `count`, operations."""
+        most = [asked.analyze_batches if count else 0, None if asked.spike_rate else RATE_BATCHES]
+        with ExitStack() as both, rating(network) as rates:
+            counted = both.enter_context(counting(network)) if count else None
+            batches = self._batches(None if None in most else max(most))
+            for number, _ in enumerate(outputs(network, batches), start=1):
+                if number == most[0]:
+                    both.close()
+        return rates(), counted() if count else None
+
+    def _tell(
+        self, network: nn.Module, asked: LookOptions, plain: Operations | None, folder: Path, journal: Journal
+    ) -> list[Path]:
+        """Tell what the operations cost and what they are made of, and draw the energy.
+
+        Args:
+            plain: operations of the network as it is; the `sdt` method counts it fused.
+        """
+        written = []
+        if asked.analyze:
+            rules = self._rules(asked)
+            counted = plain if rules.method != "sdt" else count_by("sdt", network, self._batches(asked.analyze_batches))
+            analysis = charge(counted, rules)
+            journal.say(format_energy(analysis))
+            written += [*write_energy(analysis, folder), draw_energy(analysis, folder)]
+        if asked.audit:
+            found = judge(plain)
+            journal.say(format_audit(found))
+            written.append(write_audit(found, folder))
+        return written
+
+    def _draw(self, network: nn.Module, asked: LookOptions, rows: list[Row], folder: Path) -> Iterator[Path]:
+        """Draw what was asked for, picture by picture."""
+        classes, batch = self.bundle.classes, next(iter(self._batches(1)))
+        if asked.visualize:
+            yield from visualize(network, batch, folder, rows=rows, **self._scale())
+            attention = draw_attention(network, batch, folder, **self._scale())
+            yield from [attention] if attention else []
+        elif asked.spike_rate:
+            yield draw_rates(rows, folder)
+        if asked.conf_mat:
+            yield draw_confusion(network, self._batches(), folder, classes=classes)
+        if asked.tsne:
+            yield draw_features(network, self._batches(), folder, classes=classes, seed=self.options.run.seed)
+        if asked.mem_dist:
+            yield draw_membranes(network, batch, folder)
+
+    def show(self, network: nn.Module, folder: Path, journal: Journal) -> tuple[float, list[Path]]:
+        """Print and write what was asked for.
+
+        Returns:
+            The mean firing rate, in spikes per neuron and step, and the paths of the pictures.
+        """
+        asked = self.options.look
+        if asked.report:
+            names = ("analyze", "audit", "visualize", "spike_rate", "conf_mat", "tsne", "mem_dist")
+            asked = replace(asked, **dict.fromkeys(names, True))
+        count = asked.audit or (asked.analyze and asked.energy_method != "sdt")
+        rows, plain = self._pass(network, asked, count=count)
+        rate, written = overall_rate(rows), []
+        if asked.spike_rate:
             journal.say(format_table(rows))
-        journal.say(f"mean firing rate {overall_rate(rows):.4f} spikes per neuron and step, {rows[0].samples} samples")
-        paths: list[Path] = self._analyze(network, folder, journal) if look.analyze else []
-        if look.audit:
-            journal.say(format_audit(audit(network, self._batches(look.analyze_batches))))
-        if look.visualize:
-            paths += visualize(network, next(iter(self._batches(1))), folder, rows=rows, **self._scale())
-        elif look.spike_rate:
-            paths.append(draw_rates(rows, folder))
-        if look.conf_mat:
-            paths.append(draw_confusion(network, self._batches(), folder, classes=classes))
-        if look.tsne:
-            paths.append(draw_features(network, self._batches(), folder, classes=classes, seed=self.options.run.seed))
-        if look.mem_dist:
-            paths.append(draw_membranes(network, next(iter(self._batches(1))), folder))
-        for path in paths:
+            written += [*write_rates(rows, folder), *write_silent(rows, folder)]
+        journal.say(f"mean firing rate {rate:.4f} spikes per neuron and step, {rows[0].samples} samples")
+        written += [*self._tell(network, asked, plain, folder, journal), *self._draw(network, asked, rows, folder)]
+        for path in written:
             journal.say(f"wrote {path}")
-        return [str(path) for path in paths]
+        return rate, [path for path in written if path.suffix == ".png"]

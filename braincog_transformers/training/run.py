@@ -1,6 +1,6 @@
 """Assemble a run from its options, train or evaluate, and tell what came of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from ..analysis.plots import training_curves
 from ..checkpoints import load_checkpoint
 from ..data.build import DataBundle
 from ..errors import UserError
+from ..option_entries import ENTRIES
 from ..options import Options
+from ..report import write_report
 from ..version import __version__
 from .build import (
     Shape,
@@ -38,6 +40,7 @@ from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
 from .plan import Feed, Plan, updates_per_epoch
 from .precision import Precision
+from .results import training_record, write_results
 from .saving import Checkpoints, find_state, write_whole
 from .state import difference, restore
 from .step import StepRules
@@ -50,13 +53,12 @@ __all__ = ["run"]
 _PLACES = {"output", "experiment", "suffix", "tensorboard_dir", "data_dir", "cache_dir", "download", "no_cache"}
 _SPEED = {"workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend"}
 _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
-_SHOWN = {"visualize", "spike_rate", "tsne", "conf_mat", "mem_dist", "eval", "eval_checkpoint"}
-_ANALYSIS = {"analyze", "audit", "doctor", "analyze_batches", "energy_method", "energy_mac", "energy_ac"}
+_SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "look"}
 # these only say what the weights were before the first step
 _START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained"}
 _TOLD = 10
 """Damaged recordings that are named one by one."""
-FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _ANALYSIS | _START)
+FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _START)
 
 
 @dataclass
@@ -159,6 +161,11 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
     path = options.run.eval_checkpoint or options.run.resume
     folder = run_folder(options, ranks, fresh=False)
+    earlier = training_record(folder)
+    if earlier is not None and earlier["model"]["name"] != options.model.model:
+        raise UserError(
+            f"--experiment: {str(folder)!r} holds a training of {earlier['model']['name']}; name another folder"
+        )
     journal = Journal(folder, epochs=0, speaks=ranks.first)
     if path:
         if Path(path).is_dir():
@@ -171,9 +178,28 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
     _tell_left_out(parts, journal)
     found = {f"test_{name}": value for name, value in parts.evaluate().items()}
     journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
+    if not ranks.first:
+        return found | {"folder": str(folder)}
+    weights = path or options.model.initial_checkpoint or ("pretrained" if options.model.pretrained else None)
+    return found | _conclude(parts, found, journal, checkpoint=weights)
+
+
+def _conclude(
+    parts: _Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None,
+    trained: bool = False, drawn: Sequence[Path] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Look at the network, and write down what came of the run; on the first rank only."""
+    options, folder = parts.options, journal.folder
     with isolated(options.run.seed):
-        pictures = Look(parts.options, parts.bundle, parts.feed.place).show(parts.network, folder, journal)
-    return found | {"folder": str(folder), "pictures": pictures}
+        rate, pictures = Look(options, parts.bundle, parts.feed.place).show(parts.network, folder, journal)
+    pictures = [str(path) for path in (*drawn, *pictures)]
+    write_results(
+        folder, options=options, network=parts.network, bundle=parts.bundle, device=parts.ranks.device,
+        results=figures | {"firing_rate": rate}, checkpoint=checkpoint, trained=trained, pictures=pictures,
+    )  # fmt: skip
+    if options.look.report:
+        journal.say(f"report {write_report([folder])}")
+    return {"folder": str(folder), "pictures": pictures}
 
 
 def _train(parts: _Parts) -> dict[str, Any]:
@@ -357,8 +383,10 @@ def _report(
     if progress.best is not None:
         journal.say(f"best {metric} {progress.best:.4f} in epoch {progress.best_epoch + 1}: {checkpoints.best}")
         result["best_checkpoint"] = str(checkpoints.best)
-    with isolated(parts.options.run.seed):
-        pictures = Look(parts.options, parts.bundle, parts.feed.place).show(parts.network, folder, journal)
     curves = training_curves(rows, folder / "curves.png")
+    figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))} | {"epochs": len(rows)}
+    if progress.best is not None:
+        figures |= {"best": progress.best, "best_epoch": progress.best_epoch + 1}
+    found = _conclude(parts, figures, journal, checkpoint=checkpoints.last.name, trained=True, drawn=[curves])
     journal.say(f"checkpoint {checkpoints.last} | training curves {curves}")
-    return result | {"checkpoint": str(checkpoints.last), "curves": str(curves), "pictures": pictures}
+    return result | found | {"checkpoint": str(checkpoints.last), "curves": str(curves)}

@@ -36,7 +36,7 @@ def test_energy_is_told_and_written(capsys, tmp_path):
     ("options", "message"),
     [
         (["--energy-method", "sdt"], "--analyze-batches: without effect"),
-        (["--energy-mac", "3", "--audit"], "--energy-mac: without effect as long as --analyze"),
+        (["--energy-mac", "3", "--audit"], "--energy-mac: without effect as long as neither --analyze"),
         (["--analyze", "--energy-method", "sdtt"], "--energy-method"),
     ],
 )

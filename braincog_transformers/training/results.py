@@ -1,0 +1,132 @@
+"""`results.json`: what a run was, what came of it, on which machine, and the command that repeats it."""
+
+import json
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.build import DataBundle
+from ..models import describe
+from ..option_entries import arguments
+from ..options import Options
+from ..version import __version__
+from .saving import write_whole
+
+__all__ = ["repeating", "training_record", "write_results"]
+
+FILE = "results.json"
+
+
+def repeating(options: Options) -> str:
+    """Return the command that repeats a run, whatever recipe it came from."""
+    return shlex.join(["python", "main.py", *arguments(options.changed())])
+
+
+def training_record(folder: Path) -> dict[str, Any] | None:
+    """Return what a training has written into a folder, or None."""
+    path = folder / FILE
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if found.get("kind") == "training" else None
+
+
+def write_results(
+    folder: Path,
+    *,
+    options: Options,
+    network: nn.Module,
+    bundle: DataBundle,
+    device: torch.device,
+    results: dict[str, float],
+    checkpoint: str | None,
+    trained: bool,
+    pictures: Sequence[str],
+) -> Path:
+    """Write `results.json` into the folder of a run and return its path.
+
+    An evaluation in the folder of a training is noted beside it, under `evaluation`.
+
+    Args:
+        folder: of the run.
+        options: of the run.
+        network: the plain network.
+        bundle: its data.
+        device: where it ran.
+        results: final figures by name, as in `summary.csv`.
+        checkpoint: file of the weights that they belong to; None for random ones.
+        trained: whether they come from a training.
+        pictures: paths of what was drawn.
+    """
+    drawn = [os.path.relpath(path, folder) for path in pictures]
+    outcome = {
+        "kind": "training" if trained else "evaluation",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": repeating(options),
+        "results": results,
+        "checkpoint": checkpoint,
+    }
+    if not trained and (earlier := training_record(folder)) is not None:
+        content = earlier | {"evaluation": outcome, "pictures": list(dict.fromkeys(earlier["pictures"] + drawn))}
+    else:
+        content = outcome | _facts(folder, options, network, bundle, device) | {"pictures": drawn}
+    text = json.dumps(content, indent=1)
+    path = folder / FILE
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _facts(
+    folder: Path, options: Options, network: nn.Module, bundle: DataBundle, device: torch.device
+) -> dict[str, Any]:
+    """Describe network, data, settings and machine."""
+    info = next(describe(options.model.model))
+    return {
+        "experiment": folder.name,
+        "model": {
+            "name": options.model.model,
+            "family": info.family,
+            "paper": info.venue,
+            "ids": info.ids,
+            "code": info.code,
+            "published": list(info.published),
+            "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+            "step": network.step,
+            "input_shape": list(bundle.input_shape),
+            "num_classes": bundle.num_classes,
+        },
+        "dataset": bundle.info.name,
+        "samples": {"train": len(bundle.train), "test": len(bundle.test)},
+        "options": options.to_dict(),
+        "changed": options.changed(),
+        "environment": _environment(device),
+    }
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "timm", "braincog", "numpy")}
+    cuda = device.type == "cuda"
+    return {
+        "braincog_transformers": __version__,
+        "python": platform.python_version(),
+        **packages,
+        "platform": platform.platform(),
+        "processor": f"{_processor()}, {os.cpu_count()} logical cores",
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+    }
+
+
+def _processor() -> str:
+    """Name the processor, which Python does not know on Linux."""
+    lines = Path("/proc/cpuinfo")
+    if lines.is_file():
+        for line in lines.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
