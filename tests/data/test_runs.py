@@ -108,7 +108,7 @@ def test_trains_on_sequences(go, tmp_path):
     found = go(*SPIKES, "--mixup", "0.5", "--mixup-prob", "1", "-b", "2", *pictures)
     assert 0 <= found["test_top1"] <= 100
     written = {path.name for path in Path(found["folder"]).glob("*.png")}
-    assert {"first_batch.png", "spike_raster.png", "firing_rates.png", "confusion.png", "tsne.png"} <= written
+    assert {"first_batch.png", "spike_raster.png", "firing_rates.png", "confusion.png", "features.png"} <= written
     assert "spike_maps.png" not in written
     drawn = imread(Path(found["folder"]) / "first_batch.png")[..., :3]
     assert 0.3 < (drawn.max(-1) < 0.2).mean() < 0.9  # mostly silent channels, as large as a picture

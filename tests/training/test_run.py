@@ -3,53 +3,22 @@
 import csv
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from torch.utils.data import Subset
+from tiny_run import DIGITS, SHORT
 
 from braincog_transformers.checkpoints import read_checkpoint
 from braincog_transformers.cli import main
-from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
-from braincog_transformers.ops import fused_neuron
 from braincog_transformers.options import resolve
-from braincog_transformers.training import build
 from braincog_transformers.training import run as assembly
 from braincog_transformers.training.outcome import Interrupted
 from braincog_transformers.training.run import run
 
-DIGITS = ["--dataset", "digits", "--model", "spikformer_digits", "--step", "2", "--device", "cpu", "--workers", "0"]
-SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "9", "--tensorboard-dir", ""]
-
-
-SAMPLES = 32
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    """Keep 32 samples of each part, and plain neurons, which need no compiling."""
-
-    def few(*args, **kwargs):
-        bundle = build_datasets(*args, **kwargs)
-        train, test = (Subset(part, range(SAMPLES)) for part in (bundle.train, bundle.test))
-        return replace(bundle, train=train, test=test)
-
-    monkeypatch.setattr(build, "build_datasets", few)
-    monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
-
-
-@pytest.fixture
-def go(tmp_path):
-    """Return a function that runs the options given, in a folder of the test."""
-
-    def call(*more: str, short: bool = True) -> dict:
-        return run(resolve([*DIGITS, *(SHORT if short else ()), "--output", str(tmp_path), *more]))
-
-    return call
+pytestmark = pytest.mark.usefixtures("small_digits")
 
 
 def _weights(folder: str | Path) -> dict:

@@ -24,6 +24,9 @@ from braincog_transformers.training.step import StepRules
 from braincog_transformers.training.stopping import StopRequest
 
 CLASSES = 6
+# options of a whole run, from `main` to results, that takes a second or two
+DIGITS = ["--dataset", "digits", "--model", "spikformer_digits", "--step", "2", "--device", "cpu", "--workers", "0"]
+SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "9", "--tensorboard-dir", ""]
 
 
 class TinyNet(nn.Module):
