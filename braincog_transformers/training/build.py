@@ -69,6 +69,7 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
     model, neuron = options.model, options.neuron
     chosen = {
         **_input_arguments(options, shape),
+        "pretrained": pretrained or None,
         "num_classes": shape.num_classes,
         "step": 1 if model.temporal_flatten else step,
         "encode_type": model.encode if model.encode != "direct" else None,
@@ -89,7 +90,7 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
     if twice := sorted(further.keys() & chosen.keys()):
         raise UserError(f"--model-kwargs {twice[0]}: an option of its own sets this argument; use that.")
     try:
-        return timm.create_model(model.model, pretrained=pretrained, **given, **further)
+        return timm.create_model(model.model, **given, **further)
     except TypeError as error:
         raise _unknown_argument(options, shape, error) from error
     except (ValueError, NotImplementedError) as error:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..data.build import DataBundle
-from ..models import describe
+from ..models import REGISTERED, describe
 from ..option_entries import arguments
 from ..options import Options
 from ..version import __version__
@@ -86,16 +86,11 @@ def _facts(
     folder: Path, options: Options, network: nn.Module, bundle: DataBundle, device: torch.device
 ) -> dict[str, Any]:
     """Describe network, data, settings and machine."""
-    info = next(describe(options.model.model))
     return {
         "experiment": folder.name,
         "model": {
             "name": options.model.model,
-            "family": info.family,
-            "paper": info.venue,
-            "ids": info.ids,
-            "code": info.code,
-            "published": list(info.published),
+            **_paper(options.model.model),
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
             "step": network.step,
             "input_shape": list(bundle.input_shape),
@@ -107,6 +102,16 @@ def _facts(
         "changed": options.changed(),
         "environment": _environment(device),
     }
+
+
+def _paper(model: str) -> dict[str, Any]:
+    """Say where a network of the zoo comes from; a network of the user's own has no paper here."""
+    name = model.partition(".")[0]
+    if name not in REGISTERED:
+        return {}
+    info = next(describe(name))
+    return {"family": info.family, "paper": info.venue, "ids": info.ids, "code": info.code,
+            "published": list(info.published)}  # fmt: skip
 
 
 def _environment(device: torch.device) -> dict[str, str]:
