@@ -140,7 +140,7 @@ def _spikingformer(row: Operation, call: Seen, whole_as_spikes: bool) -> tuple[f
     rates = [operand.rate for operand in call.operands]
     if row.type == "product":
         q, k, v = rates
-        return 0.0, call.macs / 2 * (min(k, v) + q)
+        return 0.0, (call.macs - call.query_macs) * min(k, v) + call.query_macs * q
     if row.type in ("matmul", "sum"):
         return 0.0, call.macs * rates[0]
     operand = call.operands[0]
@@ -154,7 +154,7 @@ def _sdt(row: Operation, call: Seen, first: bool, events: bool, pre_pool: bool) 
     if first:
         return call.macs * (operand.rate if events else 1.0), 0.0
     if row.type == "product":
-        return 0.0, call.macs / 2 * (call.operands[1].mean + operand.mean)
+        return 0.0, (call.macs - call.query_macs) * call.operands[1].mean + call.query_macs * operand.mean
     if operand.kind == "real":
         return call.macs, 0.0
     seen_before = pre_pool and call.before_pooling is not None

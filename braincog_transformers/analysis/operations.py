@@ -52,6 +52,7 @@ class Seen:
         biases: additions of biases.
         operands: what came in; several for a product.
         before_pooling: mean of the map that was pooled to become the input, where there was a pooling.
+        query_macs: of a "product", those of Q (K^T V); the rest are K^T V's.
     """
 
     rows: int
@@ -59,6 +60,7 @@ class Seen:
     biases: float
     operands: tuple[Values, ...]
     before_pooling: float | None = None
+    query_macs: float = 0.0
 
 
 @dataclass
@@ -69,7 +71,6 @@ class Operation:
         name: in `model.named_modules()`.
         type: "conv", "linear", "product" (Q K^T V, by the association that is linear in tokens), "matmul" or "sum".
         parameters: weights and biases.
-        width: d of a "product": width of a head.
         folded: it feeds another layer without a neuron in between, which then counts for both.
         calls: what it saw.
     """
@@ -169,13 +170,9 @@ class _Counter:
     def product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         row = self.rows.setdefault(name, Operation(name, _type(module)))
         operands = inputs[1:] if isinstance(module, SpikeMatmul) else inputs
-        macs = {
-            # K^T V and Q (K^T V), each N d^2 for every head
-            SpikingProduct: lambda: 2 * inputs[0].numel() * inputs[0].shape[-1],
-            SpikeMatmul: lambda: output.numel() * inputs[0].shape[-1],
-            SpikeSum: lambda: inputs[0].numel(),
-        }[type(module)]()
-        row.calls.append(Seen(output.shape[0], macs, 0, tuple(observe(operand) for operand in operands)))
+        macs, query_macs = _product_macs(module, inputs, output)
+        seen = tuple(observe(operand) for operand in operands)
+        row.calls.append(Seen(output.shape[0], macs, 0, seen, query_macs=query_macs))
 
     def entered(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.samples += len(inputs[0])
@@ -205,6 +202,17 @@ class _Counter:
 def _type(module: nn.Module) -> str:
     names = {nn.Linear: "linear", SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum"}
     return names.get(type(module), "conv")
+
+
+def _product_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[float, float]:
+    """Return the operations of a product or sum, and those of Q (K^T V) among them."""
+    if isinstance(module, SpikingProduct):
+        _, k, v = inputs
+        query_macs = output.numel() * k.shape[-1]
+        return k.numel() * v.shape[-1] + query_macs, query_macs
+    if isinstance(module, SpikeMatmul):
+        return output.numel() * inputs[0].shape[-1], 0.0
+    return inputs[0].numel(), 0.0
 
 
 def _fan_in(module: nn.Module) -> int:

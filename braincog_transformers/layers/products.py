@@ -19,7 +19,7 @@ class SpikingProduct(nn.Module):
         self.scale = scale
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Map spikes `(..., N, d)` to `(..., N, d)`."""
+        """Map spikes q `(..., N, d)`, k and v `(..., M, d)` to `(..., N, d)`."""
         return spiking_attention(q, k, v, self.scale)
 
     def extra_repr(self) -> str:

@@ -16,7 +16,8 @@ def spiking_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Return `scale * Q K^T V`, by the cheaper association.
 
     Args:
-        q, k, v: `(..., N, d)`.
+        q: `(..., N, d)`.
+        k, v: `(..., M, d)`; M is N, unless tokens attend to others than themselves.
         scale: constant factor.
 
     Returns:

@@ -88,6 +88,20 @@ def test_attention_costs_the_closed_form():
     assert _by_name(analyze(product, [x], method="sdt"))["product"].ac == pytest.approx(3 * 5 * 16 * (0.75 + 0.25))
 
 
+@pytest.mark.parametrize(("keys", "width"), [(7, 3), (5, 4), (2, 4)])
+def test_attention_to_other_tokens_is_counted_from_their_number(keys, width):
+    q, k, v = torch.zeros(2, 3, 5, 4), torch.ones(2, 3, keys, 4), torch.zeros(2, 3, keys, width)
+    q[..., 0], v[..., :1] = 1, 1  # rates 1/4 and 1/width
+    product = nn.Sequential()
+    product.fc, product.product, product.node = nn.Linear(4, 4), SpikingProduct(1.0), LIFNode(step=1)
+    product.forward = lambda x: product.product(x + 0 * product.fc(x), k, v)
+    row = _by_name(analyze(product, [q]))["product"]
+    first, second = 3 * keys * 4 * width, 3 * 5 * 4 * width  # K^T V and Q (K^T V)
+    assert row.macs == first + second
+    assert row.ac == pytest.approx(first / width + second / 4)
+    assert _by_name(analyze(product, [q], method="sdt"))["product"].ac == pytest.approx(first + second / 4)
+
+
 @pytest.mark.parametrize(
     ("name", "blocks", "first", "second", "at_rate_1"),
     [
