@@ -118,8 +118,8 @@ def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> P
     """Draw loss, accuracy, firing rate and learning rate over the epochs of a run, and save the picture.
 
     Args:
-        rows: one mapping per epoch, as in summary.csv: `epoch`, and any of the columns whose name holds `loss`, `top1`,
-            `top5`, `firing` or `lr`; values may be text, missing ones are left out.
+        rows: one mapping per epoch, as in summary.csv: `epoch` (from 0 on, drawn from 1 on), and any of the columns whose
+            name holds `loss`, `top1`, `top5`, `firing` or `lr`; values may be text, missing ones are left out.
         path: the PNG to write.
     """
     names = list(dict.fromkeys(key for row in rows for key in row))
@@ -151,7 +151,9 @@ def _is_about(column: str, marks: Sequence[str]) -> bool:
 
 def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str) -> None:
     """Draw one column over the epochs: training blue, evaluation red with its best point, averaged weights amber."""
-    points = [(float(row.get("epoch", i)), float(row[name])) for i, row in enumerate(rows) if _is_number(row.get(name))]
+    points = [
+        (float(row.get("epoch", i)) + 1, float(row[name])) for i, row in enumerate(rows) if _is_number(row.get(name))
+    ]
     if not points:
         return
     epochs, values = zip(*points, strict=True)

@@ -30,7 +30,7 @@ class Run:
         folder: as given.
         name: of the experiment, or of the folder.
         results: `results.json`.
-        epochs: `summary.csv`, numbers only.
+        epochs: `summary.csv`, numbers only; epochs are counted from 1, as in the log, and not from 0 as in the file.
         energy, audit, rates: the files of those names.
         options: all options, of `results.json` or `args.yaml`.
         pictures: PNG files by stem, in the order to show them.
@@ -118,11 +118,11 @@ def _mapping(path: Path, read: Callable[[str], Any] = json.loads) -> dict[str, A
 
 
 def _epochs(path: Path) -> list[dict[str, float]]:
-    """Read the summary; an epoch that has no number gets its place."""
+    """Read the summary, epochs counted from 1; one that has no number gets its place."""
     rows = _load(path, lambda written: list(csv.DictReader(written.splitlines()))) or []
     read = [{key: number(value) for key, value in row.items() if key} for row in rows]
     clean = [{key: value for key, value in row.items() if value is not None} for row in read]
-    return [{"epoch": float(place), **row} for place, row in enumerate(clean)]
+    return [{**row, "epoch": row.get("epoch", place) + 1} for place, row in enumerate(clean)]
 
 
 def _is_png(path: Path) -> bool:

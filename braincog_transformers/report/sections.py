@@ -13,7 +13,7 @@ from .tables import copyable, facts
 
 __all__ = ["CHARTS", "command", "curve_figure", "headline", "sections", "subtitle"]
 
-CHARTS = (("loss", "_loss"), ("top-1 accuracy, %", "_top1"), ("firing rate, spikes per neuron and step", "firing_rate"))
+CHARTS = (("loss", "_loss"), ("top-1 accuracy, %", "_top1"), ("firing rate, per neuron and step", "firing_rate"))
 """Title of each chart over the epochs, and the ending of the columns it shows."""
 _COLOURS = {"test": 0, "train": 5, "ema": 2}
 _CAPTIONS = {

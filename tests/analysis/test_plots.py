@@ -45,7 +45,7 @@ def test_the_best_epoch_is_marked():
     plots._draw_curve(
         ax, [{"epoch": 0, "eval_top1": 10}, {"epoch": 1, "eval_top1": 30}, {"eval_top1": ""}], "eval_top1"
     )
-    assert ax.lines[0].get_xydata().tolist() == [[1.0, 30.0]]
+    assert ax.lines[0].get_xydata().tolist() == [[2.0, 30.0]]  # counted from 1
     assert ax.lines[1].get_label() == "eval top1 (best 30.00)"
 
 
