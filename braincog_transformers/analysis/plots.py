@@ -118,7 +118,7 @@ def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> P
     """Draw loss, accuracy, firing rate and learning rate over the epochs of a run, and save the picture.
 
     Args:
-        rows: one mapping per epoch, as in summary.csv: `epoch` (from 0 on, drawn from 1 on), and any of the columns whose
+        rows: one mapping per epoch, as in summary.csv: `epoch` (from 0 on, drawn from 1 on), and any columns whose
             name holds `loss`, `top1`, `top5`, `firing` or `lr`; values may be text, missing ones are left out.
         path: the PNG to write.
     """

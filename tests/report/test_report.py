@@ -75,8 +75,8 @@ def test_the_page_refers_to_nothing_outside_of_itself(make_run):
     assert len(shown.ids) == len(set(shown.ids))
 
 
-def test_epochs_count_from_1_as_in_the_log(make_run):
-    page = write_report([make_run(), make_run("second")]).read_text()
+def test_epochs_count_from_1_as_in_the_log(make_run, tmp_path):
+    page = write_report([make_run(), make_run("second")], tmp_path / "all.html").read_text()
     assert set(re.findall(r"epoch (\d+): ", page)) == {"1", "2", "3"}
     assert read_runs([make_run("bare", summary="test_top1\n1\n2\n")])[0].epochs[1]["epoch"] == 2
 
