@@ -63,6 +63,8 @@ setup(
         # sources of photos: --dataset-source wds/NAME, hfds/NAME and hfids/NAME
         "webdataset": ["webdataset>=0.2"],
         "huggingface": ["datasets>=2.14"],
+        # --export FILE.onnx
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "tensorboard": ["tensorboard>=2.14"],
         "test": [
             "aedat>=2.2",

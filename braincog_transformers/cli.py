@@ -34,9 +34,13 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
         if _asked_for("--data-info", argv) is not None:
             print("\n".join(_data_info(argv, load)))
             return 0
+        target = _asked_for("--export", argv)
         options = resolve(argv)
         _load(load)
         _check_names(options)
+        if target is not None:
+            print("\n".join(_export(options, target)))
+            return 0
         _run(options)
     except (UserError, FileNotFoundError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -55,6 +59,13 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
 def _load(load: Callable[[], object] | None) -> None:
     if load is not None:
         load()
+
+
+def _export(options: Options, path: str) -> list[str]:
+    """Return the lines about the exported network."""
+    from .training.export import export_trained
+
+    return export_trained(options, path)
 
 
 def _run(options: Options) -> None:

@@ -280,6 +280,8 @@ def build_parser() -> argparse.ArgumentParser:
         "print a table of all; and stop",
     )
     parser.add_argument("--identify", metavar="FILE", help="say which networks a checkpoint fits, and stop")
+    text = "write the fused network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and stop"
+    parser.add_argument("--export", metavar="FILE", help=text)
     titles = {group: parser.add_argument_group(cls.__doc__) for group, cls in GROUPS.items()}
     for entry in ENTRIES.values():
         _add(titles[entry.group], entry)

@@ -1,0 +1,53 @@
+"""Export the network that a run's options describe, with trained weights."""
+
+from pathlib import Path
+
+import torch
+
+from ..checkpoints import load_checkpoint
+from ..errors import UserError
+from ..export import agreement, export, form_of, load_exported, samples_for
+from ..options import Options
+from .build import build_network, find_shape
+from .distributed import Ranks
+from .saving import find_state
+
+__all__ = ["export_trained"]
+
+
+def export_trained(options: Options, path: str) -> list[str]:
+    """Build the network for its data set, load its weights, export it, and compare file and network.
+
+    The data themselves are not read: the samples that are compared are drawn at random.
+
+    Args:
+        options: of the run; its `--device` counts for .pt2 and .aot.pt2 (default: the CPU).
+        path: the file to write; its ending names the form, see `export.export`.
+
+    Returns:
+        Lines that say what was loaded, written and found.
+
+    Raises:
+        UserError: for a mistake of the user's making.
+    """
+    form_of(path)  # a wrong ending shows before anything is built
+    weights = options.run.eval_checkpoint or options.run.resume
+    if not (weights or options.model.initial_checkpoint or options.model.pretrained):
+        raise UserError("--export needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained")
+    lines: list[str] = []
+    shape = find_shape(options)
+    ranks = Ranks(torch.device(f"cuda:{device}" if (device := options.run.device or "cpu").isdigit() else device))
+    network = build_network(options, shape, ranks, say=lines.append).eval()
+    if weights:
+        weights = find_state(weights, lines.append)[0] if Path(weights).is_dir() else weights
+        lines.append(load_checkpoint(network, weights))
+    steps = shape.info.kind != "image" and not options.model.temporal_flatten
+    batch = samples_for(network, steps=steps)
+    written = export(network, path, batch=batch)
+    lines.append(f"{written}: {written.stat().st_size / 2**20:.1f} MiB, input {_shown(batch)}, fused")
+    lines.append(f"{agreement(network, load_exported(written), batch)}")
+    return lines
+
+
+def _shown(batch: torch.Tensor) -> str:
+    return "(B, " + ", ".join(map(str, batch.shape[1:])) + ")"
