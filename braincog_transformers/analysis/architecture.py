@@ -135,13 +135,18 @@ def _boxes(prefix: str, calls: list[Call], readers: dict[str, list[str]]) -> lis
             box.head += f", {head}"
             box.calls.append(call)
         else:
-            local = call.name.removeprefix(prefix).strip(".").rpartition(".")[0] or prefix
-            detail = f"{local}  {sizes}" if role == "weighted" else ""
+            detail = f"{_local(prefix, call)}  {sizes}" if role == "weighted" else ""
             boxes.append(Box(role, head, detail, [call]))
         place[call.name] = place.get(source) if call is not boxes[-1].calls[0] else len(boxes) - 1
     for box in boxes:
         box.sources = list(dict.fromkeys(place.get(source, -1) for source in box.calls[0].sources))
     return boxes
+
+
+def _local(prefix: str, call: Call) -> str:
+    """Name a layer within its part; a bare number takes the part's last word along."""
+    local = call.name.removeprefix(prefix).strip(".").rpartition(".")[0] or prefix
+    return f"{prefix.rpartition('.')[2]}.{local}" if local.isdecimal() else local
 
 
 def _part(prefix: str, module: nn.Module | None, calls: list[Call], readers: dict[str, list[str]]) -> Part:
@@ -150,7 +155,8 @@ def _part(prefix: str, module: nn.Module | None, calls: list[Call], readers: dic
     parameters = sum(p.numel() for p in module.parameters()) if module is not None else 0
     pattern = (title, *((_SIZES.sub("", box.head), tuple(box.sources)) for box in boxes))
     last = calls[-1]
-    signature = (pattern, tuple((box.head, box.detail.removeprefix(prefix)) for box in boxes), last.shape, parameters)
+    inside = tuple((box.head, *((c.name.removeprefix(prefix), c.shape) for c in box.calls)) for box in boxes)
+    signature = (pattern, inside, parameters)
     members = [call.name for call in calls]
     return Part([prefix], title, boxes, members, parameters, last.shape, last.kind, pattern, signature)
 

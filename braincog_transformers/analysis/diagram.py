@@ -21,7 +21,8 @@ from .diagram_layout import GAP, RADIUS, SMALL, TEXT, Layout, arrange, box_size,
 __all__ = ["draw_architecture"]
 
 # Lengths are hundredths of an inch.
-WIDTH = 1130
+WIDTH, LEGEND = 960, 660
+"""Of the widest sheet, and what the legend needs."""
 MARGIN, TITLE = 14, 12.0
 INLINE = 3
 """A chain of so many boxes is not worth a panel."""
@@ -30,7 +31,7 @@ FLOW_NAMES = {
     "binary": "spikes: zeros and ones",
     "integer": "whole numbers",
     "real": "real numbers",
-    "silent": "zero throughout in this pass",
+    "silent": "zero throughout",
 }
 FILL = {
     "neuron": ("#fbe9e8", plots.RED),
@@ -238,33 +239,37 @@ def _draw_card(canvas: _Canvas, part: Part, letter: str, corner: tuple[float, fl
     canvas.text(x + width - 8, y + 31, each, SMALL, ha="right", zorder=4)
 
 
-def _pack(panels: Sequence[_Panel], left: float, top: float) -> tuple[list[tuple[float, float]], float, float]:
-    """Place panels so that the sheet stays low: each where it comes highest, in the order that turns out best.
+def _pack(panels: Sequence[_Panel], overview: tuple[float, float], top: float) -> tuple[list, float, float]:
+    """Place panels beside and below the overview so that the sheet stays low, in reading order where that costs little.
+
+    Args:
+        panels: what to place.
+        overview: right and lower end of what stands at the left already.
+        top: where the first row begins.
 
     Returns:
         The upper left corners, and the right and the lower end of all.
     """
     best: tuple[list[tuple[float, float]], float, float] = ([], 0.0, 0.0)
     for order in islice(permutations(range(len(panels))), 1000):
-        placed: dict[int, tuple[float, float]] = {}
-        for i in order:
-            placed[i] = _highest(panels, placed, i, left, top)
-        ends = [(placed[i][0] + panels[i].size[0], placed[i][1] + panels[i].size[1]) for i in placed]
-        lowest = max(y for _, y in ends)
-        if not best[0] or lowest < best[2] - 1:
-            best = [placed[i] for i in range(len(panels))], max(x for x, _ in ends), lowest
+        taken = [(MARGIN, *overview)]
+        corners = {i: _settle(panels[i].size, taken, top) for i in order}
+        right, lowest = max(right for _, right, _ in taken), max(bottom for *_, bottom in taken)
+        if not best[0] or lowest < 0.96 * best[2]:
+            best = [corners[i] for i in range(len(panels))], right, lowest
     return best
 
 
-def _highest(panels: Sequence[_Panel], placed: dict, new: int, left: float, top: float) -> tuple[float, float]:
-    """Find the highest corner, then the leftmost, at which a panel meets none of those that are placed."""
-    width = panels[new].size[0]
+def _settle(size: tuple[float, float], taken: list[tuple[float, float, float]], top: float) -> tuple[float, float]:
+    """Take the highest free corner, then the leftmost, and add `(left, right, bottom)` to what is taken."""
+    width, height = size
     found = []
-    for x in [left, *(placed[i][0] + panels[i].size[0] + MARGIN for i in placed)]:
-        above = [i for i in placed if placed[i][0] < x + width and x < placed[i][0] + panels[i].size[0]]
-        if x + width <= WIDTH - MARGIN or x == left:
-            found.append((max([placed[i][1] + panels[i].size[1] + MARGIN for i in above], default=top), x))
+    for x in [MARGIN, *(right + MARGIN for _, right, _ in taken)]:
+        if x + width <= WIDTH - MARGIN or x == MARGIN:
+            above = [bottom + MARGIN for left, right, bottom in taken if left < x + width and x < right]
+            found.append((max(above, default=top), x))
     y, x = min(found)
+    taken.append((x, x + width, y + height))
     return x, y
 
 
@@ -275,6 +280,7 @@ def _draw_legend(canvas: _Canvas, kinds: set[str], roles: set[str], x: float, y:
             canvas.line([(x, y), (x + 26, y)], kind)
             canvas.text(x + 32, y, FLOW_NAMES[kind], SMALL, ha="left")
             x += 32 + text_width(FLOW_NAMES[kind], SMALL) + 22
+    canvas.text(x, y, "as one forward pass showed", SMALL, ha="left", color=plots.GREY)
     x, y = start, y + 19
     for role, name in ROLES.items():
         if role in roles:
@@ -301,10 +307,9 @@ def draw_architecture(model: nn.Module, path: str | Path, *, title: str | None =
     """
     source, parts = describe_architecture(model)
     panels = _panels(source, parts)
-    left = MARGIN + _card_width(parts) + 2 * MARGIN
-    corners, width, height = _pack(list(panels.values()), left, 56)
-    height = max(height, 56 + _overview_height(parts)) + 62
-    width = max(width, 800)  # what the legend needs
+    overview = 2 * MARGIN + _card_width(parts), 56 + _overview_height(parts)
+    corners, width, height = _pack(list(panels.values()), overview, 56)
+    width, height = max(width, LEGEND), height + 62
     canvas = _Canvas(width + MARGIN, height)
     total = sum(p.numel() for p in model.parameters())
     canvas.text(MARGIN, 24, title or type(model).__name__, TITLE, ha="left", weight="bold")
