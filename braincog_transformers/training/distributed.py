@@ -16,7 +16,7 @@ from ..errors import UserError
 
 Built = TypeVar("Built")
 
-__all__ = ["Ranks", "last_sync_only", "set_up", "share_batch_norm", "wrap"]
+__all__ = ["Ranks", "compile_for_batches", "last_sync_only", "set_up", "share_batch_norm", "wrap"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,24 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
     return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], talk=talk)
 
 
+def _mark_batch(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+    torch._dynamo.maybe_mark_dynamic(args[0], 0)
+
+
+def compile_for_batches(network: nn.Module, *, backend: str = "inductor") -> nn.Module:
+    """Compile a network once for batches of any size, so that the last one of an epoch costs no second compilation.
+
+    PyTorch still compiles anew for a single sample, and where the samples of a convolution, T*B, fall below 16.
+
+    Args:
+        network: the plain network.
+        backend: of `torch.compile`.
+    """
+    compiled = torch.compile(network, backend=backend)
+    compiled.register_forward_pre_hook(_mark_batch)
+    return compiled
+
+
 def wrap(
     network: nn.Module, ranks: Ranks, *, sync_bn: bool = False, compile_network: bool = False
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
@@ -147,11 +165,11 @@ def wrap(
         network: the plain network on its device.
         ranks: the processes of the run.
         sync_bn: share batch statistics over the ranks during training.
-        compile_network: pass the network through `torch.compile`.
+        compile_network: pass the network through `compile_for_batches`.
     """
     if sync_bn and ranks.world_size > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    compiled = torch.compile(network) if compile_network else network
+    compiled = compile_for_batches(network) if compile_network else network
     if ranks.world_size == 1:
         return network, compiled, compiled
     gpu = [ranks.device.index] if ranks.device.type == "cuda" else None

@@ -1,0 +1,211 @@
+"""How the benchmarks measure: sides in turn, ratios round by round, memory, and the tables that show them.
+
+A side is a function without arguments. The sides take turns, so that whatever else the machine does meets all of them;
+ratios are taken within a round, and their median is shown with its quartiles. Nothing here knows a network.
+"""
+
+import gc
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+__all__ = ["OURS", "Memory", "Summary", "conditions", "markdown", "measure", "memory", "summarise"]
+
+OURS = "ours"
+PACKAGES = ("torch", "timm", "braincog", "spikingjelly", "tonic", "numpy")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the rounds of one side say.
+
+    Args:
+        ms: median of a call, in milliseconds.
+        ratio: median over rounds of this side's time over that of the side compared with.
+        low: lower quartile of that ratio.
+        high: upper quartile.
+    """
+
+    ms: float
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a call allocates, in bytes, on the device that it computes on.
+
+    Args:
+        kept: still alive when the forward pass ends: what the backward pass is waiting for.
+        peak: most that was alive at once during forward and backward.
+    """
+
+    kept: int
+    peak: int
+
+
+def measure(sides: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Call the sides in turn and return the milliseconds of every call.
+
+    Args:
+        sides: functions by name; each returns when its work is done, or has sent it to the CUDA device.
+        rounds: measured calls of each side.
+        warm_up: calls of each side before that.
+    """
+    for call in sides.values():
+        for _ in range(warm_up):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, call in sides.items():
+            _wait()
+            started = time.perf_counter()
+            call()
+            _wait()
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return times
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def summarise(times: Mapping[str, list[float]], base: str = OURS) -> dict[str, Summary]:
+    """Return medians, and ratios to the side `base` (above 1 where `base` is faster), taken round by round."""
+    found = {}
+    for name, own in times.items():
+        ratios = [a / b for a, b in zip(own, times[base], strict=True)]
+        low, middle, high = (float(q) for q in np.percentile(ratios, (25, 50, 75)))
+        found[name] = Summary(float(np.median(own)), middle, low, high)
+    return found
+
+
+def memory(
+    forward: Callable[[], torch.Tensor], *, forget: Callable[[], None], backward: bool, device: torch.device
+) -> Memory:
+    """Return what a call keeps and what it needs at most, parameters, their gradients before it and input left out.
+
+    The allocator is asked, not autograd: what hooks on saved tensors pack, functions of their own keep and compiled
+    kernels allocate counts once, as large as it is, and what the graph doesn't hold doesn't count. The call must have
+    run before, so that it is compiled and what stays for ever is there.
+
+    Args:
+        forward: returns the loss, or an output that has no graph.
+        forget: lets go of gradients and of the neurons' state; called before, and after the forward pass.
+        backward: call the loss's backward pass.
+        device: where the call computes.
+    """
+    forget()
+    gc.collect()
+    counted = _on_cuda if device.type == "cuda" else _on_cpu
+    return counted(forward, forget, backward)
+
+
+def _on_cuda(forward: Callable[[], torch.Tensor], forget: Callable[[], None], backward: bool) -> Memory:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    loss = forward()
+    forget()
+    kept = torch.cuda.memory_allocated() - before - loss.untyped_storage().nbytes()
+    if backward:
+        loss.backward()
+    torch.cuda.synchronize()
+    return Memory(kept, torch.cuda.max_memory_allocated() - before)
+
+
+def _on_cpu(forward: Callable[[], torch.Tensor], forget: Callable[[], None], backward: bool) -> Memory:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as until_loss:
+        loss = forward()
+        forget()
+    kept = _allocated(until_loss)[-1] - loss.untyped_storage().nbytes()
+    del loss
+    forget()
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as whole:
+        loss = forward()
+        if backward:
+            loss.backward()
+    return Memory(kept, max(_allocated(whole)))
+
+
+def _allocated(recorded: profile) -> list[int]:
+    """Return the bytes alive after each allocation or release; a release of what was there before does not count."""
+    alive: dict[int, int] = {}
+    total, course = 0, [0]
+    for event in _memory_events(recorded.profiler.kineto_results.experimental_event_tree()):
+        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size < 0:
+            total -= alive.pop(address, 0)
+        else:
+            alive[address] = size
+            total += size
+        course.append(total)
+    return course
+
+
+def _memory_events(tree: Iterable) -> list:
+    """Return the allocations and releases in the order of time."""
+    found, waiting = [], list(tree)
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.name == "[memory]":
+            found.append(event)
+    return sorted(found, key=lambda event: event.start_time_ns)
+
+
+def conditions(device: str = "cpu") -> dict[str, str]:
+    """Say what a measurement ran on: machine, load, versions, commit."""
+    cuda = torch.cuda.get_device_name() if device.startswith("cuda") else ""
+    processor = next((line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")), "")
+    return {
+        "machine": cuda or f"{processor or platform.machine()}, {os.cpu_count()} cores",
+        "threads": str(torch.get_num_threads()),
+        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+        "python": platform.python_version(),
+        **{name: found for name in PACKAGES if (found := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def _cpu_info() -> list[str]:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Lay out a table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def as_plain(summaries: Mapping[str, Summary]) -> dict[str, dict[str, float]]:
+    """Turn summaries into what JSON takes."""
+    return {name: asdict(summary) for name, summary in summaries.items()}

@@ -1,0 +1,222 @@
+"""The benchmarks: their arithmetic, their count of memory, and a small run of each."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from families import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import compilation, run, scaling  # noqa: E402
+from benchmarks.all import COMMANDS, insert  # noqa: E402
+from benchmarks.charts import plot_comparisons, plot_scaling  # noqa: E402
+from benchmarks.harness import Summary, as_plain, markdown, measure, memory, summarise  # noqa: E402
+from benchmarks.sides import FLOOR, JELLY_MODEL, JELLY_NEURONS, SIDES, Case, Unavailable, build_side  # noqa: E402
+
+BRAINCOG = "BrainCog's neurons"
+CPU = torch.device("cpu")
+needs_jelly = pytest.mark.skipif(importlib.util.find_spec("spikingjelly") is None, reason="needs SpikingJelly")
+
+
+def test_ratios_are_taken_round_by_round():
+    times = {"ours": [1.0, 10.0, 2.0, 4.0, 5.0], "theirs": [2.0, 10.0, 6.0, 16.0, 25.0]}
+    found = summarise(times)
+    assert found["ours"] == Summary(ms=4.0, ratio=1.0, low=1.0, high=1.0)
+    assert found["theirs"] == Summary(ms=10.0, ratio=3.0, low=2.0, high=4.0)
+
+
+def test_sides_take_turns():
+    called = []
+    times = measure({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=3, warm_up=1)
+    assert "".join(called) == "abababab"
+    assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3}
+
+
+def test_a_table_has_a_rule_under_its_head():
+    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+# Memory. The toy keeps, for the backward pass, the sigmoid's result: 1000 numbers of 4 bytes. Its input and what
+# follows by slicing allocate nothing, and the loss isn't counted.
+
+
+def kept(forward):
+    forward()
+    return memory(forward, forget=lambda: None, backward=True, device=CPU)
+
+
+@pytest.fixture
+def weight():
+    return torch.rand(1000, requires_grad=True)
+
+
+def test_kept_bytes_without_hooks(weight):
+    assert kept(lambda: weight.sigmoid().sum()).kept == 4000
+
+
+def test_kept_bytes_of_what_is_packed_by_hooks(weight):
+    def packed():
+        with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.byte, torch.Tensor.float):
+            return weight.sigmoid().sum()
+
+    assert kept(packed).kept == 1000
+
+
+def test_kept_bytes_of_a_function_that_keeps_what_autograd_does_not_know(weight):
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.hidden = x.half()
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * ctx.hidden.float()
+
+    assert kept(lambda: Hidden.apply(weight)).kept == 2000
+
+
+def test_bytes_that_the_graph_does_not_hold_are_not_kept(weight):
+    state = []
+
+    def forward():
+        state.append(torch.zeros(500))
+        return weight.sigmoid().sum()
+
+    assert memory(forward, forget=state.clear, backward=True, device=CPU).kept == 4000
+
+
+def test_a_tensor_kept_twice_counts_once(weight):
+    def twice():
+        shared = weight.sigmoid()
+        return (shared * shared).sum()
+
+    assert kept(twice).kept == 4000
+
+
+def test_peak_counts_what_lives_at_once(weight):
+    # While the backward pass runs: the sigmoid's result, and the gradient.
+    assert kept(lambda: weight.sigmoid().sum()).peak == pytest.approx(8000, abs=16)
+
+
+# Sides
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.EXAMPLE)
+def test_neurons_can_be_exchanged_in_every_family(family):
+    case = Case(family.EXAMPLE, batch=2, options=family.TINY)
+    for name in (BRAINCOG, FLOOR):
+        side = build_side(case, name)
+        side()
+        assert side.parameters == build_side(case, "ours").parameters
+
+
+@needs_jelly
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_one_comparison_end_to_end(mode):
+    names = [name for name in SIDES if name != "ours, compiled"]
+    found = run.compare(Case("spikformer_digits", mode, batch=2), names, rounds=2)
+    assert found["sides"].keys() | found["missing"].keys() == set(names)
+    assert found["missing"].keys() == {JELLY_MODEL, *["ours, fused"] * (mode == "training")}
+    assert found["difference"] < 1e-5
+    text = run.show(found)
+    assert all(name in text for name in names)
+    if mode == "training":
+        assert 0 < found["sides"]["ours"]["kept"] < found["sides"][JELLY_NEURONS]["kept"]
+    json.dumps(found)
+
+
+@needs_jelly
+@pytest.mark.parametrize("name", ["spikformer_2_384_cifar", "qkformer_10_384", "sdt_2_256_cifar"])
+def test_spikingjellys_own_models_have_the_published_size(name):
+    sizes = {"img_size": 32, "step": 1}
+    theirs, ours = (build_side(Case(name, batch=2, options=sizes), side) for side in (JELLY_MODEL, "ours"))
+    theirs()
+    assert theirs.parameters == pytest.approx(ours.parameters, rel=0.002)
+
+
+def test_a_side_that_is_not_there_says_why():
+    with pytest.raises(Unavailable, match="fuse\\(\\) folds"):
+        build_side(Case("spikformer_digits"), "ours, fused")
+
+
+@pytest.mark.slow
+def test_a_side_can_run_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    side = run.Elsewhere(Case("spikformer_digits", batch=2), "ours")
+    side()
+    assert side.parameters == build_side(Case("spikformer_digits"), "ours").parameters
+    assert side.memory.kept > 0
+    with pytest.raises(Unavailable, match="fuse"):
+        run.Elsewhere(Case("spikformer_digits"), "ours, fused")
+
+
+# Growth and compilation
+
+
+@pytest.mark.parametrize("name", ["QKFormer, Q-K token attention", "SGLFormer, local"])
+def test_attention_runs_alone(name):
+    scaling.attention_call(scaling.ATTENTIONS[name], 32, 1)()
+
+
+def test_every_family_states_whether_its_attention_is_linear():
+    families = {type(timm.create_model(case.model, step=1)).__name__ for case in scaling.ATTENTIONS.values()}
+    assert len(families) == len(FAMILIES)
+    assert "not linear" in scaling.token_goal("SpikingResformer")
+
+
+def test_steps_grow_a_small_network():
+    assert scaling.grow_steps(1, ("sdt_digits",))["sdt_digits"].ratio > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.EXAMPLE)
+def test_one_graph_serves_batches_of_any_size(family, training):
+    depths = {"depth": 1, "depths": (1,) * len(family.TINY.get("depths", ()))}
+    sizes = {**family.TINY, **{key: value for key, value in depths.items() if key in family.TINY}}
+    network = timm.create_model(family.EXAMPLE, **sizes)
+    found = compilation.count(network, (6, 6, 6, 6, 4, 3), training=training)
+    assert found.breaks == []
+    assert found.graphs == [1] * 6
+
+
+# Everything
+
+
+def test_printed_tables_go_between_their_marks():
+    page = "a\n<!-- begin run -->\nold\n<!-- end run -->\nb\n"
+    assert insert(page, "run", "| new |\n") == "a\n<!-- begin run -->\n\n| new |\n\n<!-- end run -->\nb\n"
+    with pytest.raises(ValueError, match="no marks"):
+        insert(page, "events", "")
+
+
+def test_the_page_has_marks_for_every_benchmark():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for name in COMMANDS:
+        insert(page, name, "")
+
+
+def test_charts_show_every_side_and_every_row():
+    rows = as_plain({"a": Summary(1, 4, 3.9, 4.1), "b": Summary(1, 5, 4.9, 5.2)})
+    one = {"model": "m", "mode": "training", "dtype": "float32", "sides": rows}
+    figure = plot_comparisons({"comparisons": [one] * 5})
+    assert [len(ax.patches) for ax in figure.axes] == [2] * 5
+    figure = plot_scaling({"tokens": rows, "steps": rows})
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["all"])
+def test_commands_explain_themselves(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    assert "--" in subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
