@@ -65,7 +65,7 @@ def plot_scaling(result: dict[str, Any]) -> Figure:
         for height, row in enumerate(rows.values()):
             ax.plot((row["low"], row["high"]), (height, height), color=GREY, linewidth=2)
             ax.plot(row["ratio"], height, "o", color=BLUE if row["ratio"] <= goal else RED)
-        ax.axvline(goal, color=AMBER, label=f"goal: at most {goal}")
+        ax.axvline(goal, color=AMBER, label="goal")
         ax.axvline(proportion, color=GREY, linestyle=":", label="in proportion")
         ax.set_yticks(range(len(rows)), list(rows))
         ax.set_ylim(len(rows) - 0.5, -0.5)

@@ -53,7 +53,7 @@ ATTENTIONS = {
     "QKFormer, last stage": AttentionCase("qkformer_4_384_cifar", "stages.2.blocks.0.attn", 32, True),
     "SGLFormer, local": AttentionCase("sglformer_4_384_cifar", "blocks.0.branches.ssa1", 64, True),
     "SGLFormer, global": AttentionCase("sglformer_4_384_cifar", "blocks.0.branches.ssa2", 32, True),
-    "TIM": AttentionCase("tim_2_256_dvs", "blocks.0.attn", 64, True),
+    "TIM": AttentionCase("tim_2_256_dvs", "blocks.0.attn", 128, True),
     "SpikingResformer": AttentionCase(
         "spikingresformer_cifar", "stages.0.0.attn", 32, "a neuron fires on the map of N times N/p² products"
     ),
