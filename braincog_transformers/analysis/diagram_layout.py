@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 
 from matplotlib.font_manager import FontProperties
@@ -45,6 +46,7 @@ class Layout:
         return min([a for a, _ in spans] + tracks), max([b for _, b in spans] + tracks)
 
 
+@cache  # a sheet asks for each line several times
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """Measure a line of type of `size` points."""
     if not text:

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 import timm
@@ -14,7 +14,7 @@ from torch import nn
 
 from braincog_transformers.analysis.architecture import describe_architecture
 from braincog_transformers.analysis.dataflow import follow
-from braincog_transformers.analysis.diagram import draw_architecture
+from braincog_transformers.analysis.diagram import WIDTH, _pack, _panels, draw_architecture
 from braincog_transformers.analysis.diagram_layout import arrange, is_circle, way
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -29,13 +29,18 @@ def tiny(family, **changed):
     return model
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda family: family.EXAMPLE)
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.EXAMPLE)
 def model(request):
     return tiny(request.param)
 
 
-def test_every_neuron_and_weighted_layer_is_shown_once_or_folded(model):
-    _, parts = describe_architecture(model)
+@pytest.fixture(scope="module")
+def described(model):
+    return describe_architecture(model)
+
+
+def test_every_neuron_and_weighted_layer_is_shown_once_or_folded(model, described):
+    _, parts = described
     members = Counter(name for part in parts for name in part.members)
     layers = [name for name, module in model.named_modules() if isinstance(module, (BaseNode, *WEIGHTED))]
     assert {name: members[name] for name in layers} == dict.fromkeys(layers, 1)
@@ -45,13 +50,29 @@ def test_every_neuron_and_weighted_layer_is_shown_once_or_folded(model):
     assert repeated == sum(members.values())
 
 
-def test_parameters_by_part_are_those_of_the_model(model):
-    _, parts = describe_architecture(model)
+def test_parameters_by_part_are_those_of_the_model(model, described):
+    _, parts = described
     assert sum(len(part.names) * part.parameters for part in parts) == sum(p.numel() for p in model.parameters())
 
 
-def test_boxes_and_lines_keep_apart(model):
-    for part in describe_architecture(model)[1]:
+def test_no_layer_is_called_by_a_bare_number(described):
+    named = [box.detail for part in described[1] for box in part.boxes if box.role == "weighted"]
+    assert named
+    assert not [detail for detail in named if detail.split()[0].isdecimal()]
+
+
+def test_panels_keep_apart_on_a_narrow_sheet(described):
+    panels = list(_panels(*described).values())
+    corners, right, bottom = _pack(panels, (250, 700), 56)
+    boxes = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners, (panel.size for panel in panels), strict=True)]
+    for one, other in combinations([(0, 0, 250, 700), *boxes], 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    assert right == max(250, *(box[2] for box in boxes)) <= WIDTH
+    assert bottom == max(700, *(box[3] for box in boxes))
+
+
+def test_boxes_and_lines_keep_apart(described):
+    for part in described[1]:
         layout = arrange(part.boxes)
         spans = [
             (x - w / 2, x + w / 2, y - h / 2, y + h / 2)
@@ -87,6 +108,16 @@ def test_equal_blocks_are_counted(depth):
     family = next(family for family in FAMILIES if family.EXAMPLE.startswith("spikformer"))
     blocks = [part for part in describe_architecture(tiny(family, depth=depth))[1] if part.title == "Block"]
     assert [part.names for part in blocks] == [[f"blocks.{i}" for i in range(depth)]]
+
+
+@pytest.mark.parametrize("changed", [{"threshold": 2.0}, {"mlp_ratio": 2.0}])
+def test_a_block_of_other_sizes_stands_apart_but_is_drawn_once(changed):
+    family = next(family for family in FAMILIES if family.EXAMPLE.startswith("spikformer"))
+    model = tiny(family, depth=3)
+    model.blocks[1] = tiny(family, depth=3, **changed).blocks[1]
+    blocks = [part for part in describe_architecture(model)[1] if part.title == "Block"]
+    assert [part.names for part in blocks] == [["blocks.0"], ["blocks.1"], ["blocks.2"]]
+    assert len({part.pattern for part in blocks}) == 1
 
 
 def test_a_pyramid_shows_each_kind_of_block():
