@@ -45,7 +45,7 @@ def _surrogate(act_fun: str | type, alpha: float) -> nn.Module:
     return cls(alpha=alpha, requires_grad=False)
 
 
-class _Node(BaseNode):
+class FusableNode(BaseNode):
     """What the three neurons share; a subclass names its charge and holds its leak.
 
     Adds to a state dict: `threshold` and `act_fun.alpha`, as every BrainCog node does (`PLIFNode` also `w`).
@@ -131,6 +131,12 @@ class _Node(BaseNode):
         """BrainCog's own spike function, where ours has no twin of it."""
         twin = type(self.act_fun).__name__ in SURROGATES and not self.act_fun.alpha.requires_grad
         return None if twin else self.act_fun
+
+    @property
+    def fusable(self) -> bool:
+        """Whether the node does nothing but fire, so that a kernel may do it together with what is in front."""
+        recorded = self.requires_fp or self.requires_mem
+        return self.layer_by_layer and not (self.over_batch or recorded) and self._own_fire is None
 
     def calc_spike(self):
         """Do not use: charge, fire and reset are one operation here (`ops.neuron.step`)."""
@@ -220,7 +226,7 @@ class _Node(BaseNode):
         return ", ".join(shown)
 
 
-class IFNode(_Node):
+class IFNode(FusableNode):
     """Integrate-and-fire neuron: the membrane adds up its input. Arguments: those of `LIFNode` but `tau`."""
 
     charge = "if"
@@ -229,7 +235,7 @@ class IFNode(_Node):
         return None
 
 
-class LIFNode(_Node):
+class LIFNode(FusableNode):
     """Leaky integrate-and-fire neuron with a fixed time constant.
 
     Args:
@@ -259,7 +265,7 @@ class LIFNode(_Node):
         return f"tau={self.tau:g}, {super().extra_repr()}"
 
 
-class PLIFNode(_Node):
+class PLIFNode(FusableNode):
     """Leaky integrate-and-fire neuron that learns its time constant: 1/tau is the sigmoid of the parameter `w`.
 
     Args:
@@ -322,7 +328,7 @@ def make_node(node_type: str | type = "LIFNode", **kwargs) -> nn.Module:
     Raises:
         UserError: for an unknown name, or an option that the class can't honour.
     """
-    if isinstance(node_type, type) and issubclass(node_type, _Node):
+    if isinstance(node_type, type) and issubclass(node_type, FusableNode):
         return node_type(**kwargs)
     name = node_type if isinstance(node_type, str) else node_type.__name__
     if name in _NODES:
@@ -388,7 +394,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     kept = []
     for name, module in list(model.named_modules()):
         for child_name, child in list(module.named_children()):
-            if not isinstance(child, BaseNode) or isinstance(child, _Node):
+            if not isinstance(child, BaseNode) or isinstance(child, FusableNode):
                 continue
             twin = _twin(child)
             if twin is None:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .normed import fire_normalised, joins
 
 __all__ = ["ConvBN", "ConvBNNode", "ConvSequence", "NodeConvBN", "shared_over_steps"]
 
@@ -77,7 +79,9 @@ class ConvBN(nn.Module):
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to potentials `(T*B, C', H', W')`; with `copies=T`, one image `(B, C, H, W)` stands
         for T equal ones."""
-        x = self.conv(x)
+        return self._normalise(self.conv(x), copies)
+
+    def _normalise(self, x: Tensor, copies: int) -> Tensor:
         if copies == 1:
             return self.pool(self.bn(x))
         return repeat(self.pool(shared_over_steps(self.bn, x, copies)), "b c h w -> (t b) c h w", t=copies)
@@ -114,7 +118,11 @@ class ConvBNNode(ConvBN):
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to spikes `(T*B, C', H', W')`; `copies` as in `ConvBN`."""
-        return self.pool_after(self.node(super().forward(x, copies)))
+        x = self.conv(x)
+        if isinstance(self.pool, nn.Identity) and joins(self.bn, self.node, x, copies):
+            spikes = fire_normalised(self.bn, self.node, rearrange(x, "b c h w -> b h w c"), copies)
+            return self.pool_after(rearrange(spikes, "b h w c -> b c h w"))
+        return self.pool_after(self.node(self._normalise(x, copies)))
 
 
 class NodeConvBN(ConvBN):

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from .normed import fire_normalised, joins
+
 __all__ = ["LinearBN", "LinearBNNode", "MembraneMLP", "NodeLinearBN", "SpikingMLP"]
 
 
@@ -23,7 +25,9 @@ class LinearBN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to potentials `(T*B, N, C_out)`."""
-        x = self.linear(x)
+        return self._normalise(self.linear(x))
+
+    def _normalise(self, x: Tensor) -> Tensor:
         return self.bn(x.flatten(0, 1)).view(x.shape)
 
     def fuse(self) -> None:
@@ -41,7 +45,10 @@ class LinearBNNode(LinearBN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to spikes `(T*B, N, C_out)`."""
-        return self.node(super().forward(x))
+        x = self.linear(x)
+        if joins(self.bn, self.node, x):
+            return fire_normalised(self.bn, self.node, x)
+        return self.node(self._normalise(x))
 
 
 class NodeLinearBN(LinearBN):

@@ -6,6 +6,7 @@ and `head`, and defines nothing else if it can.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from ..errors import UserError
 from ..layers.checkpointing import checkpoint_module
 from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
+from ..ops.packing import packed_spikes
 from .neurons import NodeOptions
 
 __all__ = ["SpikingTransformer", "init_linear"]
@@ -43,6 +45,7 @@ class SpikingTransformer(BaseModule):
     Attributes:
         output_steps: return the logits of every step, `(T, B, K)`, instead of their mean.
         streaming: each call takes one step and keeps the neurons' state, see `set_streaming`.
+        pack_spikes: keep spikes for the backward pass as bits, see `ops.packing`.
     """
 
     units = "blocks"
@@ -81,6 +84,7 @@ class SpikingTransformer(BaseModule):
         self.grad_checkpointing = False
         self.output_steps = False
         self.streaming = False
+        self.pack_spikes = True
         self.neurons = NodeOptions(**{**self.neuron_defaults, **neuron})
         self.head_node = nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
@@ -242,9 +246,10 @@ class SpikingTransformer(BaseModule):
 
     def _embed(self, x: Tensor) -> Tensor:
         """Encode and embed: `(T*B, N, C)` or `(T*B, C, H', W')`. What all steps share is computed once."""
-        if x.dim() == 4 and self.encoder.encode_type == "direct":
-            return self.patch_embed(x, copies=self.step)
-        return self.patch_embed(self.encoder(x))
+        copied = x.dim() == 4 and self.encoder.encode_type == "direct"
+        # convolutions are faster, and maps turn into tokens without a copy, where channels are last in memory
+        x = (x if copied else self.encoder(x)).contiguous(memory_format=torch.channels_last)
+        return self.patch_embed(x, copies=self.step) if copied else self.patch_embed(x)
 
     def _forward_units(self, x: Tensor) -> Tensor:
         for unit in getattr(self, self.units):
@@ -282,7 +287,9 @@ class SpikingTransformer(BaseModule):
     def forward_features(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`."""
         x = self._frames(x)
-        return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
+        packs = self.pack_spikes and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        with packed_spikes() if packs else nullcontext():
+            return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
 
     def _pool(self, x: Tensor) -> Tensor:
         """Average over tokens or positions and fire, if the head does: `(T, B, C)`."""

@@ -16,10 +16,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from . import packing
 from .dynamics import Dynamics, charge, membrane_dtype, reset
+from .packing import bits_dtype
 from .surrogate import SURROGATES, coarse_sigmoid, fire
 
-__all__ = ["applies", "compiler_works", "spikes"]
+__all__ = ["applies", "compiled", "compiler_works", "derivative_for", "like", "plain", "run_backward", "run_forward"]
+__all__ += ["spikes", "without_division"]
 
 # The steps are unrolled in the kernel: beyond this many, compiling takes longer than it saves.
 MAX_STEPS = 64
@@ -58,15 +61,22 @@ def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool 
     return fits and (forced or x.numel() >= MIN_ELEMENTS) and compiler_works(x.device.type)
 
 
-def _forward(x: Tensor, leak: Tensor | None, threshold: Tensor, dynamics: Dynamics) -> Tensor:
-    v = torch.full_like(x[0], dynamics.v_reset, dtype=membrane_dtype(x.dtype))
-    out = []
-    for x_t in x.unbind(0):
-        h = charge(x_t.to(v.dtype), v, leak, dynamics)
+def run_forward(y, leak, threshold, dynamics, dtype, packed: bool):
+    """Return the spikes of input `(T, ...)`, given in `membrane_dtype`, in `dtype`; and their bits, or None."""
+    v = torch.full_like(y[0], dynamics.v_reset)
+    out, bits = [], 0
+    for t, y_t in enumerate(y.unbind(0)):
+        h = charge(y_t, v, leak, dynamics)
         s = fire(h - threshold, dynamics.strict)
         v = reset(h, s, threshold, dynamics)
-        out.append(s.to(x.dtype))
-    return torch.stack(out)
+        out.append(s.to(dtype))
+        if packed:
+            bits = bits + s.to(bits_dtype(y.shape[0])) * (1 << t)
+    return torch.stack(out), bits if packed else None
+
+
+def _forward(x: Tensor, leak: Tensor | None, threshold: Tensor, dynamics: Dynamics, packed: bool):
+    return run_forward(x.to(membrane_dtype(x.dtype)), leak, threshold, dynamics, x.dtype, packed)
 
 
 def _recompute(x, leak, threshold, dynamics):
@@ -83,26 +93,24 @@ def _recompute(x, leak, threshold, dynamics):
     return before, charged, fired
 
 
-def _derivative(surrogate: str, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    if surrogate == "SigmoidGrad" and x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+def derivative_for(surrogate: str, dtype: torch.dtype, device_type: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the derivative of a surrogate; on a CPU and for 16 bits, the coarse one of the sigmoid."""
+    if surrogate == "SigmoidGrad" and device_type == "cpu" and dtype in (torch.bfloat16, torch.float16):
         return coarse_sigmoid
     return SURROGATES[surrogate]
 
 
-def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bool, want_threshold: bool):
-    """Return the gradients of the input `(T, M)`, of k and of the threshold (None where not wanted).
+def run_backward(y, grad, leak, threshold, alpha, dynamics: Dynamics, derivative):
+    """Return the gradients of the input `(T, ...)` as a list by step, of k and of the threshold, not yet summed.
 
     Going back from t = T-1, with g the gradient arriving at s[t] and `gv` the one arriving at v[t]:
-    dh = (g + gv dv/ds) surrogate(h - threshold) + gv dv/dh, then through the charge to x[t], v[t-1] and k.
+    dh = (g + gv dv/ds) surrogate(h - threshold) + gv dv/dh, then through the charge to y[t], v[t-1] and k.
     """
-    derivative = _derivative(dynamics.surrogate, x)
-    dtype = membrane_dtype(x.dtype)
-    x_wide = x.to(dtype)
-    before, charged, fired = _recompute(x_wide, leak, threshold, dynamics)
-    gv = torch.zeros_like(x_wide[0])
+    before, charged, fired = _recompute(y, leak, threshold, dynamics)
+    gv = torch.zeros_like(y[0])
     g_leak, g_threshold, grads = torch.zeros_like(gv), torch.zeros_like(gv), []
-    for t in reversed(range(x.shape[0])):
-        h, s, g = charged[t], fired[t], grad[t].to(dtype)
+    for t in reversed(range(y.shape[0])):
+        h, s, g = charged[t], fired[t], grad[t].to(y.dtype)
         if not dynamics.detach_reset:
             g = g + gv * (-threshold if dynamics.soft_reset else dynamics.v_reset - h)
         through_spike = g * derivative(h - threshold, alpha)
@@ -110,18 +118,26 @@ def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bo
         g_threshold = g_threshold - through_spike - (gv * s if dynamics.soft_reset else 0)
         leaked = 0 if dynamics.charge == "if" else gh / leak if dynamics.charge == "lif" else gh * leak
         from_rest = before[t] - dynamics.v_reset
-        g_leak = g_leak + gh * (x_wide[t] - from_rest if dynamics.decay_input else -from_rest)
-        grads.append((leaked if dynamics.decay_input and dynamics.charge != "if" else gh).to(x.dtype))
+        g_leak = g_leak + gh * (y[t] - from_rest if dynamics.decay_input else -from_rest)
+        grads.append(leaked if dynamics.decay_input and dynamics.charge != "if" else gh)
         gv = torch.zeros_like(gh) if dynamics.detach_mem else gh - leaked
+    return grads[::-1], g_leak, g_threshold
+
+
+def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bool, want_threshold: bool):
+    """Return the gradients of the input `(T, M)`, of k and of the threshold (None where not wanted)."""
+    derivative = derivative_for(dynamics.surrogate, x.dtype, x.device.type)
+    y = x.to(membrane_dtype(x.dtype))
+    grads, g_leak, g_threshold = run_backward(y, grad, leak, threshold, alpha, dynamics, derivative)
     return (
-        torch.stack(grads[::-1]),
+        torch.stack([g.to(x.dtype) for g in grads]),
         g_leak.sum() if want_leak else None,
         g_threshold.sum() if want_threshold else None,
     )
 
 
 @functools.cache
-def _compiled(function: Callable, *setting) -> Callable:
+def compiled(function: Callable, *setting) -> Callable:
     """Compile `function` for one setting, under a code object of its own.
 
     Dynamo counts recompilations by code object and gives up after eight: networks with several kinds of neurons,
@@ -146,8 +162,12 @@ class _FusedNeuron(torch.autograd.Function):
         rows = folded.reshape(x.shape[0], -1).contiguous()
         ctx.save_for_backward(rows, leak, threshold, alpha)
         ctx.dynamics, ctx.order = dynamics, order
-        kernel = _compiled(_forward, rows.shape[0], x.dtype, x.device.type, dynamics)
-        return kernel(rows, _plain(leak), _plain(threshold), dynamics).view(folded.shape).permute(_inverse(order))
+        packed = packing.active()
+        kernel = compiled(_forward, rows.shape[0], x.dtype, x.device.type, dynamics, packed)
+        out, bits = kernel(rows, plain(leak), plain(threshold), dynamics, packed)
+        if packed:
+            packing.note(out, bits)
+        return out.view(folded.shape).permute(_inverse(order))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -155,24 +175,24 @@ class _FusedNeuron(torch.autograd.Function):
         rows, leak, threshold, alpha = ctx.saved_tensors
         want_leak, want_threshold = ctx.needs_input_grad[1:3]
         folded = grad.permute(ctx.order)
-        kernel = _compiled(
+        kernel = compiled(
             _backward, rows.shape[0], rows.dtype, grad.dtype, rows.device.type, ctx.dynamics, want_leak, want_threshold
         )
         g_rows, g_leak, g_threshold = kernel(
             rows,
             folded.reshape(rows.shape).contiguous(),
-            _plain(leak),
-            _plain(threshold),
-            _plain(alpha),
+            plain(leak),
+            plain(threshold),
+            plain(alpha),
             ctx.dynamics,
             want_leak,
             want_threshold,
         )
         g_x = g_rows.view(folded.shape).permute(_inverse(ctx.order))
-        return g_x, _like(g_leak, leak), _like(g_threshold, threshold), None, None
+        return g_x, like(g_leak, leak), like(g_threshold, threshold), None, None
 
 
-def _plain(parameter: Tensor | None) -> Tensor | None:
+def plain(parameter: Tensor | None) -> Tensor | None:
     """Detach, so that a parameter that learns and one that does not share a kernel."""
     return None if parameter is None else parameter.detach()
 
@@ -181,11 +201,11 @@ def _inverse(order: list[int]) -> list[int]:
     return [order.index(axis) for axis in range(len(order))]
 
 
-def _like(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
+def like(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
     return None if grad is None else grad.to(parameter.dtype).view(parameter.shape)
 
 
-def _without_division(leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor | None, Dynamics]:
+def without_division(leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor | None, Dynamics]:
     """Turn a division by tau into a multiplication where 1/tau is exact, so that not a bit changes."""
     if dynamics.charge != "lif" or leak.device.type != "cpu" or math.frexp(leak.item())[0] != 0.5:
         return leak, dynamics
@@ -194,7 +214,7 @@ def _without_division(leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor |
 
 def spikes(x: Tensor, leak: Tensor | None, threshold: Tensor, alpha: Tensor, dynamics: Dynamics) -> Tensor:
     """Return the spikes `(T, ...)` for input that `applies`; arguments as in `ops.neuron.multi_step`."""
-    leak, dynamics = _without_division(leak, dynamics)
+    leak, dynamics = without_division(leak, dynamics)
     if leak is not None:
         leak = leak.to(membrane_dtype(x.dtype))  # a kernel of mixed types would lose its vector instructions
     return _FusedNeuron.apply(x, leak, threshold, alpha, dynamics)

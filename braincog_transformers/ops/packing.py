@@ -1,0 +1,143 @@
+"""Keep spikes for the backward pass as bits, and small whole numbers as bytes, instead of floating point numbers.
+
+A linear layer or a convolution keeps its input for the gradient of its weights; in a spiking network that input is
+made of zeros and ones, or of their sums. Within `packed_spikes` autograd keeps
+
+- the spikes of the fused neurons as one bit each, which the kernel itself writes (`note`),
+- any other tensor of whole numbers from 0 to 255 as bytes: sums of spikes, and spikes behind a pooling,
+- the places that a max pooling chose as 16 bits,
+
+and everything else as it is. Nothing is rounded: the tensors that the backward pass sees are equal to those that the
+forward pass saw.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+__all__ = ["active", "bits_dtype", "note", "packed_spikes"]
+
+# Below this many entries packing costs more than it saves.
+MIN_ENTRIES = 1 << 12
+SAMPLE = 64
+_BITS = ((8, torch.uint8), (15, torch.int16), (31, torch.int32), (63, torch.int64))
+
+
+def bits_dtype(steps: int) -> torch.dtype:
+    """Return the smallest type that has a bit for each step."""
+    return next(dtype for most, dtype in _BITS if steps <= most)
+
+
+@dataclass(eq=False)
+class _Small:
+    """The content of a storage, or of a view of one, in a smaller type.
+
+    Args:
+        source: of the storage; while it is held, no other storage can take its address.
+        content: bits `(M...)`, or entries in a smaller type.
+        dtype: of the original.
+        steps: T of bits, 0 for entries.
+    """
+
+    source: StorageWeakRef
+    content: Tensor
+    dtype: torch.dtype
+    steps: int = 0
+    alive: weakref.ref | None = field(default=None, repr=False)
+
+    def restore(self) -> Tensor:
+        """Return the original content; layers that share it share one copy, as long as one of them needs it."""
+        found = None if self.alive is None else self.alive()
+        if found is None:
+            found = _unpack(self.content, self.steps, self.dtype) if self.steps else self.content.to(self.dtype)
+            self.alive = weakref.ref(found)
+        return found
+
+
+@dataclass
+class _View:
+    """A tensor by its place in packed spikes."""
+
+    small: _Small
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+_noted: ContextVar[dict | None] = ContextVar("noted", default=None)
+
+
+def _unpack(bits: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
+    return torch.stack([(bits >> t & 1).to(dtype) for t in range(steps)])
+
+
+def active() -> bool:
+    """Tell whether spikes should come with their bits."""
+    return _noted.get() is not None
+
+
+def note(spikes: Tensor, bits: Tensor) -> None:
+    """Tell that a contiguous tensor of spikes `(T, ...)` has these bits, `(...)`, step t at bit t."""
+    storage = spikes.untyped_storage()
+    small = _Small(StorageWeakRef(storage), bits, spikes.dtype, spikes.shape[0])
+    _noted.get()[storage._cdata] = small
+
+
+@contextmanager
+def packed_spikes() -> Iterator[None]:
+    """Pack what autograd keeps of the operations within."""
+    noted: dict = {}
+    token = _noted.set(noted)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(noted, tensor), _restore):
+            yield
+    finally:
+        _noted.reset(token)
+
+
+def _pack(noted: dict, tensor: Tensor) -> "Tensor | _Small | _View":
+    if tensor.numel() < MIN_ENTRIES or isinstance(tensor, nn.Parameter):
+        return tensor
+    storage = tensor.untyped_storage()
+    if (spikes := noted.get(storage._cdata)) is not None:
+        return _View(spikes, tensor.shape, tensor.stride(), tensor.storage_offset())
+    place = (storage._cdata, tensor.shape, tensor.stride(), tensor.storage_offset())
+    if place not in noted:
+        content = _narrowed(tensor)
+        noted[place] = None if content is None else _Small(StorageWeakRef(storage), content, tensor.dtype)
+    return tensor if noted[place] is None else noted[place]
+
+
+def _narrowed(tensor: Tensor) -> Tensor | None:
+    """Return the same numbers in a smaller type, or None where there is none."""
+    if tensor.dtype == torch.int64:
+        return tensor.to(torch.int16) if int(tensor.max()) < 1 << 15 and int(tensor.min()) >= 0 else None
+    if not tensor.is_floating_point():
+        return None
+    # most tensors of real numbers are known by their first entries
+    sample = tensor.detach().as_strided((SAMPLE,), (1,), tensor.storage_offset()) if _inside(tensor) else tensor
+    if not _whole(sample):
+        return None
+    content = tensor.detach().to(torch.uint8)
+    return content if torch.equal(content.to(tensor.dtype), tensor.detach()) else None
+
+
+def _inside(tensor: Tensor) -> bool:
+    """Tell whether a sample from the tensor's first entry on lies in its storage."""
+    return tensor.storage_offset() + SAMPLE <= tensor.untyped_storage().nbytes() // tensor.element_size()
+
+
+def _whole(sample: Tensor) -> bool:
+    return bool(((sample >= 0) & (sample <= 255) & (sample == sample.round())).all())
+
+
+def _restore(kept: "Tensor | _Small | _View") -> Tensor:
+    if isinstance(kept, _View):
+        return kept.small.restore().as_strided(kept.size, kept.stride, kept.offset)
+    return kept.restore() if isinstance(kept, _Small) else kept

@@ -1,0 +1,149 @@
+"""Normalisation and neuron in one: the fused form against its definition, in value and in gradient."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from braincog_transformers import LIFNode
+from braincog_transformers.layers import normed
+from braincog_transformers.layers.conv import ConvBNNode
+from braincog_transformers.layers.linear import LinearBNNode
+from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops.dynamics import Dynamics
+from braincog_transformers.ops.norm_neuron import Normalisation, normalised_spikes
+from braincog_transformers.ops.packing import packed_spikes
+
+pytestmark = pytest.mark.skipif(
+    not fused_neuron.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
+)
+T, B, C = 4, 5, 6
+
+
+def _run(backend, *, charge="lif", training=True, copies=False, dtype=torch.float64, middle=(7,), coarse=False):
+    torch.manual_seed(0)
+    x = 2 * torch.randn(B if copies else T * B, *middle, C, dtype=torch.float64) + 0.7
+    x = (x.bfloat16() if coarse else x).to(dtype).requires_grad_()
+    wide = torch.promote_types(dtype, torch.float32)
+    weight = (torch.rand(C, dtype=wide) + 0.5).requires_grad_()
+    bias = torch.randn(C, dtype=wide).requires_grad_()
+    leak = {"lif": torch.tensor(3.0), "plif": torch.tensor(0.3, dtype=wide, requires_grad=True), "if": None}[charge]
+    threshold = torch.tensor(0.8, dtype=wide, requires_grad=True)
+    norm = Normalisation(weight, bias, torch.full((C,), 0.2, dtype=wide), torch.full((C,), 3.0, dtype=wide), 0.1, 1e-5,
+                         training)  # fmt: skip
+    alpha, dynamics = torch.tensor(4.0, dtype=wide), Dynamics(charge=charge)
+    with packed_spikes():
+        out = normalised_spikes(x, norm, T, leak, threshold, alpha, dynamics, copies=copies, backend=backend)
+        loss = (out * torch.randn(out.shape, dtype=out.dtype)).sum() + (out * out).sum()
+    loss.backward()
+    learnt = [x, weight, bias, threshold, *([leak] if charge == "plif" else [])]
+    return out.detach(), norm.running_mean, norm.running_var, *(tensor.grad for tensor in learnt)
+
+
+@pytest.mark.parametrize("charge", ["lif", "plif", "if"])
+@pytest.mark.parametrize("copies", [False, True], ids=["steps", "copies"])
+def test_fused_equals_the_definition(charge, copies):
+    for one, other in zip(*(_run(b, charge=charge, copies=copies) for b in ("reference", "fused")), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"training": False}, {"dtype": torch.float32}, {"middle": (3, 2)}, {"middle": ()}], ids=str
+)
+def test_other_settings(settings):
+    tolerance = 1e-5 if "dtype" in settings else 1e-9
+    for one, other in zip(*(_run(b, **settings) for b in ("reference", "fused")), strict=True):
+        torch.testing.assert_close(other, one, rtol=tolerance, atol=tolerance)
+
+
+def test_sixteen_bits_are_no_worse_than_the_definition():
+    """The potentials between normalisation and neuron are rounded there, and not here."""
+    exact = _run("reference", dtype=torch.float32, coarse=True, middle=(400,))
+    reference, fused = (_run(b, dtype=torch.bfloat16, middle=(400,)) for b in ("reference", "fused"))
+    wrong = [int((found[0].float() != exact[0]).sum()) for found in (reference, fused)]
+    assert wrong[1] < wrong[0]
+    assert wrong[1] < 5
+
+
+def _layers(kind):
+    torch.manual_seed(0)
+    node = lambda: LIFNode(step=T, threshold=0.5)  # noqa: E731
+    if kind == "linear":
+        return LinearBNNode(8, 6, node=node), torch.randn(T * B, 9, 8)
+    return ConvBNNode(3, 6, node=node, pool="after"), torch.randn(T * B, 3, 8, 8)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+@pytest.mark.parametrize("copies", [1, T])
+def test_layers_take_it_and_change_nothing(eager, kind, copies):
+    if kind == "linear" and copies > 1:
+        pytest.skip("copies meet convolutions only")
+    found = []
+    for fused in (True, False):
+        if not fused:
+            eager.setattr(fused_neuron, "compiler_works", lambda _: False)
+        layer, x = _layers(kind)
+        x = x[:B] if copies > 1 else x
+        x.requires_grad_()
+        assert normed.joins(layer.bn, layer.node, x, copies) == fused
+        out = layer(x, copies) if kind == "conv" else layer(x)
+        out.square().sum().backward()
+        layer.eval()
+        found.append([out, x.grad, *(p.grad for p in layer.parameters() if p.grad is not None), *layer.buffers(),
+                      layer(x, copies) if kind == "conv" else layer(x)])  # fmt: skip
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def _hooked(layer):
+    layer.bn.register_forward_hook(lambda *_: None)
+
+
+def _recorded(layer):
+    layer.node.requires_fp = True
+
+
+def _cumulative(layer):
+    layer.bn.momentum = None
+
+
+def _streamed(layer):
+    layer.node.layer_by_layer = False
+
+
+def _synchronised(layer):
+    layer.bn = nn.SyncBatchNorm(6)
+
+
+@pytest.mark.parametrize("change", [_hooked, _recorded, _cumulative, _streamed, _synchronised])
+def test_stays_apart_where_something_looks_in_between(eager, change):
+    layer, x = _layers("linear")
+    assert normed.joins(layer.bn, layer.node, x)
+    change(layer)
+    assert not normed.joins(layer.bn, layer.node, x)
+
+
+def test_a_network_trains_alike(eager):
+    """Packed spikes and fused normalisation against plain layers: the same losses over a few steps."""
+    losses = []
+    for fused in (True, False):
+        if not fused:
+            eager.setattr(fused_neuron, "compiler_works", lambda _: False)
+        torch.manual_seed(0)
+        model = timm.create_model("spikformer_digits", threshold=0.5).double()
+        model.pack_spikes = fused
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        torch.manual_seed(1)
+        for _ in range(3):
+            loss = nn.functional.cross_entropy(model(torch.rand(4, 1, 8, 8).double()), torch.arange(4))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:3] == pytest.approx(losses[3:], rel=1e-9)
