@@ -4,7 +4,6 @@ A side is a function without arguments. The sides take turns, so that whatever e
 ratios are taken within a round, and their median is shown with its quartiles. Nothing here knows a network.
 """
 
-import gc
 import os
 import platform
 import subprocess
@@ -15,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
+
+from braincog_transformers.analysis.memory import Memory, memory
 
 __all__ = ["OURS", "Memory", "Summary", "conditions", "markdown", "measure", "memory", "summarise"]
 
@@ -38,19 +38,6 @@ class Summary:
     ratio: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a call allocates, in bytes, on the device that it computes on.
-
-    Args:
-        kept: still alive when the forward pass ends: what the backward pass is waiting for.
-        peak: most that was alive at once during forward and backward.
-    """
-
-    kept: int
-    peak: int
 
 
 def measure(sides: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
@@ -88,81 +75,6 @@ def summarise(times: Mapping[str, list[float]], base: str = OURS) -> dict[str, S
         low, middle, high = (float(q) for q in np.percentile(ratios, (25, 50, 75)))
         found[name] = Summary(float(np.median(own)), middle, low, high)
     return found
-
-
-def memory(
-    forward: Callable[[], torch.Tensor], *, forget: Callable[[], None], backward: bool, device: torch.device
-) -> Memory:
-    """Return what a call keeps and what it needs at most, parameters, their gradients before it and input left out.
-
-    The allocator is asked, not autograd: what hooks on saved tensors pack, functions of their own keep and compiled
-    kernels allocate counts once, as large as it is, and what the graph doesn't hold doesn't count. The call must have
-    run before, so that it is compiled and what stays for ever is there.
-
-    Args:
-        forward: returns the loss, or an output that has no graph.
-        forget: lets go of gradients and of the neurons' state; called before, and after the forward pass.
-        backward: call the loss's backward pass.
-        device: where the call computes.
-    """
-    forget()
-    gc.collect()
-    counted = _on_cuda if device.type == "cuda" else _on_cpu
-    return counted(forward, forget, backward)
-
-
-def _on_cuda(forward: Callable[[], torch.Tensor], forget: Callable[[], None], backward: bool) -> Memory:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    loss = forward()
-    forget()
-    kept = torch.cuda.memory_allocated() - before - loss.untyped_storage().nbytes()
-    if backward:
-        loss.backward()
-    torch.cuda.synchronize()
-    return Memory(kept, torch.cuda.max_memory_allocated() - before)
-
-
-def _on_cpu(forward: Callable[[], torch.Tensor], forget: Callable[[], None], backward: bool) -> Memory:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as until_loss:
-        loss = forward()
-        forget()
-    kept = _allocated(until_loss)[-1] - loss.untyped_storage().nbytes()
-    del loss
-    forget()
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as whole:
-        loss = forward()
-        if backward:
-            loss.backward()
-    return Memory(kept, max(_allocated(whole)))
-
-
-def _allocated(recorded: profile) -> list[int]:
-    """Return the bytes alive after each allocation or release; a release of what was there before does not count."""
-    alive: dict[int, int] = {}
-    total, course = 0, [0]
-    for event in _memory_events(recorded.profiler.kineto_results.experimental_event_tree()):
-        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
-        if size < 0:
-            total -= alive.pop(address, 0)
-        else:
-            alive[address] = size
-            total += size
-        course.append(total)
-    return course
-
-
-def _memory_events(tree: Iterable) -> list:
-    """Return the allocations and releases in the order of time."""
-    found, waiting = [], list(tree)
-    while waiting:
-        event = waiting.pop()
-        waiting += event.children
-        if event.name == "[memory]":
-            found.append(event)
-    return sorted(found, key=lambda event: event.start_time_ns)
 
 
 def conditions(device: str = "cpu") -> dict[str, str]:

@@ -43,9 +43,10 @@ def outcome(model, path, count):
     return agreement(model, load_exported(path), batch[:count])
 
 
+# ONNX takes the same road, for every family
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_a_program_of_every_family_agrees_for_any_batch(name, tmp_path):
+@pytest.mark.parametrize("name", ["sdt_v2_15m", "spikformer_2_256_dvs", "tim_2_256_shd"])
+def test_a_program_agrees_for_any_batch(name, tmp_path):
     model = awake(name).double()  # in which no spike lies so close to the threshold that rounding flips it
     path = export_program(model, tmp_path / "network.pt2")
     for count in (1, 2, 7):

@@ -13,6 +13,7 @@ from ..nodes import IFNode, LIFNode, PLIFNode
 from ..ops.dynamics import charge, membrane_dtype
 from ..ops.surrogate import SURROGATES
 from .firing import SATURATED, SILENT, align_table
+from .memory import memory
 from .recorder import unwrap
 
 __all__ = ["Checkup", "LayerHealth", "diagnose", "format_checkup"]
@@ -53,7 +54,8 @@ class Checkup:
     Args:
         layers: in the order of execution.
         loss: of the batch.
-        kept: bytes that autograd keeps for the backward pass, of the whole batch.
+        kept: bytes that wait for the backward pass, of the whole batch.
+        peak: most bytes that were alive at once, parameters left out.
         parameters: bytes of the parameters.
         samples_per_second: of a training step without the optimizer.
         advice: one line for each thing to mend; empty if nothing is wrong.
@@ -62,6 +64,7 @@ class Checkup:
     layers: list[LayerHealth]
     loss: float
     kept: int
+    peak: int
     parameters: int
     samples_per_second: float
     advice: list[str]
@@ -133,7 +136,8 @@ def diagnose(
     inner = copy.deepcopy(unwrap(model)).train()
     device = next(inner.parameters()).device
     x, target = (part.to(device) for part in batch[:2])
-    kept = _kept_bytes(inner, x, target, loss)
+    loss(inner(x), target).backward()  # compiles what is compiled
+    need = memory(lambda: loss(inner(x), target), forget=inner.zero_grad, backward=True, device=device)
     started = time.perf_counter()
     loss(inner(x), target).backward()
     seconds = time.perf_counter() - started
@@ -143,22 +147,7 @@ def diagnose(
     found.backward()
     layers = watch.layers()
     size = sum(p.numel() * p.element_size() for p in inner.parameters())
-    return Checkup(layers, found.item(), kept, size, len(x) / seconds, _advice(layers, found.item()))
-
-
-def _kept_bytes(model: nn.Module, x: Tensor, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> int:
-    own = {parameter.data_ptr() for parameter in model.parameters()}
-    sizes: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in own:
-            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss(model(x), target).backward()
-    model.zero_grad()
-    return sum(sizes.values())
+    return Checkup(layers, found.item(), need.kept, need.peak, size, len(x) / seconds, _advice(layers, found.item()))
 
 
 def _advice(layers: list[LayerHealth], loss: float) -> list[str]:
@@ -212,9 +201,9 @@ def format_checkup(found: Checkup, *, samples: int) -> str:
     lines = [
         "one training step: spikes per neuron and step, potentials over the threshold, coverage of the surrogate",
         table,
-        f"loss {found.loss:.4f} | kept for the backward pass {found.kept / 2**20:.1f} MiB, parameters "
-        f"{found.parameters / 2**20:.1f} MiB | {found.samples_per_second:.1f} samples/s, the whole run about "
-        f"{hours:.2f} h on this device",
+        f"loss {found.loss:.4f} | memory: {found.kept / 2**20:.1f} MiB kept for the backward pass, at most "
+        f"{found.peak / 2**20:.1f} MiB at once, and {found.parameters / 2**20:.1f} MiB of parameters | "
+        f"{found.samples_per_second:.1f} samples/s, the whole run about {hours:.2f} h on this device",
         *[f"advice: {line}" for line in found.advice or ["nothing to mend"]],
     ]
     return "\n".join(lines)
