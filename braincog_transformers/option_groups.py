@@ -116,6 +116,7 @@ class ModelOptions:
     as_released: bool = option(False, "keep the faults of the released code, where the model has such")
     model_kwargs: tuple[str, ...] | None = option(None, "further arguments of the network: depth=2 mlp_ratio=4.0")
     grad_checkpointing: bool = option(False, "recompute activations in the backward pass, to save memory")
+    pack_spikes: bool = option(True, "keep spikes for the backward pass as bits; the same numbers in less memory")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -290,6 +290,7 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
     _tune_batch_norm(network, momentum=momentum, eps=eps)
     if not model.layer_by_layer:
         network.set_attr("layer_by_layer", False)
+    network.pack_spikes = model.pack_spikes
     if model.grad_checkpointing:
         network.set_grad_checkpointing(True)
     network.to(ranks.device)

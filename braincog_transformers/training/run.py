@@ -39,7 +39,7 @@ from .loop import evaluate, fit
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
 from .plan import Feed, Plan, updates_per_epoch
-from .precision import Precision
+from .precision import Precision, fast_in_bfloat16
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, write_whole
 from .state import difference, restore
@@ -51,7 +51,7 @@ __all__ = ["run"]
 
 # options that change where results go, how fast they come, or what is shown, but no number of them
 _PLACES = {"output", "experiment", "suffix", "tensorboard_dir", "data_dir", "cache_dir", "download", "no_cache"}
-_SPEED = {"workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend"}
+_SPEED = {"workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend", "pack_spikes"}
 _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
 _SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "look"}
 # these only say what the weights were before the first step
@@ -363,6 +363,8 @@ def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, j
         + (f" x {_batch(parts)}/{options.sched.lr_base_size}" if options.sched.lr_base_size else "")
         + f") | {plan.epochs} epochs with cool-down"
     )
+    if not options.train.amp and fast_in_bfloat16(ranks.device):
+        journal.say("this device multiplies bfloat16 matrices several times as fast as float32: --amp uses that")
     if progress.step:
         journal.say(f"resumed at epoch {progress.epoch + 1}, batch {progress.batch}, after step {progress.step}")
 

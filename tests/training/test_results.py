@@ -94,6 +94,25 @@ def test_options_reach_the_method(go):
     assert dense["blocks.0.mlp.fc1.linear"] > spikes["blocks.0.mlp.fc1.linear"]
 
 
+def test_spikes_are_packed_unless_told_not_to(go, monkeypatch):
+    from braincog_transformers.training import run as assembly
+
+    built, build_network = [], assembly.build_network
+    monkeypatch.setattr(assembly, "build_network", lambda *a, **k: built.append(build_network(*a, **k)) or built[-1])
+    losses = [go("--max-steps", "1", *more)["train_loss"] for more in ([], ["--no-pack-spikes"])]
+    assert [network.pack_spikes for network in built] == [True, False]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("fast", "options"), [(True, []), (False, []), (True, ["--amp"])])
+def test_a_device_that_is_fast_in_bfloat16_is_named(go, capsys, monkeypatch, fast, options):
+    from braincog_transformers.training import run as assembly
+
+    monkeypatch.setattr(assembly, "fast_in_bfloat16", lambda _: fast)
+    go("--max-steps", "1", *options)
+    assert ("--amp uses that" in capsys.readouterr().out) == (fast and not options)
+
+
 BAD = {
     "another method's option": (["--analyze", "--energy-pre-pool"], "belongs to the other --energy-method"),
     "checkpoint of another architecture": (["--model", "sdt_digits", "--analyze"], "fit"),
