@@ -185,8 +185,9 @@ def _braincog_node(node: BaseNode) -> nn.Module:
 
 
 def _exchanged(case: Case, build: Callable[[BaseNode], nn.Module]) -> Side:
-    """Return our network with every neuron exchanged."""
+    """Return our network with every neuron exchanged; packing is ours, so it goes too."""
     network = case.network()
+    network.pack_spikes = False
     for name, node in network.nodes.items():
         if type(node) is not LIFNode or type(node.act_fun).__name__ not in ("SigmoidGrad", "AtanGrad"):
             raise Unavailable(f"{name} is no LIF neuron with the gradient of a sigmoid or an arctangent")

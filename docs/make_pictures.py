@@ -87,7 +87,7 @@ def load(trained: Path, name: str, dataset: str, **sizes: int) -> tuple[nn.Modul
 def keep(picture: Path, target: Path) -> None:
     """Copy a picture with as few colours as the eye needs, and its SVG if that is small."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    colours = Image.open(picture).convert("RGB").quantize(96, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colours = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     colours.save(target, optimize=True)
     vector = picture.with_suffix(".svg")
     target.with_suffix(".svg").unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def keep(picture: Path, target: Path) -> None:
 def draw_events(folder: Path, work: Path, length: Length) -> None:
     """Draw what the neurons and the attention of a network trained on event data do."""
     trained = run("events", "spikformer_ndigits", work, *length.arguments, "--visualize")
-    for name in ("firing_rates", "spike_raster", "spike_maps"):
+    for name in ("spike_raster", "spike_maps"):
         keep(trained / f"{name}.png", folder / f"{name}.png")
     model, batch = load(trained, "spikformer_ndigits", "ndigits")
     keep(draw_attention(model, batch, work), folder / "attention.png")

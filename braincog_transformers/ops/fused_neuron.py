@@ -7,43 +7,25 @@ of them on a CPU and Triton on a GPU. Numbers (tau, threshold, alpha) are tensor
 serves every layer with the same T, type and kind of neuron.
 """
 
-import functools
 import math
-import types
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from . import packing
+from .compiler import compiled, compiler_works
 from .dynamics import Dynamics, charge, membrane_dtype, reset
 from .packing import bits_dtype
 from .surrogate import SURROGATES, coarse_sigmoid, fire
 
-__all__ = ["applies", "compiled", "compiler_works", "derivative_for", "like", "plain", "run_backward", "run_forward"]
+__all__ = ["applies", "compiler_works", "derivative_for", "like", "plain", "run_backward", "run_forward"]
 __all__ += ["spikes", "without_division"]
 
 # The steps are unrolled in the kernel: beyond this many, compiling takes longer than it saves.
 MAX_STEPS = 64
 # Below this many elements a call costs more than its arithmetic, and compiling would be for nothing.
 MIN_ELEMENTS = 1 << 15
-
-
-@functools.cache
-def compiler_works(device_type: str) -> bool:
-    """Try the compiler once on a trivial function; say so, once, when it fails."""
-    try:
-        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device_type))
-    except Exception as error:  # whatever is missing (compiler, headers, Triton, a driver) means the same: no kernels
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        warnings.warn(
-            f"torch.compile does not work for {device_type} here ({reason}); neurons run in plain PyTorch, slower.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
 
 
 def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool = False) -> bool:
@@ -134,17 +116,6 @@ def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bo
         g_leak.sum() if want_leak else None,
         g_threshold.sum() if want_threshold else None,
     )
-
-
-@functools.cache
-def compiled(function: Callable, *setting) -> Callable:
-    """Compile `function` for one setting, under a code object of its own.
-
-    Dynamo counts recompilations by code object and gives up after eight: networks with several kinds of neurons,
-    types or T would run into that.
-    """
-    own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    return torch.compile(own, dynamic=True)
 
 
 def _memory_order(x: Tensor) -> list[int]:

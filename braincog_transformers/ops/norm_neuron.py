@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import packing
+from .compiler import compiled
 from .dynamics import Dynamics, membrane_dtype
 from .fused_neuron import (
-    compiled,
     derivative_for,
     like,
     plain,

@@ -12,7 +12,7 @@ forward pass saw.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,10 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from .compiler import compiled, compiler_works
+
 __all__ = ["active", "bits_dtype", "note", "packed_spikes"]
 
-# Below this many entries packing costs more than it saves.
+# Below this many entries packing costs more than it saves; from the second number on, compiled kernels pay.
 MIN_ENTRIES = 1 << 12
+MANY_ENTRIES = 1 << 18
 SAMPLE = 64
 _BITS = ((8, torch.uint8), (15, torch.int16), (31, torch.int32), (63, torch.int64))
 
@@ -36,11 +39,11 @@ def bits_dtype(steps: int) -> torch.dtype:
 
 @dataclass(eq=False)
 class _Small:
-    """The content of a storage, or of a view of one, in a smaller type.
+    """The content of memory in a smaller type.
 
     Args:
-        source: of the storage; while it is held, no other storage can take its address.
-        content: bits `(M...)`, or entries in a smaller type.
+        source: storage that it came from; while this is held, no other storage can take its address.
+        content: bits `(...)`, or entries in a row, in the order of memory.
         dtype: of the original.
         steps: T of bits, 0 for entries.
     """
@@ -55,14 +58,15 @@ class _Small:
         """Return the original content; layers that share it share one copy, as long as one of them needs it."""
         found = None if self.alive is None else self.alive()
         if found is None:
-            found = _unpack(self.content, self.steps, self.dtype) if self.steps else self.content.to(self.dtype)
+            widen = _kernel(_unpack, self.content) if self.steps else _widen
+            found = widen(self.content, self.steps, self.dtype)
             self.alive = weakref.ref(found)
         return found
 
 
 @dataclass
 class _View:
-    """A tensor by its place in packed spikes."""
+    """A tensor by its place in what was packed."""
 
     small: _Small
     size: torch.Size
@@ -73,8 +77,25 @@ class _View:
 _noted: ContextVar[dict | None] = ContextVar("noted", default=None)
 
 
+def _kernel(function: Callable, x: Tensor) -> Callable:
+    """Return a function, compiled where that pays."""
+    if x.numel() < MANY_ENTRIES or not compiler_works(x.device.type):
+        return function
+    return compiled(function, x.dtype, x.device.type)
+
+
 def _unpack(bits: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     return torch.stack([(bits >> t & 1).to(dtype) for t in range(steps)])
+
+
+def _widen(content: Tensor, _steps: int, dtype: torch.dtype) -> Tensor:
+    return content.to(dtype)
+
+
+def _shrink(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return x in a smaller type, and whether it differs from x."""
+    content = x.to(dtype)
+    return content, (content.to(x.dtype) != x).any()
 
 
 def active() -> bool:
@@ -101,7 +122,7 @@ def packed_spikes() -> Iterator[None]:
         _noted.reset(token)
 
 
-def _pack(noted: dict, tensor: Tensor) -> "Tensor | _Small | _View":
+def _pack(noted: dict, tensor: Tensor) -> Tensor | _View:
     if tensor.numel() < MIN_ENTRIES or isinstance(tensor, nn.Parameter):
         return tensor
     storage = tensor.untyped_storage()
@@ -111,33 +132,29 @@ def _pack(noted: dict, tensor: Tensor) -> "Tensor | _Small | _View":
     if place not in noted:
         content = _narrowed(tensor)
         noted[place] = None if content is None else _Small(StorageWeakRef(storage), content, tensor.dtype)
-    return tensor if noted[place] is None else noted[place]
+    small = noted[place]
+    return tensor if small is None else _View(small, tensor.shape, tensor.stride(), 0)
 
 
 def _narrowed(tensor: Tensor) -> Tensor | None:
-    """Return the same numbers in a smaller type, or None where there is none."""
-    if tensor.dtype == torch.int64:
-        return tensor.to(torch.int16) if int(tensor.max()) < 1 << 15 and int(tensor.min()) >= 0 else None
-    if not tensor.is_floating_point():
+    """Return the same numbers in a smaller type, in the order of memory, or None where there is no such type."""
+    smaller = torch.int16 if tensor.dtype == torch.int64 else torch.uint8 if tensor.is_floating_point() else None
+    dense = tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+    if smaller is None or not dense:
         return None
+    row = tensor.detach().as_strided((tensor.numel(),), (1,), tensor.storage_offset())
     # most tensors of real numbers are known by their first entries
-    sample = tensor.detach().as_strided((SAMPLE,), (1,), tensor.storage_offset()) if _inside(tensor) else tensor
-    if not _whole(sample):
+    if tensor.is_floating_point() and not _whole(row[:SAMPLE]):
         return None
-    content = tensor.detach().to(torch.uint8)
-    return content if torch.equal(content.to(tensor.dtype), tensor.detach()) else None
-
-
-def _inside(tensor: Tensor) -> bool:
-    """Tell whether a sample from the tensor's first entry on lies in its storage."""
-    return tensor.storage_offset() + SAMPLE <= tensor.untyped_storage().nbytes() // tensor.element_size()
+    content, differs = _kernel(_shrink, row)(row, smaller)
+    return None if differs else content
 
 
 def _whole(sample: Tensor) -> bool:
     return bool(((sample >= 0) & (sample <= 255) & (sample == sample.round())).all())
 
 
-def _restore(kept: "Tensor | _Small | _View") -> Tensor:
+def _restore(kept: Tensor | _View) -> Tensor:
     if isinstance(kept, _View):
         return kept.small.restore().as_strided(kept.size, kept.stride, kept.offset)
-    return kept.restore() if isinstance(kept, _Small) else kept
+    return kept

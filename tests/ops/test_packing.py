@@ -27,8 +27,7 @@ def _kept(monkeypatch):
 
 
 def _bytes(kept):
-    small = {id(s): s.content.nbytes for k in kept if (s := getattr(k, "small", k)) is not k or hasattr(k, "content")}
-    return sum(small.values())
+    return sum({id(k.small): k.small.content.nbytes for k in kept}.values())
 
 
 def _gradient(x, weight, packed):
@@ -49,7 +48,7 @@ def test_whole_numbers_become_bytes(monkeypatch, dtype, largest, small):
     weight = torch.randn(5, 64, dtype=dtype)
     expected, kept = _gradient(x, weight, packed=False), _kept(monkeypatch)
     assert torch.equal(_gradient(x, weight, packed=True), expected)
-    assert any(isinstance(k, packing._Small) and k.content.dtype == torch.uint8 for k in kept) == small
+    assert any(isinstance(k, packing._View) and k.small.content.dtype == torch.uint8 for k in kept) == small
 
 
 @pytest.mark.parametrize("change", [lambda x: x - 2, lambda x: x / 2, lambda x: torch.where(x > 0, torch.nan, x)])
@@ -59,7 +58,7 @@ def test_other_numbers_stay_as_they_are(monkeypatch, change):
     weight = torch.randn(5, 64)
     expected, kept = _gradient(x, weight, packed=False), _kept(monkeypatch)
     torch.testing.assert_close(_gradient(x, weight, packed=True), expected, rtol=0, atol=0, equal_nan=True)
-    assert not any(isinstance(k, packing._Small) for k in kept)
+    assert not any(isinstance(k, packing._View) for k in kept)
 
 
 def test_a_view_at_the_end_of_its_storage():
@@ -67,6 +66,13 @@ def test_a_view_at_the_end_of_its_storage():
     x = base[1:].t()[:, -64:]
     weight = torch.randn(5, 64)
     assert torch.equal(_gradient(x, weight, packed=True), _gradient(x, weight, packed=False))
+
+
+@needs_compiler
+def test_large_tensors_take_the_compiled_kernels(monkeypatch):
+    monkeypatch.setattr(packing, "MANY_ENTRIES", 0)
+    test_whole_numbers_become_bytes(monkeypatch, torch.float32, 255, True)
+    test_whole_numbers_become_bytes(monkeypatch, torch.float32, 256, False)
 
 
 def test_places_of_a_pooling_take_two_bytes(monkeypatch):
@@ -78,7 +84,7 @@ def test_places_of_a_pooling_take_two_bytes(monkeypatch):
     packed, x.grad = x.grad, None
     F.max_pool2d(x, 3, 2, 1).square().sum().backward()
     assert torch.equal(packed, x.grad)
-    assert [k.content.dtype for k in kept if isinstance(k, packing._Small)] == [torch.int16]
+    assert [k.small.content.dtype for k in kept if isinstance(k, packing._View)] == [torch.int16]
 
 
 @needs_compiler
