@@ -84,7 +84,8 @@ class ConvBN(nn.Module):
     def _normalise(self, x: Tensor, copies: int) -> Tensor:
         if copies == 1:
             return self.pool(self.bn(x))
-        return repeat(self.pool(shared_over_steps(self.bn, x, copies)), "b c h w -> (t b) c h w", t=copies)
+        x = repeat(self.pool(shared_over_steps(self.bn, x, copies)), "b c h w -> (t b) h w c", t=copies)
+        return rearrange(x, "b h w c -> b c h w")  # channels stay last in memory
 
     def fuse(self) -> None:
         """Fold the normalisation's running statistics into the convolution."""
