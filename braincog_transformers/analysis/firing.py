@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -60,8 +61,8 @@ class _Tally:
         """Count the spikes `(T, B, ...)` of one call."""
         # summed per sample: a float32 sum is exact below 2**24 spikes
         self.batch_counts[-1] += spikes.float().flatten(2).sum(2).double().sum(1).tolist()
-        active = (spikes != 0).flatten(0, 1)
-        fired, always = active.any(0), active.all(0)
+        least, most = torch.aminmax(spikes.flatten(0, 1), dim=0)
+        fired, always = (least != 0) | (most != 0), least > 0
         self.fired = fired if self.fired is None else self.fired | fired
         self.always = always if self.always is None else self.always & always
 

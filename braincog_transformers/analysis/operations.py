@@ -124,12 +124,19 @@ class Operations:
 
 def observe(x: Tensor) -> Values:
     """Say what a tensor holds."""
-    entries, nonzero = x.numel(), int(torch.count_nonzero(x))
-    if nonzero == int((x == 1).sum()):
-        return Values("binary", nonzero / entries, nonzero / entries, float(nonzero > 0))
-    whole = bool((x >= 0).all()) and bool((x == x.round()).all())
-    mean = float(x.sum(dtype=torch.float64)) / entries
-    return Values("integer" if whole else "real", nonzero / entries, mean, float(x.max()))
+    entries, (low, high) = x.numel(), (float(end) for end in torch.aminmax(x))
+    mean = _sum(x) / entries
+    # between 0 and 1, x - x^2 is never negative, and 0 for zeros and ones only
+    if low >= 0 and high <= 1 and not torch.addcmul(x, x, x, value=-1).any():
+        return Values("binary", mean, mean, high)
+    whole = low >= 0 and bool((x == x.round()).all())
+    return Values("integer" if whole else "real", int(torch.count_nonzero(x)) / entries, mean, high)
+
+
+def _sum(x: Tensor) -> float:
+    # by sample in single precision, which is exact for spikes, as a sum in double precision throughout is slow
+    by_sample = x.sum(dim=tuple(range(1, x.dim())), dtype=torch.promote_types(x.dtype, torch.float32))
+    return float(by_sample.sum(dtype=torch.float64))
 
 
 class _Counter:
@@ -151,7 +158,7 @@ class _Counter:
         return self._values[1]
 
     def pooled(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._pooled = (output, float(inputs[0].mean(dtype=torch.float64)))
+        self._pooled = (output, _sum(inputs[0]) / inputs[0].numel())
 
     def weighted(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x = inputs[0]
