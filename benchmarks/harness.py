@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from braincog_transformers.analysis.memory import Memory, memory
+from braincog_transformers.training.machine import processor
 
 __all__ = ["OURS", "Memory", "Summary", "conditions", "markdown", "measure", "memory", "summarise"]
 
@@ -80,23 +81,14 @@ def summarise(times: Mapping[str, list[float]], base: str = OURS) -> dict[str, S
 def conditions(device: str = "cpu") -> dict[str, str]:
     """Say what a measurement ran on: machine, load, versions, commit."""
     cuda = torch.cuda.get_device_name() if device.startswith("cuda") else ""
-    processor = next((line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name")), "")
     return {
-        "machine": cuda or f"{processor or platform.machine()}, {os.cpu_count()} cores",
+        "machine": cuda or f"{processor()}, {os.cpu_count()} cores",
         "threads": str(torch.get_num_threads()),
         "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "python": platform.python_version(),
         **{name: found for name in PACKAGES if (found := _version(name))},
         "commit": _commit(),
     }
-
-
-def _cpu_info() -> list[str]:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return file.read().splitlines()
-    except FileNotFoundError:
-        return []
 
 
 def _version(package: str) -> str:

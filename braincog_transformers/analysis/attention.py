@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
-from .recorder import frozen_inference, unwrap
+from .recorder import device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
 
@@ -147,7 +147,6 @@ def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
     if x.dim() < 4 or x.shape[-2] == 1:
         return []
     inner, seen = unwrap(model), _Seen()
-    device = next((tensor.device for tensor in inner.parameters()), torch.device("cpu"))
     with frozen_inference(inner), ExitStack() as stack:
         for name, module in inner.named_modules():
             handles = [module.register_forward_hook(seen.note_grid)] if isinstance(module, nn.Conv2d) else []
@@ -156,6 +155,6 @@ def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
                     handles += watcher(name, module, child, seen)
             for handle in handles:
                 stack.callback(handle.remove)
-        inner(x[:1].to(device))
+        inner(x[:1].to(device_of(inner)))
     return [AttentionMap(name, label, torch.cat(parts).numpy(), what)
             for (name, label, what), parts in seen.parts.items()]  # fmt: skip

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -16,14 +15,14 @@ from . import plots
 from .attention import AttentionMap, attention_maps
 from .embedding import classifier_features, principal_components, tsne
 from .energy import Analysis
-from .firing import Row, firing_rates, write_rates, write_silent
+from .firing import Row, firing_rates
 from .output import writing
 from .plot_classes import plot_confusion, plot_points
 from .plot_maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
-from .recorder import NodeRecord, frozen_inference, outputs, record
+from .recorder import NodeRecord, device_of, frozen_inference, outputs, record
 
 __all__ = ["confusion_matrix", "display_steps", "draw_attention", "draw_confusion", "draw_energy", "draw_features"]
-__all__ += ["draw_membranes", "draw_rates", "save_images", "spike_maps", "visualize", "write_rates", "write_silent"]
+__all__ += ["draw_membranes", "draw_rates", "save_images", "spike_maps", "visualize"]
 
 Batch = Tensor | Sequence[Tensor]
 PANELS_PER_LINE = 8
@@ -53,7 +52,7 @@ def visualize(
         The pictures' paths. The spike maps are left out for a network without a layer laid out in space.
     """
     folder = Path(folder)
-    inputs = _inputs(batch).to(_device(model))
+    inputs = _inputs(batch).to(device_of(model))
     with frozen_inference(model), record(model) as records:
         model(inputs[:1])
     written = [_draw_raster(records, folder / "spike_raster.png")]
@@ -70,11 +69,6 @@ def visualize(
 def _inputs(batch: Batch) -> Tensor:
     """Take the inputs out of what a loader gives."""
     return batch if isinstance(batch, Tensor) else batch[0]
-
-
-def _device(model: nn.Module) -> torch.device:
-    """Say where the model lies."""
-    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
 def _spread(names: Iterable[str], count: int) -> list[str]:
@@ -194,7 +188,7 @@ def draw_rates(rows: Sequence[Row], folder: str | Path) -> Path:
 def draw_membranes(model: nn.Module, batch: Batch, folder: str | Path) -> Path:
     """Draw each layer's membrane potentials (after the reset, over the batch) into `folder/membranes.png`."""
     with frozen_inference(model), record(model, membranes=True) as records:
-        model(_inputs(batch).to(_device(model)))
+        model(_inputs(batch).to(device_of(model)))
     columns = min(6, len(records))
     lines = -(-len(records) // columns)
     figure = plots.new_figure(2.2 * columns, 1.7 * lines)

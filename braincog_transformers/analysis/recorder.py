@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ["NodeRecord", "frozen_inference", "outputs", "record", "unwrap", "watch"]
+__all__ = ["NodeRecord", "device_of", "frozen_inference", "outputs", "record", "unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -30,6 +30,11 @@ def unwrap(model: nn.Module) -> nn.Module:
             inner = inner._orig_mod
         else:
             return inner
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Say where a model lies."""
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
 def unfold_time(node: BaseNode, output: Tensor) -> Tensor:
@@ -85,7 +90,7 @@ def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> I
     Yields:
         The output, and the batch it is of.
     """
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with frozen_inference(model):
         for batch in batches:
             yield model((batch if isinstance(batch, Tensor) else batch[0]).to(device)), batch

@@ -22,9 +22,11 @@ def joins(bn: nn.Module, node: nn.Module, x: Tensor, copies: int = 1) -> bool:
     hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (bn, node))
     if hooked or not node.fusable or not (bn.affine and bn.track_running_stats and bn.momentum is not None):
         return False
-    fits = copies == node.step if copies > 1 else x.shape[0] % node.step == 0
+    if x.shape[0] % node.step if copies == 1 else copies != node.step:
+        return False
     many = x.numel() > x.shape[1 if x.dim() == 4 else -1]  # of a single value there is no variance: batch norm says so
-    return fits and many and applies(x[None].expand(node.step, *x.shape), node.leak(), node.dynamics)
+    steps = x.unflatten(0, (node.step, -1)) if copies == 1 else x.expand(node.step, *x.shape)
+    return many and applies(steps, node.leak(), node.dynamics)
 
 
 def fire_normalised(bn: nn.Module, node: nn.Module, x: Tensor, copies: int = 1) -> Tensor:

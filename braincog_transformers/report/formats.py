@@ -31,8 +31,7 @@ def fixed(value: object, digits: int = 2) -> str:
 
 def percent(value: object, digits: int = 2) -> str:
     """Write a number that is a percentage already."""
-    read = number(value)
-    return MISSING if read is None else f"{read:.{digits}f} %"
+    return MISSING if number(value) is None else f"{fixed(value, digits)} %"
 
 
 def significant(value: object, digits: int = 3) -> str:

@@ -65,7 +65,6 @@ def _beside_ann(spiking: float, ann: float) -> Markup:
 def _energy_row(place: int, row: dict, total: float, peak: float, scale: float) -> list[Markup]:
     energy = number(row.get("energy"))
     share = None if energy is None or not total else 100 * energy / total
-    kind = text(row.get("inputs"))
     bar = tag(
         "span",
         fixed(share, 1),
@@ -76,7 +75,7 @@ def _energy_row(place: int, row: dict, total: float, peak: float, scale: float) 
         amount(place, place),
         word(tag("code", text(row.get("name")))),
         word(text(row.get("type"))),
-        word(tag("span", kind, class_=f"chip {kind if kind in ('binary', 'integer', 'real') else ''}")),
+        _chip(row),
         amount(fixed(row.get("rate"), 4), number(row.get("rate"))),
         *(
             amount(compact(row.get(key)), number(row.get(key)), title=count(row.get(key)))
@@ -144,18 +143,17 @@ def audit_section(run: Run) -> Markup:
                Column("largest", True), Column("role"), Column("meaning")]  # fmt: skip
     rows = [
         [amount(place, place), word(tag("code", text(row.get("name")))), word(text(row.get("type"))),
-         word(tag("span", text(row.get("inputs")), class_=f"chip {_kind(row)}")),
-         amount(_largest(row), number(row.get("largest"))),
+         _chip(row), amount(_largest(row), number(row.get("largest"))),
          word(text(row.get("role"))), word(text(row.get("meaning")))]
         for place, row in enumerate(findings, start=1)
     ]  # fmt: skip
     return join(tag("p", verdict, said, class_="lead"), table(columns, rows, label="what enters each layer"))
 
 
-def _kind(row: dict) -> str:
-    """Return the class of an input's chip."""
+def _chip(row: dict) -> Markup:
+    """Make the cell that tells what comes in."""
     kind = row.get("inputs")
-    return kind if kind in ("binary", "integer", "real") else ""
+    return word(tag("span", text(kind), class_=f"chip {kind if kind in ('binary', 'integer', 'real') else ''}"))
 
 
 def _largest(row: dict) -> str:

@@ -17,7 +17,7 @@ __all__ = ["Run", "read_run", "read_runs"]
 _MARKS = ("results.json", "args.yaml", "summary.csv", "energy.json", "audit.json", "rates.json")
 # in the order in which the report shows them
 _PICTURES = ("curves", "spike_raster", "spike_maps", "attention", "firing_rates", "membranes", "confusion", "features",
-             "tsne", "energy", "first_batch")  # fmt: skip
+             "energy", "first_batch")  # fmt: skip
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DAMAGED = (OSError, ValueError, RecursionError, csv.Error, yaml.YAMLError)
 

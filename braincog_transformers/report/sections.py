@@ -31,8 +31,6 @@ _CAPTIONS = {
     "its row.",
     "features": "What the classifier sees of each test sample, brought into the plane by PCA and by t-SNE, one colour "
     "per class. In t-SNE only neighbourhoods carry meaning, not distances between groups.",
-    "tsne": "What the classifier sees of each test sample, brought into the plane by t-SNE, one colour per class. Only "
-    "neighbourhoods carry meaning, not distances between groups.",
     "energy": "Estimated energy of each layer, from counted operations; the table above has the numbers and the "
     "constants.",
     "first_batch": "The first training batch, as the network gets it.",

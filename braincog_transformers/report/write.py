@@ -1,10 +1,10 @@
 """From run folders to a file."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import write_whole
 from .page import page
 from .runs import read_runs
 
@@ -33,13 +33,8 @@ def write_report(folders: Sequence[str | Path], path: str | Path | None = None) 
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"report: the output must end in .html; got {str(path)!r}")
     written = page(runs)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            beside.write_text(written, encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, lambda beside: beside.write_text(written, encoding="utf-8"))
     except OSError as error:
         raise UserError(f"report: cannot write {path} ({error.strerror}); give another place with --output") from None
     return path

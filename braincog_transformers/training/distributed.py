@@ -106,6 +106,13 @@ def _check_cuda(device: torch.device, local_rank: int) -> None:
         raise UserError(f"--device cuda:{index} is not there: this machine has {count} (cuda:0 to cuda:{count - 1}).")
 
 
+def device_of(wanted: str | None) -> str:
+    """Return the device that `--device` means: 1 is the second GPU, nothing the best there is."""
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{wanted}" if wanted.isdigit() else wanted
+
+
 def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> Ranks:
     """Join the processes that torchrun or SLURM started, or work alone.
 

@@ -1,16 +1,13 @@
 """Export the network that a run's options describe, with trained weights."""
 
-from pathlib import Path
-
 import torch
 
-from ..checkpoints import load_checkpoint
 from ..errors import UserError
 from ..export import agreement, export, form_of, load_exported, samples_for
 from ..options import Options
 from .build import build_network, find_shape
-from .distributed import Ranks
-from .saving import find_state
+from .distributed import Ranks, device_of
+from .saving import load_weights
 
 __all__ = ["export_trained"]
 
@@ -36,11 +33,10 @@ def export_trained(options: Options, path: str) -> list[str]:
         raise UserError("--export needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained")
     lines: list[str] = []
     shape = find_shape(options)
-    ranks = Ranks(torch.device(f"cuda:{device}" if (device := options.run.device or "cpu").isdigit() else device))
+    ranks = Ranks(torch.device(device_of(options.run.device or "cpu")))
     network = build_network(options, shape, ranks, say=lines.append).eval()
     if weights:
-        weights = find_state(weights, lines.append)[0] if Path(weights).is_dir() else weights
-        lines.append(load_checkpoint(network, weights))
+        load_weights(network, weights, lines.append)
     steps = shape.info.kind != "image" and not options.model.temporal_flatten
     batch = samples_for(network, steps=steps)
     written = export(network, path, batch=batch)

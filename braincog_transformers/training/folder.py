@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import write_whole
 from ..options import Options
 from .distributed import Ranks
-from .saving import write_whole
 
 __all__ = ["run_folder"]
 

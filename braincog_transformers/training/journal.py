@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import UserError
-from .saving import write_whole
+from ..files import write_whole
 
 __all__ = ["Journal", "describe_row", "open_tensorboard"]
 

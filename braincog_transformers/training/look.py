@@ -112,13 +112,17 @@ class Look:
 
     def _pass(self, network: nn.Module, asked: LookOptions, *, count: bool) -> tuple[list[Row], Operations | None]:
         """Run test samples through the network once; return firing rates and, with `count`, operations."""
-        most = [asked.analyze_batches if count else 0, None if asked.spike_rate else RATE_BATCHES]
-        with ExitStack() as both, rating(network) as rates:
-            counted = both.enter_context(counting(network)) if count else None
-            batches = self._batches(None if None in most else max(most))
+        with ExitStack() as raters, ExitStack() as counters:
+            rates = raters.enter_context(rating(network))
+            lasts = {raters: None if asked.spike_rate else RATE_BATCHES}
+            if count:
+                counted = counters.enter_context(counting(network))
+                lasts[counters] = asked.analyze_batches
+            batches = self._batches(None if None in lasts.values() else max(lasts.values()))
             for number, _ in enumerate(outputs(network, batches), start=1):
-                if number == most[0]:
-                    both.close()
+                for watchers, last in lasts.items():
+                    if number == last:  # what is watched is slower
+                        watchers.close()
         return rates(), counted() if count else None
 
     def _tell(
@@ -144,7 +148,8 @@ class Look:
 
     def _draw(self, network: nn.Module, asked: LookOptions, rows: list[Row], folder: Path) -> Iterator[Path]:
         """Draw what was asked for, picture by picture."""
-        classes, batch = self.bundle.classes, next(iter(self._batches(1)))
+        classes = self.bundle.classes
+        batch = next(iter(self._batches(1))) if asked.visualize or asked.mem_dist else None
         if asked.visualize:
             yield from visualize(network, batch, folder, rows=rows, **self._scale())
             attention = draw_attention(network, batch, folder, **self._scale())

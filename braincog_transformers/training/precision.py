@@ -1,7 +1,6 @@
 """Number formats of a training step: full, bfloat16 or float16, with the scaled gradients that the last one needs."""
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +8,7 @@ from torch.optim import Optimizer
 
 from ..errors import UserError
 
-__all__ = ["Precision", "fast_in_bfloat16"]
+__all__ = ["Precision"]
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,14 +21,6 @@ def _float16_on_cpu_works() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def fast_in_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device has units for bfloat16 matrices: tensor cores, or AMX as Linux names it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and "amx_bf16" in flags.read_text(encoding="utf-8")
 
 
 class Precision:

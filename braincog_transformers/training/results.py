@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from ..data.build import DataBundle
+from ..files import write_whole
 from ..models import REGISTERED, describe
 from ..option_entries import arguments
 from ..options import Options
 from ..version import __version__
-from .saving import write_whole
+from .machine import processor
 
 __all__ = ["repeating", "training_record", "write_results"]
 
@@ -122,16 +123,6 @@ def _environment(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         **packages,
         "platform": platform.platform(),
-        "processor": f"{_processor()}, {os.cpu_count()} logical cores",
+        "processor": f"{processor()}, {os.cpu_count()} logical cores",
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
     }
-
-
-def _processor() -> str:
-    """Name the processor, which Python does not know on Linux."""
-    lines = Path("/proc/cpuinfo")
-    if lines.is_file():
-        for line in lines.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

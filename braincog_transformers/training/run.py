@@ -16,6 +16,7 @@ from ..analysis.plots import training_curves
 from ..checkpoints import load_checkpoint
 from ..data.build import DataBundle
 from ..errors import UserError
+from ..files import write_whole
 from ..option_entries import ENTRIES
 from ..options import Options
 from ..report import write_report
@@ -29,19 +30,20 @@ from .build import (
     build_network,
     find_shape,
 )
-from .distributed import Ranks, set_up, wrap
+from .distributed import Ranks, device_of, set_up, wrap
 from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
 from .learner import Learner, Place, Progress
 from .look import Look, mean_rate
 from .loop import evaluate, fit
+from .machine import fast_in_bfloat16
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
 from .plan import Feed, Plan, updates_per_epoch
-from .precision import Precision, fast_in_bfloat16
+from .precision import Precision
 from .results import training_record, write_results
-from .saving import Checkpoints, find_state, write_whole
+from .saving import Checkpoints, find_state, load_weights
 from .state import difference, restore
 from .step import StepRules
 from .stopping import StopRequest
@@ -99,7 +101,9 @@ def run(options: Options) -> dict[str, Any]:
         NonFiniteLoss: when the loss is no longer finite.
         Interrupted: when the user stopped the run, which is saved.
     """
-    ranks = set_up(_device(options), backend=options.train.dist_backend or None, local_rank=options.run.local_rank)
+    ranks = set_up(
+        device_of(options.run.device), backend=options.train.dist_backend or None, local_rank=options.run.local_rank
+    )
     try:
         parts = _build(options, ranks)
         if options.run.eval or options.run.eval_checkpoint or options.look.analyze or options.look.audit:
@@ -107,13 +111,6 @@ def run(options: Options) -> dict[str, Any]:
         return _check_up(parts) if options.look.doctor else _train(parts)
     finally:
         ranks.close()
-
-
-def _device(options: Options) -> str:
-    wanted = options.run.device
-    if wanted is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return f"cuda:{wanted}" if wanted.isdigit() else wanted
 
 
 def _build(options: Options, ranks: Ranks) -> _Parts:
@@ -168,9 +165,7 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
         )
     journal = Journal(folder, epochs=0, speaks=ranks.first)
     if path:
-        if Path(path).is_dir():
-            path = str(find_state(path, journal.say)[0])
-        journal.say(load_checkpoint(parts.network, path))
+        path = load_weights(parts.network, path, journal.say)
     elif (options.look.analyze or options.look.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):

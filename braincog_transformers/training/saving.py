@@ -9,44 +9,17 @@ from typing import Any
 
 import torch
 from timm.utils import CheckpointSaver
+from torch import nn
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints import load_checkpoint, read_checkpoint
 from ..errors import UserError
+from ..files import sync_folder, write_whole
 from .state import position
 
-__all__ = ["Checkpoints", "find_state", "read_state", "write_whole"]
+__all__ = ["Checkpoints", "find_state", "load_weights", "read_state"]
 
 ENDING = ".pth.tar"
 NAMED = re.compile(r"(?:recovery-(?P<epoch>\d+)-(?P<batch>\d+)|checkpoint-(?P<finished>\d+))\.pth\.tar")
-
-
-def write_whole(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path` and rename it only once it is on the disk.
-
-    Args:
-        path: the file to replace; it keeps its old content when `write` fails.
-        write: is given the temporary path.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # without it a power cut may forget the rename; Windows cannot open folders
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 class Checkpoints(CheckpointSaver):
@@ -125,7 +98,7 @@ class Checkpoints(CheckpointSaver):
         if Path(dst) == self.last and self.last.exists():
             self._duplicate(dst, str(self.folder / f"previous{ENDING}"))
         os.replace(src, dst)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _duplicate(self, src: str, dst: str) -> None:
         beside = Path(dst).with_name(f".{Path(dst).name}.tmp")
@@ -211,3 +184,11 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
     if own_error is not None:
         raise own_error
     raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); start the run without --resume.")
+
+
+def load_weights(network: nn.Module, path: str, say: Callable[[str], None]) -> str:
+    """Load the weights of a checkpoint, or of the newest one in a run's folder, and return the path of the file."""
+    if Path(path).is_dir():
+        path = str(find_state(path, say)[0])
+    say(load_checkpoint(network, path))
+    return path
