@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from braincog_transformers.analysis.memory import Memory, memory
-from braincog_transformers.training.machine import processor
+from braincog_transformers.training.machine import keep_freed_memory, processor
 
 __all__ = ["OURS", "Memory", "Summary", "conditions", "markdown", "measure", "memory", "summarise"]
 
@@ -49,6 +49,7 @@ def measure(sides: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: 
         rounds: measured calls of each side.
         warm_up: calls of each side before that.
     """
+    keep_freed_memory()  # as main.py does; every side is faster with it
     for call in sides.values():
         for _ in range(warm_up):
             call()

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from braincog_transformers.training.machine import keep_freed_memory
+
 from .harness import OURS, Memory, as_plain, conditions, markdown, measure, memory, summarise
 from .sides import JELLY_NEURONS, SIDES, Case, Side, Unavailable, build_side, difference
 
@@ -50,6 +52,7 @@ class Elsewhere:
 
 def _serve(line: Connection, case: Case, name: str) -> None:
     """Build a side and run a step whenever asked."""
+    keep_freed_memory()
     try:
         side = build_side(case, name)
     except Unavailable as error:

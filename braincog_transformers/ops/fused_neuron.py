@@ -8,7 +8,6 @@ serves every layer with the same T, type and kind of neuron.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,13 +16,13 @@ from . import packing
 from .compiler import compiled, compiler_works
 from .dynamics import Dynamics, charge, membrane_dtype, reset
 from .packing import bits_dtype
-from .surrogate import SURROGATES, coarse_sigmoid, fire
+from .surrogate import SURROGATES, derivative_for, fire
 
-__all__ = ["applies", "compiler_works", "derivative_for", "like", "plain", "run_backward", "run_forward"]
+__all__ = ["applies", "compiler_works", "like", "plain", "run_backward", "run_forward"]
 __all__ += ["spikes", "without_division"]
 
 # The steps are unrolled in the kernel: beyond this many, compiling takes longer than it saves.
-MAX_STEPS = 64
+MAX_STEPS = 63
 # Below this many elements a call costs more than its arithmetic, and compiling would be for nothing.
 MIN_ELEMENTS = 1 << 15
 
@@ -46,15 +45,23 @@ def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool 
 def run_forward(y, leak, threshold, dynamics, dtype, packed: bool):
     """Return the spikes of input `(T, ...)`, given in `membrane_dtype`, in `dtype`; and their bits, or None."""
     v = torch.full_like(y[0], dynamics.v_reset)
-    out, bits = [], 0
-    for t, y_t in enumerate(y.unbind(0)):
+    fired = []
+    for y_t in y.unbind(0):
         h = charge(y_t, v, leak, dynamics)
         s = fire(h - threshold, dynamics.strict)
         v = reset(h, s, threshold, dynamics)
-        out.append(s.to(dtype))
-        if packed:
-            bits = bits + s.to(bits_dtype(y.shape[0])) * (1 << t)
-    return torch.stack(out), bits if packed else None
+        fired.append(s)
+    return torch.stack([s.to(dtype) for s in fired]), _bits(fired) if packed else None
+
+
+def _bits(fired: list[Tensor]) -> Tensor:
+    """Return the steps as one integer, step t at bit t."""
+    dtype = bits_dtype(len(fired))
+    word = torch.promote_types(dtype, torch.int32)
+    bits = 0
+    for first in range(0, len(fired), 16):  # powers of two are added as floating point numbers, which is faster
+        bits = bits + (sum(s * (1 << t) for t, s in enumerate(fired[first : first + 16])).to(word) << first)
+    return bits.to(dtype)
 
 
 def _forward(x: Tensor, leak: Tensor | None, threshold: Tensor, dynamics: Dynamics, packed: bool):
@@ -73,13 +80,6 @@ def _recompute(x, leak, threshold, dynamics):
         fired.append(s)
         v = reset(h, s, threshold, dynamics)
     return before, charged, fired
-
-
-def derivative_for(surrogate: str, dtype: torch.dtype, device_type: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the derivative of a surrogate; on a CPU and for 16 bits, the coarse one of the sigmoid."""
-    if surrogate == "SigmoidGrad" and device_type == "cpu" and dtype in (torch.bfloat16, torch.float16):
-        return coarse_sigmoid
-    return SURROGATES[surrogate]
 
 
 def run_backward(y, grad, leak, threshold, alpha, dynamics: Dynamics, derivative):

@@ -16,7 +16,6 @@ from . import packing
 from .compiler import compiled
 from .dynamics import Dynamics, membrane_dtype
 from .fused_neuron import (
-    derivative_for,
     like,
     plain,
     run_backward,
@@ -24,6 +23,7 @@ from .fused_neuron import (
     without_division,
 )
 from .neuron import Backend, multi_step
+from .surrogate import derivative_for
 
 __all__ = ["Normalisation", "normalised_spikes"]
 
@@ -58,8 +58,9 @@ def _adjoint(x, grad, scale, shift, leak, threshold, alpha, dynamics: Dynamics, 
     y = (x.to(scale.dtype) * scale + shift).expand(steps, -1, -1)
     derivative = derivative_for(dynamics.surrogate, x.dtype, x.device.type)
     grads, g_leak, g_threshold = run_backward(y, grad, leak, threshold, alpha, dynamics, derivative)
-    g = sum(grads)[None] if x.shape[0] == 1 else torch.stack(grads)
-    return g.to(x.dtype), g_leak.sum() if wants[0] else None, g_threshold.sum() if wants[1] else None
+    grads = [sum(grads)] if x.shape[0] == 1 else grads
+    g = torch.stack([g.to(x.dtype) for g in grads])
+    return g, g_leak.sum() if wants[0] else None, g_threshold.sum() if wants[1] else None
 
 
 class _NormNeuron(torch.autograd.Function):
@@ -70,24 +71,26 @@ class _NormNeuron(torch.autograd.Function):
         kind = (x.shape[0] == 1, steps, x.dtype, x.device.type, dynamics)
         scale = inverse * weight.detach()
         shift = bias.detach() - mean * scale
+        # a threshold by channel keeps the axis of channels in every step's loop: then the compiler makes one of all
+        thresholds = plain(threshold).to(scale.dtype).expand_as(scale).contiguous()
         packed = packing.active()
         kernel = compiled(_forward, *kind, packed)
-        spikes, bits = kernel(x.detach(), scale, shift, plain(leak), plain(threshold), dynamics, steps, packed)
+        spikes, bits = kernel(x.detach(), scale, shift, plain(leak), thresholds, dynamics, steps, packed)
         if packed:
             packing.note(spikes, bits)
-        ctx.save_for_backward(x, weight, mean, inverse, scale, shift, leak, threshold, alpha)
+        ctx.save_for_backward(x, weight, mean, inverse, scale, shift, thresholds, leak, threshold, alpha)
         ctx.settings = kind, dynamics, steps, norm
         return spikes
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        x, weight, mean, inverse, scale, shift, leak, threshold, alpha = ctx.saved_tensors
+        x, weight, mean, inverse, scale, shift, thresholds, leak, threshold, alpha = ctx.saved_tensors
         kind, dynamics, steps, norm = ctx.settings
         wants = ctx.needs_input_grad[6:8]
         kernel = compiled(_adjoint, *kind, grad.dtype, wants)
         g, g_leak, g_threshold = kernel(
-            x, grad.contiguous(), scale, shift, plain(leak), plain(threshold), plain(alpha), dynamics, steps, wants
+            x, grad.contiguous(), scale, shift, plain(leak), thresholds, plain(alpha), dynamics, steps, wants
         )
         g_x, g_weight, g_bias = torch.ops.aten.native_batch_norm_backward(
             g.flatten(0, 1), x.flatten(0, 1), weight, norm.running_mean, norm.running_var, mean, inverse,

@@ -4,18 +4,17 @@ A linear layer or a convolution keeps its input for the gradient of its weights;
 made of zeros and ones, or of their sums. Within `packed_spikes` autograd keeps
 
 - the spikes of the fused neurons as one bit each, which the kernel itself writes (`note`),
-- any other tensor of whole numbers from 0 to 255 as bytes: sums of spikes, and spikes behind a pooling,
-- the places that a max pooling chose as 16 bits,
+- on a CPU, any other tensor of whole numbers from 0 to 255 as bytes: sums of spikes, and spikes behind a pooling,
+- and there the places that a max pooling chose as 16 bits,
 
 and everything else as it is. Nothing is rounded: the tensors that the backward pass sees are equal to those that the
 forward pass saw.
 """
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -46,21 +45,24 @@ class _Small:
         content: bits `(...)`, or entries in a row, in the order of memory.
         dtype: of the original.
         steps: T of bits, 0 for entries.
+        waiting: layers that have not asked for it yet.
     """
 
     source: StorageWeakRef
     content: Tensor
     dtype: torch.dtype
     steps: int = 0
-    alive: weakref.ref | None = field(default=None, repr=False)
+    waiting: int = 0
+    original: Tensor | None = None
 
     def restore(self) -> Tensor:
-        """Return the original content; layers that share it share one copy, as long as one of them needs it."""
-        found = None if self.alive is None else self.alive()
+        """Return the original content; it stays until the last of the layers that share it has asked."""
+        found = self.original
         if found is None:
-            widen = _kernel(_unpack, self.content) if self.steps else _widen
-            found = widen(self.content, self.steps, self.dtype)
-            self.alive = weakref.ref(found)
+            unpack = _kernel(_unpack, self.content)
+            found = unpack(self.content, self.steps, self.dtype) if self.steps else self.content.to(self.dtype)
+        self.waiting -= 1
+        self.original = found if self.waiting > 0 else None
         return found
 
 
@@ -72,6 +74,9 @@ class _View:
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
+
+    def __post_init__(self):
+        self.small.waiting += 1
 
 
 _noted: ContextVar[dict | None] = ContextVar("noted", default=None)
@@ -86,10 +91,6 @@ def _kernel(function: Callable, x: Tensor) -> Callable:
 
 def _unpack(bits: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     return torch.stack([(bits >> t & 1).to(dtype) for t in range(steps)])
-
-
-def _widen(content: Tensor, _steps: int, dtype: torch.dtype) -> Tensor:
-    return content.to(dtype)
 
 
 def _shrink(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -140,18 +141,18 @@ def _narrowed(tensor: Tensor) -> Tensor | None:
     """Return the same numbers in a smaller type, in the order of memory, or None where there is no such type."""
     smaller = torch.int16 if tensor.dtype == torch.int64 else torch.uint8 if tensor.is_floating_point() else None
     dense = tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
-    if smaller is None or not dense:
+    if smaller is None or not dense or tensor.device.type != "cpu":  # a look at numbers would make a GPU wait
         return None
     row = tensor.detach().as_strided((tensor.numel(),), (1,), tensor.storage_offset())
-    # most tensors of real numbers are known by their first entries
-    if tensor.is_floating_point() and not _whole(row[:SAMPLE]):
+    if tensor.is_floating_point() and not _seems_whole(row):
         return None
     content, differs = _kernel(_shrink, row)(row, smaller)
     return None if differs else content
 
 
-def _whole(sample: Tensor) -> bool:
-    return bool(((sample >= 0) & (sample <= 255) & (sample == sample.round())).all())
+def _seems_whole(row: Tensor) -> bool:
+    """Look at a few entries, which tell most tensors of real numbers."""
+    return all(0 <= entry <= 255 and entry.is_integer() for entry in row[:: row.numel() // SAMPLE].tolist())
 
 
 def _restore(kept: Tensor | _View) -> Tensor:

@@ -37,7 +37,7 @@ from .journal import Journal, open_tensorboard
 from .learner import Learner, Place, Progress
 from .look import Look, mean_rate
 from .loop import evaluate, fit
-from .machine import fast_in_bfloat16
+from .machine import fast_in_bfloat16, keep_freed_memory
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
 from .plan import Feed, Plan, updates_per_epoch
@@ -104,6 +104,8 @@ def run(options: Options) -> dict[str, Any]:
     ranks = set_up(
         device_of(options.run.device), backend=options.train.dist_backend or None, local_rank=options.run.local_rank
     )
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     try:
         parts = _build(options, ranks)
         if options.run.eval or options.run.eval_checkpoint or options.look.analyze or options.look.audit:
