@@ -2,8 +2,8 @@
 
     python -m benchmarks.compilation [--model NAME ...] [--backend inductor]
 
-Six batches pass, the last but one and the last smaller, as a loop meets at the end of an epoch. One graph of training
-and one of evaluation is the goal: `training.distributed.compile_for_batches` marks the first axis as one that changes.
+Six batches pass, the last but one and the last smaller, as a loop meets at the end of an epoch. The goal is one graph
+for the size of most batches and one for all others, in training and in evaluation.
 """
 
 import argparse
@@ -31,7 +31,7 @@ class Compiled(NamedTuple):
     """What compiling took.
 
     Args:
-        graphs: compiled after each batch, added up; 1 throughout is the goal.
+        graphs: compiled after each batch, added up; 1 for equal batches and 2 with others is the goal.
         breaks: reasons of graph breaks.
     """
 

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from braincog_transformers.models import REGISTERED
 from braincog_transformers.nodes import LIFNode, WrappedNode
-from braincog_transformers.ops.fused_neuron import compiler_works
+from braincog_transformers.ops.compiler import compiler_works
+from braincog_transformers.training.distributed import compile_for_batches
 
 from .harness import OURS
 
@@ -205,7 +206,7 @@ def _compiled(case: Case) -> Side:
     if not compiler_works(torch.device(case.device).type):
         raise Unavailable("torch.compile finds no working compiler here")
     network = case.network()
-    return Side(case, torch.compile(network, fullgraph=True), network)
+    return Side(case, compile_for_batches(network), network)
 
 
 def _fused(case: Case) -> Side:

@@ -10,6 +10,7 @@ import torch
 from timm.utils import distribute_bn
 from timm.utils.distributed import init_distributed_device_so, is_distributed_env, world_info_from_env
 from torch import Tensor, distributed, nn
+from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
@@ -17,6 +18,9 @@ from ..errors import UserError
 Built = TypeVar("Built")
 
 __all__ = ["Ranks", "compile_for_batches", "last_sync_only", "set_up", "share_batch_norm", "wrap"]
+
+# Share of what a compiled network would keep for its backward pass; down to here no matrix product is repeated.
+MEMORY_BUDGET = 0.5
 
 
 @dataclass(frozen=True)
@@ -143,22 +147,18 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
     return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], talk=talk)
 
 
-def _mark_batch(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-    torch._dynamo.maybe_mark_dynamic(args[0], 0)
-
-
 def compile_for_batches(network: nn.Module, *, backend: str = "inductor") -> nn.Module:
-    """Compile a network once for batches of any size, so that the last one of an epoch costs no second compilation.
+    """Compile a network for batches: the size that comes first gets a graph of its own, all others share a second.
 
-    PyTorch still compiles anew for a single sample, and where the samples of a convolution, T*B, fall below 16.
+    PyTorch still compiles anew for a single sample, and where the samples of a convolution, T*B, fall below 16. What
+    cheap operations give is computed again in the backward pass instead of kept, in this process from now on.
 
     Args:
         network: the plain network.
         backend: of `torch.compile`.
     """
-    compiled = torch.compile(network, backend=backend)
-    compiled.register_forward_pre_hook(_mark_batch)
-    return compiled
+    functorch_config.activation_memory_budget = MEMORY_BUDGET
+    return torch.compile(network, backend=backend)
 
 
 def wrap(
