@@ -11,8 +11,7 @@ from .harness import OURS
 
 __all__ = ["plot_comparisons", "plot_scaling"]
 
-COLOURS = {OURS: BLUE, "ours, compiled": BLUE, "ours, fused": BLUE, "identity neurons (floor)": GREY}
-THEIRS = {"BrainCog's neurons": AMBER}
+OTHERS = {"identity neurons (floor)": GREY, "BrainCog's neurons": AMBER}
 
 
 @styled
@@ -40,7 +39,7 @@ def plot_comparisons(result: dict[str, Any]) -> Figure:
 def _bars(ax: Any, one: dict[str, Any]) -> None:
     sides = list(one["sides"].items())
     for height, (name, row) in enumerate(sides):
-        ax.barh(height, row["ratio"], color=COLOURS.get(name) or THEIRS.get(name, RED), height=0.68)
+        ax.barh(height, row["ratio"], color=BLUE if name.startswith(OURS) else OTHERS.get(name, RED), height=0.68)
         ax.plot((row["low"], row["high"]), (height, height), color=INK, linewidth=1.4)
         ax.annotate(f"{row['ratio']:.2f}", (max(row["ratio"], row["high"]), height), (4, 0),
                     textcoords="offset points", va="center", color=INK, fontsize=8)  # fmt: skip

@@ -24,6 +24,7 @@ from torch import nn
 
 from braincog_transformers.analysis.plots import AMBER, BLUE, GREY, INK, RED, new_figure, save, styled
 from braincog_transformers.ops import fused_neuron
+from braincog_transformers.training.distributed import compile_for_batches
 
 from .harness import conditions, markdown
 
@@ -41,7 +42,7 @@ def _network(path: str) -> tuple[nn.Module, Callable]:
             for parameter in model.parameters():
                 parameter.mul_(1 + 1e-7)
     model.pack_spikes = "packed" in path or "bfloat16" in path
-    return model, torch.compile(model, fullgraph=True) if path == "compiled" else model
+    return model, compile_for_batches(model) if path == "compiled" else model
 
 
 def losses(path: str, steps: int) -> list[float]:

@@ -27,7 +27,7 @@ from .harness import OURS
 
 __all__ = ["FLOOR", "JELLY_NEURONS", "SIDES", "Case", "Side", "Unavailable", "build_side", "difference"]
 
-COMPILED, FUSED = "ours, compiled", "ours, fused"
+COMPILED, FUSED, UNPACKED = "ours, compiled", "ours, fused", "ours, spikes not packed"
 JELLY_NEURONS, JELLY_MODEL = "SpikingJelly's neurons", "SpikingJelly's model"
 BRAINCOG, FLOOR = "BrainCog's neurons", "identity neurons (floor)"
 
@@ -209,6 +209,14 @@ def _compiled(case: Case) -> Side:
     return Side(case, compile_for_batches(network), network)
 
 
+def _unpacked(case: Case) -> Side:
+    if case.mode != "training":
+        raise Unavailable("nothing is kept without a backward pass")
+    network = case.network()
+    network.pack_spikes = False
+    return Side(case, network, network)
+
+
 def _fused(case: Case) -> Side:
     if case.mode == "training":
         raise Unavailable("fuse() folds running statistics, which training changes")
@@ -292,6 +300,7 @@ def _jelly_sdt(case: Case, ours: nn.Module) -> nn.Module:
 SIDES: dict[str, Callable[[Case], Side]] = {
     OURS: _ours,
     COMPILED: _compiled,
+    UNPACKED: _unpacked,
     FUSED: _fused,
     JELLY_NEURONS: _jelly_neurons,
     JELLY_MODEL: _jelly_model,

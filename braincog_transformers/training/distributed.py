@@ -20,7 +20,8 @@ Built = TypeVar("Built")
 __all__ = ["Ranks", "compile_for_batches", "last_sync_only", "set_up", "share_batch_norm", "wrap"]
 
 # Share of what a compiled network would keep for its backward pass; down to here no matrix product is repeated.
-MEMORY_BUDGET = 0.5
+# With less than all, PyTorch 2.8 and earlier fail to compile a graph for many sizes; 2.15 does it.
+MEMORY_BUDGET = 0.5 if torch.__version__ >= (2, 15) else 1.0
 
 
 @dataclass(frozen=True)
