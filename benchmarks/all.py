@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         page.write_text(insert(page.read_text(encoding="utf-8"), name, printed), encoding="utf-8")
     for name, picture, plot in (("run", "benchmarks", plot_comparisons), ("scaling", "scaling", plot_scaling)):
         if name in args.only:
-            save(plot(json.loads((args.figures / f"{name}.json").read_text())), ROOT / "img" / picture)
+            save(plot(json.loads((args.figures / f"{name}.json").read_text())), ROOT / "img" / f"{picture}.png")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m benchmarks.scaling
 
 Attention is taken out of a network of its family, alone, with what it receives there, and run forward and backward: at
-N tokens and, from the network on images of twice the side, at 4N. Commands and imports start fresh processes. The two
-sides of every row take turns.
+N tokens and, from the network on images of twice the side, at 4N. TIM is left out: its temporal interaction needs as
+many tokens as a head is wide. Commands and imports start fresh processes. The two sides of every row take turns.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .harness import Summary, as_plain, conditions, markdown, measure, summarise
 from .sides import Case, build_side
 
-__all__ = ["ATTENTIONS", "STEPPED", "AttentionCase", "attention_call", "main"]
+__all__ = ["ATTENTIONS", "STEPPED", "AttentionCase", "attention_call", "main", "received"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +53,6 @@ ATTENTIONS = {
     "QKFormer, last stage": AttentionCase("qkformer_4_384_cifar", "stages.2.blocks.0.attn", 32, True),
     "SGLFormer, local": AttentionCase("sglformer_4_384_cifar", "blocks.0.branches.ssa1", 64, True),
     "SGLFormer, global": AttentionCase("sglformer_4_384_cifar", "blocks.0.branches.ssa2", 32, True),
-    "TIM": AttentionCase("tim_2_256_dvs", "blocks.0.attn", 128, True),
     "SpikingResformer": AttentionCase(
         "spikingresformer_cifar", "stages.0.0.attn", 32, "a neuron fires on the map of N times N/p² products"
     ),
@@ -71,11 +70,8 @@ class _Found(Exception):
 
 def attention_call(case: AttentionCase, side: int, batch: int) -> Callable[[], None]:
     """Return a forward and backward pass of the attention alone, in the network on images of `side` pixels."""
-    torch.manual_seed(0)
-    network = timm.create_model(case.model, img_size=side, step=4).train()
-    attention = network.get_submodule(case.module)
-    x = _received(network, attention, batch).requires_grad_()
-    gradient = torch.rand_like(x)
+    attention, x = received(case, side, batch)
+    gradient = torch.rand_like(x.requires_grad_())
 
     def call() -> None:
         attention.zero_grad(set_to_none=True)
@@ -85,8 +81,11 @@ def attention_call(case: AttentionCase, side: int, batch: int) -> Callable[[], N
     return call
 
 
-def _received(network: nn.Module, attention: nn.Module, batch: int) -> Tensor:
-    """Return what the attention receives from the network on noise."""
+def received(case: AttentionCase, side: int, batch: int) -> tuple[nn.Module, Tensor]:
+    """Return the attention, and what it receives in the network on noise of `side` pixels."""
+    torch.manual_seed(0)
+    network = timm.create_model(case.model, img_size=side, step=4).train()
+    attention = network.get_submodule(case.module)
 
     def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         raise _Found(args[0].detach())
@@ -96,7 +95,7 @@ def _received(network: nn.Module, attention: nn.Module, batch: int) -> Tensor:
         try:
             network(torch.rand(batch, *steps, network.in_chans, *network.img_size))
         except _Found as found:
-            return found.args[0]
+            return attention, found.args[0]
     raise RuntimeError("the network never called its attention")
 
 
