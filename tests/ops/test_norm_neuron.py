@@ -1,15 +1,19 @@
 """Normalisation and neuron in one: the fused form against its definition, in value and in gradient."""
 
+import re
+
 import pytest
 import timm
 import torch
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 
 from braincog_transformers import LIFNode
 from braincog_transformers.layers import normed
 from braincog_transformers.layers.conv import ConvBNNode
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops.compiler import compiled
 from braincog_transformers.ops.dynamics import Dynamics
 from braincog_transformers.ops.norm_neuron import Normalisation, normalised_spikes
 from braincog_transformers.ops.packing import packed_spikes
@@ -147,3 +151,22 @@ def test_a_network_trains_alike(eager):
             optimizer.step()
             losses.append(loss.item())
     assert losses[:3] == pytest.approx(losses[3:], rel=1e-9)
+
+
+def test_kernels_write_nothing_but_their_results():
+    """All steps are in one loop: the compiler would write float32 potentials between two."""
+    x = torch.randn(12, 640, 32).bfloat16().requires_grad_()
+    ones, zeros = torch.ones(32), torch.zeros(32)
+    norm = Normalisation(ones.clone().requires_grad_(), zeros.clone().requires_grad_(), zeros, ones, 0.1, 1e-5, True)
+
+    def step():
+        with packed_spikes():
+            spikes = normalised_spikes(x, norm, 3, *(torch.tensor(n) for n in (2.0, 1.0, 4.0)), Dynamics())
+        spikes.sum().backward()
+
+    compiled.cache_clear()
+    with torch._inductor.config.patch(force_disable_caches=True):
+        _, codes = run_and_get_code(step)
+    kernels = re.findall(r"cpp_pybinding\(\[(.*?)\]", "".join(codes))
+    assert len(kernels) == 2
+    assert not any("'float*'" in arguments for arguments in kernels)

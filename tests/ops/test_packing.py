@@ -132,3 +132,19 @@ def test_nothing_is_noted_outside():
     with packed_spikes():
         assert packing.active()
     assert not packing.active()
+
+
+def test_layers_that_share_an_input_share_its_original(monkeypatch):
+    given, restore = [], packing._Small.restore
+
+    def spy(small):
+        given.append((small, restore(small)))
+        return given[-1][1]
+
+    monkeypatch.setattr(packing._Small, "restore", spy)
+    x, weights = torch.ones(128, 64), [torch.randn(5, 64, requires_grad=True) for _ in range(3)]
+    with packed_spikes():
+        loss = sum(F.linear(x, weight).sum() for weight in weights)
+    loss.backward()
+    assert [original is given[0][1] for _, original in given] == [True] * 3
+    assert given[0][0].original is None
