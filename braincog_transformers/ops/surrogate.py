@@ -80,9 +80,7 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, alpha = ctx.saved_tensors
-        compiling = torch.compiler.is_compiling()
-        derivative = derivative_for(ctx.surrogate, x.dtype, x.device.type) if compiling else SURROGATES[ctx.surrogate]
-        return grad * derivative(x, alpha), None, None, None
+        return grad * SURROGATES[ctx.surrogate](x, alpha), None, None, None
 
 
 def spike(x: Tensor, alpha: Tensor, surrogate: str, strict: bool = False) -> Tensor:
