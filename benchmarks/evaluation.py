@@ -33,8 +33,8 @@ def images(model: nn.Module, batch: int) -> Tensor:
     return torch.randn(batch, model.in_chans, *model.img_size)
 
 
-def lively(case: Case) -> dict[str, Tensor]:
-    """Return weights whose normalisations let neurons fire, with running statistics as after some training."""
+def lively(case: Case) -> nn.Module:
+    """Return the network with normalisations that let neurons fire, and running statistics as after some training."""
     model = case.network().train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -43,7 +43,7 @@ def lively(case: Case) -> dict[str, Tensor]:
     with torch.no_grad():
         for _ in range(8):
             model(images(model, 8))
-    return model.state_dict()
+    return model.eval().requires_grad_(False)
 
 
 def onnx_session(model: nn.Module, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -57,16 +57,15 @@ def onnx_session(model: nn.Module, folder: Path) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
 
-def forms(names: list[str], case: Case, folder: Path) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Build each form as a function from float32 images to logits."""
-    weights, dtype = lively(case), case.dtype
-    plain = {name: build_side(case, name).weights for name in (OURS, JELLY_NEURONS) if name in names}
-    for model in plain.values():
-        model.load_state_dict(weights, strict=False)  # the peer's neurons hold no thresholds
-    unfused = case.network()
-    unfused.load_state_dict(weights)
-    unfused.eval().requires_grad_(False)
-    fused, package = copy.deepcopy(unfused).fuse().to(dtype), folder / "network.aot.pt2"
+def forms(names: list[str], case: Case, ours: nn.Module, folder: Path) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Build each form of a network as a function from float32 images to logits."""
+    dtype, package = case.dtype, folder / "network.aot.pt2"
+    fused = copy.deepcopy(ours).fuse().to(dtype)
+
+    def with_jelly() -> nn.Module:
+        model = build_side(case, JELLY_NEURONS).weights
+        model.load_state_dict(ours.state_dict(), strict=False)  # the peer's neurons hold no thresholds
+        return model
 
     def under_autocast(model: nn.Module) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
@@ -79,12 +78,12 @@ def forms(names: list[str], case: Case, folder: Path) -> dict[str, Callable[[Ten
         return lambda x: call(x.to(dtype))
 
     build = {
-        OURS: lambda: under_autocast(plain[OURS]),
-        JELLY_NEURONS: lambda: under_autocast(plain[JELLY_NEURONS]),
+        OURS: lambda: under_autocast(ours),
+        JELLY_NEURONS: lambda: under_autocast(with_jelly()),
         "fused": lambda: typed(fused),
         "compiled": lambda: typed(torch.compile(fused, fullgraph=True)),
-        "AOTInductor": lambda: typed(load_exported(compile_aot(copy.deepcopy(unfused).to(dtype), package))),
-        "ONNX Runtime": lambda: onnx_session(unfused, folder),
+        "AOTInductor": lambda: typed(load_exported(compile_aot(copy.deepcopy(ours).to(dtype), package))),
+        "ONNX Runtime": lambda: onnx_session(ours, folder),
     }
     # ONNX Runtime has no convolution in bfloat16 on a CPU
     return {name: build[name]() for name in names if not (name == "ONNX Runtime" and dtype != torch.float32)}
@@ -114,10 +113,11 @@ def main(argv: list[str] | None = None) -> None:
     names = [OURS, *(name for name in args.forms if name != OURS)]
     for dtype in args.dtype:
         case = Case(args.model, "evaluation", getattr(torch, dtype))
+        ours = lively(case)
         with tempfile.TemporaryDirectory() as folder:
-            sides = forms(names, case, Path(folder))
+            sides = forms(names, case, ours, Path(folder))
             for batch in args.batch:
-                rows = compare(sides, images(case.network(), batch), args.rounds)
+                rows = compare(sides, images(ours, batch), args.rounds)
                 print(f"\n**{args.model}, {dtype}**, batch {batch}\n")
                 head = ["form", "ms", "this / ours", "quartiles", f"samples whose logits agree to {TOLERANCE:g}"]
                 print(markdown(head, rows), flush=True)

@@ -23,14 +23,15 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from braincog_transformers.analysis.plots import AMBER, BLUE, GREY, INK, RED, new_figure, save, styled
-from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops import fused_neuron, integer_products
 from braincog_transformers.training.distributed import compile_for_batches
 
 from .harness import conditions, markdown
 
 PLAIN, MOVED = "plain", "plain, moved by 1e-7"
-PATHS = (PLAIN, MOVED, "fused, spikes packed", "compiled", "fused, bfloat16")
-COLOURS = dict(zip(PATHS, (INK, GREY, BLUE, AMBER, RED), strict=True))
+INTEGERS = "fused, in integers"
+PATHS = (PLAIN, MOVED, "fused, spikes packed", INTEGERS, "compiled", "fused, bfloat16")
+COLOURS = dict(zip(PATHS, (INK, GREY, BLUE, "#3f8f5b", AMBER, RED), strict=True))
 BATCH, WINDOW = 64, 10
 
 
@@ -41,7 +42,8 @@ def _network(path: str) -> tuple[nn.Module, Callable]:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1 + 1e-7)
-    model.pack_spikes = "packed" in path or "bfloat16" in path
+    model.pack_spikes = path not in (PLAIN, MOVED, "compiled")
+    model.set_attr("integer_products", path == INTEGERS)
     return model, compile_for_batches(model) if path == "compiled" else model
 
 
@@ -54,7 +56,9 @@ def losses(path: str, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     found = []
     plain = path in (PLAIN, MOVED)
-    with mock.patch.object(fused_neuron, "compiler_works", return_value=False) if plain else nullcontext():
+    unfused = mock.patch.object(fused_neuron, "compiler_works", return_value=False) if plain else nullcontext()
+    # or the network would be too small for integers
+    with unfused, mock.patch.multiple(integer_products, MIN_ROWS=0, MIN_PRODUCTS=0):
         for _ in range(steps):
             chosen = torch.randint(len(images), (BATCH,), generator=generator)
             with torch.autocast("cpu", torch.bfloat16) if "bfloat16" in path else nullcontext():

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from braincog_transformers.models import REGISTERED
 from braincog_transformers.nodes import LIFNode, WrappedNode
+from braincog_transformers.ops import integer_products
 from braincog_transformers.ops.compiler import compiler_works
 from braincog_transformers.training.distributed import compile_for_batches
 
@@ -28,6 +29,7 @@ from .harness import OURS
 __all__ = ["FLOOR", "JELLY_NEURONS", "SIDES", "Case", "Side", "Unavailable", "build_side", "difference"]
 
 COMPILED, FUSED, UNPACKED = "ours, compiled", "ours, fused", "ours, spikes not packed"
+FLOAT_PRODUCTS = "ours, products in floating point"
 JELLY_NEURONS, JELLY_MODEL = "SpikingJelly's neurons", "SpikingJelly's model"
 BRAINCOG, FLOOR = "BrainCog's neurons", "identity neurons (floor)"
 
@@ -186,9 +188,10 @@ def _braincog_node(node: BaseNode) -> nn.Module:
 
 
 def _exchanged(case: Case, build: Callable[[BaseNode], nn.Module]) -> Side:
-    """Return our network with every neuron exchanged; packing is ours, so it goes too."""
+    """Return our network with every neuron exchanged; packing and integer products are ours, so they go too."""
     network = case.network()
     network.pack_spikes = False
+    network.set_attr("integer_products", False)
     for name, node in network.nodes.items():
         if type(node) is not LIFNode or type(node.act_fun).__name__ not in ("SigmoidGrad", "AtanGrad"):
             raise Unavailable(f"{name} is no LIF neuron with the gradient of a sigmoid or an arctangent")
@@ -214,6 +217,14 @@ def _unpacked(case: Case) -> Side:
         raise Unavailable("nothing is kept without a backward pass")
     network = case.network()
     network.pack_spikes = False
+    return Side(case, network, network)
+
+
+def _float_products(case: Case) -> Side:
+    if case.dtype != torch.float32 or case.device != "cpu" or not integer_products.UNITS:
+        raise Unavailable("integers multiply in float32 on a processor with AMX only")
+    network = case.network()
+    network.set_attr("integer_products", False)
     return Side(case, network, network)
 
 
@@ -301,6 +312,7 @@ SIDES: dict[str, Callable[[Case], Side]] = {
     OURS: _ours,
     COMPILED: _compiled,
     UNPACKED: _unpacked,
+    FLOAT_PRODUCTS: _float_products,
     FUSED: _fused,
     JELLY_NEURONS: _jelly_neurons,
     JELLY_MODEL: _jelly_model,

@@ -268,6 +268,7 @@ def _copied(model: SpikingTransformer) -> SpikingTransformer:
     recorded = (value for node in model.nodes.values() for value in (node.feature_map, node.mem_collect, node.spike))
     # what a training step left there has a history, which can't be copied
     twin = copy.deepcopy(model, {id(value): 0.0 for value in recorded if isinstance(value, Tensor | list)})
+    twin.set_attr("integer_products", False)  # an operation that nobody else knows
     for node in twin.nodes.values():
         node.requires_fp = node.requires_mem = False
         node.n_reset()

@@ -117,6 +117,7 @@ class ModelOptions:
     model_kwargs: tuple[str, ...] | None = option(None, "further arguments of the network: depth=2 mlp_ratio=4.0")
     grad_checkpointing: bool = option(False, "recompute activations in the backward pass, to save memory")
     pack_spikes: bool = option(True, "keep spikes for the backward pass as bits; the same numbers in less memory")
+    integer_products: bool = option(True, "float32 products of spikes in 8-bit integers, where a processor has AMX")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .normed import fire_normalised, joins
+from .spike_input import SpikeConv2d
 
 __all__ = ["ConvBN", "ConvBNNode", "ConvSequence", "NodeConvBN", "shared_over_steps"]
 
@@ -70,7 +71,7 @@ class ConvBN(nn.Module):
     ):
         super().__init__()
         padding = kernel_size // 2 if padding is None else padding
-        self.conv = nn.Conv2d(
+        self.conv = SpikeConv2d(
             in_chans, out_chans, kernel_size, stride=stride, padding=padding, groups=groups, bias=bias
         )
         self.bn = nn.BatchNorm2d(out_chans)

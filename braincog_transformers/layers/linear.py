@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from .normed import fire_normalised, joins
+from .spike_input import SpikeLinear
 
 __all__ = ["LinearBN", "LinearBNNode", "MembraneMLP", "NodeLinearBN", "SpikingMLP"]
 
@@ -20,7 +21,7 @@ class LinearBN(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True):
         super().__init__()
-        self.linear = nn.Linear(in_features, out_features, bias=bias)
+        self.linear = SpikeLinear(in_features, out_features, bias=bias)
         self.bn = nn.BatchNorm1d(out_features)
 
     def forward(self, x: Tensor) -> Tensor:

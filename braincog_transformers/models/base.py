@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..layers.checkpointing import checkpoint_module
 from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
+from ..layers.spike_input import SpikeConv2d, SpikeLinear
 from ..ops.packing import packed_spikes
 from .neurons import NodeOptions
 
@@ -148,7 +149,7 @@ class SpikingTransformer(BaseModule):
     # BrainCog's interface
 
     def set_attr(self, attr: str, val: Any) -> None:
-        """Set an attribute of the neurons and of the network itself, `step` and `layer_by_layer` above all.
+        """Set an attribute of neurons, layers and the network itself, `step` and `layer_by_layer` above all.
 
         Raises:
             UserError: if nothing has it. BrainCog's own goes on in silence.
@@ -160,7 +161,8 @@ class SpikingTransformer(BaseModule):
                 f"{type(self).__name__}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
                 f"(build the network with step={val})"
             )
-        own = (m for m in self.modules() if m is self or isinstance(m, BaseNode | StepDropPath))
+        settable = BaseNode | StepDropPath | SpikeConv2d | SpikeLinear
+        own = (m for m in self.modules() if m is self or isinstance(m, settable))
         having = [module for module in own if hasattr(module, attr)]
         if not having:
             raise UserError(f"{type(self).__name__}: neither the network nor its neurons have an attribute {attr!r}")

@@ -29,6 +29,7 @@ from ..errors import UserError
 from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
 from ..layers.products import SpikingProduct
+from ..layers.spike_input import SpikeConv2d
 from .base import SpikingTransformer
 from .registry import Paper, Variant, cfg, imagenet, register
 
@@ -61,7 +62,7 @@ class RepConv(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(dim, dim, 1, bias=False),
+            SpikeConv2d(dim, dim, 1, bias=False),
             PaddedBatchNorm(dim),
             nn.Conv2d(dim, dim, 3, groups=dim, bias=False),
             nn.Conv2d(dim, dim, 1, bias=False),
@@ -82,7 +83,7 @@ class RepConv(nn.Module):
         first = fuse_conv_bn_eval(first, padded.bn)
         mix = last.weight[:, :, 0, 0]
         kernel = einsum(mix, depthwise.weight[:, 0], first.weight[:, :, 0, 0], "o m, m y x, m i -> o i y x")
-        conv = nn.Conv2d(*kernel.shape[:2], 3, padding=1, device=kernel.device, dtype=kernel.dtype).eval()
+        conv = SpikeConv2d(*kernel.shape[:2], 3, padding=1, device=kernel.device, dtype=kernel.dtype).eval()
         conv.weight.copy_(kernel)
         conv.bias.copy_(mix @ (depthwise.weight.sum(dim=(1, 2, 3)) * first.bias))
         self.body = fuse_conv_bn_eval(fuse_conv_bn_eval(conv, inner), outer)

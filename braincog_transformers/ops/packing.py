@@ -137,6 +137,22 @@ def _pack(noted: dict, tensor: Tensor) -> Tensor | _View:
     return tensor if small is None else _View(small, tensor.shape, tensor.stride(), 0)
 
 
+def whole_numbers(x: Tensor) -> Tensor | None:
+    """Return a dense x as bytes in the same layout, or None if they can't hold it.
+
+    What packing knows already, or finds out now, is shared with it.
+    """
+    x, noted = x.detach(), _noted.get()
+    if noted is None:
+        content = _narrowed(x)
+        return None if content is None else content.as_strided(x.shape, x.stride())
+    kept = _pack(noted, x)
+    if not isinstance(kept, _View):
+        return None
+    kept.small.waiting -= 1  # this one takes the content as it is
+    return x.to(torch.uint8) if kept.small.steps else kept.small.content.as_strided(x.shape, x.stride())
+
+
 def _narrowed(tensor: Tensor) -> Tensor | None:
     """Return the same numbers in a smaller type, in the order of memory, or None where there is no such type."""
     smaller = torch.int16 if tensor.dtype == torch.int64 else torch.uint8 if tensor.is_floating_point() else None

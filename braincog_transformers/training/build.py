@@ -291,6 +291,7 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
     if not model.layer_by_layer:
         network.set_attr("layer_by_layer", False)
     network.pack_spikes = model.pack_spikes
+    network.set_attr("integer_products", model.integer_products)
     if model.grad_checkpointing:
         network.set_grad_checkpointing(True)
     network.to(ranks.device)

@@ -94,14 +94,17 @@ def test_options_reach_the_method(go):
     assert dense["blocks.0.mlp.fc1.linear"] > spikes["blocks.0.mlp.fc1.linear"]
 
 
-def test_spikes_are_packed_unless_told_not_to(go, monkeypatch):
+def test_spikes_are_packed_and_integers_multiply_unless_told_not_to(go, monkeypatch):
     from braincog_transformers.training import run as assembly
 
     built, build_network = [], assembly.build_network
     monkeypatch.setattr(assembly, "build_network", lambda *a, **k: built.append(build_network(*a, **k)) or built[-1])
-    losses = [go("--max-steps", "1", *more)["train_loss"] for more in ([], ["--no-pack-spikes"])]
-    assert [network.pack_spikes for network in built] == [True, False]
-    assert losses[0] == losses[1]
+    apart = ([], ["--no-pack-spikes"], ["--no-integer-products"])
+    losses = [go("--max-steps", "1", *more)["train_loss"] for more in apart]
+    assert [network.pack_spikes for network in built] == [True, False, True]
+    layers = [{m.integer_products for m in n.modules() if hasattr(m, "integer_products")} for n in built]
+    assert layers == [{True}, {True}, {False}]
+    assert losses[0] == losses[1] == losses[2]  # too small a network for integers
 
 
 @pytest.mark.parametrize(("fast", "options"), [(True, []), (False, []), (True, ["--amp"])])

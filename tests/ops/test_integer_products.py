@@ -1,0 +1,213 @@
+"""Products with spikes in integers: close to the exact sum, equal gradients, and plain products for everything else."""
+
+import pytest
+import timm
+import torch
+from torch.nn import functional as F
+
+from braincog_transformers.export import export
+from braincog_transformers.layers.spike_input import SpikeConv2d, SpikeLinear
+from braincog_transformers.ops import integer_products
+from braincog_transformers.ops.packing import packed_spikes
+
+pytestmark = pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers")
+
+KINDS = {
+    "conv": (SpikeConv2d, (24, 32, 3), dict(padding=1)),
+    "strided, with a bias": (SpikeConv2d, (24, 40, 3), dict(stride=2, padding=1)),
+    "dilated, of odd sizes": (SpikeConv2d, (7, 9, (3, 5)), dict(padding=(2, 0), dilation=(2, 1), bias=False)),
+    "one pixel": (SpikeConv2d, (32, 48, 1), dict(bias=False)),
+    "linear": (SpikeLinear, (48, 40), {}),
+    "linear without a bias": (SpikeLinear, (33, 7), dict(bias=False)),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_pays(monkeypatch):
+    monkeypatch.setattr(integer_products, "MIN_ROWS", 1)
+    monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """A list that grows with each product in integers."""
+    integer_products._adds_exactly()  # which multiplies, once
+    made, whole = [], integer_products._sum_digits
+    monkeypatch.setattr(integer_products, "_sum_digits", lambda *a: made.append(a[0].dtype) or whole(*a))
+    return made
+
+
+def _layer(kind):
+    torch.manual_seed(0)
+    build, sizes, options = KINDS[kind]
+    return build(*sizes, **options)
+
+
+def _input(layer, largest=1):
+    shape = (8, 24, layer.in_features) if isinstance(layer, SpikeLinear) else (6, layer.in_channels, 13, 11)
+    x = torch.randint(0, largest + 1, shape).float()
+    return x if x.dim() == 3 else x.contiguous(memory_format=torch.channels_last)
+
+
+def _plainly(layer, x):
+    layer.integer_products = False
+    y = layer(x)
+    layer.integer_products = True
+    return y
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("largest", [1, 3, 255])
+def test_closer_to_the_exact_product_than_float32_needs(calls, kind, largest):
+    layer = _layer(kind)
+    x = _input(layer, largest)
+    found, plain = layer(x), _plainly(layer, x)
+    assert calls == [torch.uint8]
+    assert (found.shape, found.stride(), found.dtype) == (plain.shape, plain.stride(), plain.dtype)
+    twin = _layer(kind).double()
+    exact = twin(x.double())
+    twin.weight.data.abs_()
+    if twin.bias is not None:
+        twin.bias.data.abs_()
+    # half a step of each weight, and the rounding of three sums
+    bound = twin(x.double()) * 2.0**-22 + x.double().sum() / len(x) * twin.weight.max() * 2.0**-23
+    assert ((found - exact).abs() <= bound).all()
+
+
+def test_sums_of_many_products_are_closer_than_in_floating_point():
+    torch.manual_seed(0)
+    x = (torch.rand(8, 384, 8, 8) < 0.2).float().contiguous(memory_format=torch.channels_last)
+    layer = SpikeConv2d(384, 64, 3, padding=1, bias=False)
+    exact = F.conv2d(x.double(), layer.weight.double(), padding=1)
+    off, plainly_off = ((y - exact).square().mean() for y in (layer(x), _plainly(layer, x)))
+    assert off < plainly_off
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients_are_those_of_the_plain_product(calls, kind, packed):
+    layer = _layer(kind)
+    x = _input(layer).requires_grad_()
+    gradients = []
+    for run in (layer, lambda x: _plainly(layer, x)):
+        layer.zero_grad()
+        x.grad = None
+        with packed_spikes() if packed else torch.enable_grad():
+            y = run(x)
+        y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape))
+        gradients.append([x.grad, *(p.grad for p in layer.parameters())])
+    assert len(calls) == 1
+    for mine, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x / 2, lambda x: x - 1, lambda x: x * 256, torch.Tensor.double,
+     lambda x: x.masked_fill(x > 0, torch.nan)],
+    ids=["halves", "negative", "above 255", "float64", "nan"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_other_inputs_are_multiplied_as_ever(calls, kind, change):
+    layer = _layer(kind)
+    x = change(_input(layer))
+    layer.to(x.dtype)
+    torch.testing.assert_close(layer(x), _plainly(layer, x), rtol=0, atol=0, equal_nan=True)
+    assert not calls
+
+
+def test_groups_autocast_few_products_and_other_paddings_are_left_alone(calls, monkeypatch):
+    x = _input(_layer("conv"))
+    for options in (dict(groups=2), dict(padding="same"), dict(padding=1, padding_mode="reflect")):
+        SpikeConv2d(24, 32, 3, **options)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert _layer("conv")(x).dtype == torch.bfloat16
+    monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1 << 40)
+    _layer("conv")(x)
+    monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1)
+    monkeypatch.setattr(integer_products, "MIN_ROWS", 1 << 40)
+    _layer("conv")(x)
+    assert not calls
+
+
+def test_more_products_than_32_bits_hold_are_left_alone(calls):
+    layer = SpikeLinear(integer_products.MOST_PRODUCTS, 2)
+    layer(torch.ones(4, integer_products.MOST_PRODUCTS))
+    assert not calls
+
+
+def test_units_that_saturate_are_found_out(monkeypatch):
+    assert integer_products._adds_exactly()
+    integer_products._adds_exactly.cache_clear()
+    exact = integer_products._sum_digits
+    monkeypatch.setattr(integer_products, "_sum_digits", lambda *a: exact(*a) / 2)
+    layer = _layer("conv")
+    assert not integer_products.applies(_input(layer), layer.weight)
+    integer_products._adds_exactly.cache_clear()
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(3, 5), torch.full((3, 5), 1e-38), torch.randn(3, 5) * 1e30,
+                                    torch.tensor([[1.0, -1.0], [1e-7, 1.0], [-3.0, 1e-3]])])  # fmt: skip
+def test_digits_make_up_the_weight(weight):
+    high, middle, low, scale = integer_products._digits(weight)
+    found = (high.double() * 65536 + middle.double() * 256 + low.double()) * scale.double()[:, None]
+    assert ((found - weight).abs() <= weight.abs().amax(1, keepdim=True) * 2.0**-23 + 1e-37).all()
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_weight_that_is_no_number_shows(wrong):
+    layer = _layer("conv")
+    layer.weight.data[3, 0, 0, 0] = wrong
+    finite = layer(_input(layer)).isfinite()
+    assert finite.any(0).any(-1).any(-1).tolist() == [channel != 3 for channel in range(32)]
+
+
+@pytest.mark.parametrize("name", ["spikformer_digits", "qkformer_digits", "sdt_v2_digits"])
+def test_a_network_gives_the_same_with_and_without(calls, name):
+    torch.manual_seed(0)
+    model = timm.create_model(name, threshold=0.5).eval()
+    x = torch.rand(4, model.in_chans, *model.img_size)
+    with torch.no_grad():
+        found = model(x)
+        assert calls
+        calls.clear()
+        model.set_attr("integer_products", False)
+        torch.testing.assert_close(model(x), found, rtol=1e-4, atol=1e-4)
+    assert not calls
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="from PyTorch 2.7 on")
+def test_a_compiled_evaluation_calls_it_and_a_compiled_step_does_not(calls):
+    torch.manual_seed(0)
+    model = timm.create_model("spikformer_digits", threshold=0.5, depth=1).eval()
+    x = torch.rand(4, model.in_chans, *model.img_size)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        expected = model(x)
+        eager = len(calls)
+        torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 2 * eager > 0
+    torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 2 * eager
+
+
+def test_a_file_for_others_holds_plain_products(tmp_path):
+    model = timm.create_model("spikformer_digits", depth=1).eval()
+    written = torch.export.load(export(model, tmp_path / "network.pt2"))
+    with torch.no_grad():
+        own = torch.export.export(model, (torch.rand(4, model.in_chans, *model.img_size),))
+    assert not [node for p in (written, own) for node in p.graph.nodes if "braincog" in str(node.target)]
+
+
+def test_operations_are_counted_as_ever():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counted = []
+    for kind in ("strided, with a bias", "linear"):
+        layer = _layer(kind)
+        for run in (layer, lambda x, layer=layer: _plainly(layer, x)):
+            with FlopCounterMode(display=False) as counter:
+                run(_input(layer)).sum().backward()
+            counted.append(counter.get_total_flops())
+    assert counted[::2] == counted[1::2]
+    assert all(counted)
