@@ -4,17 +4,20 @@ processor has units for them.
 A weight becomes a fixed-point number of 24 bits with one scale for each output channel, written in three digits of 8
 bits: w = scale (65536 high + 256 middle + low), off by at most 2^-23 of the channel's largest weight. Spikes, their
 sums and counts of events are whole numbers up to 255, so that the three convolutions with the digits are sums of whole
-numbers, which 32 bits hold without rounding; only the last three additions round.
+numbers, which 32 bits hold without rounding; only putting the three together rounds.
 """
 
 import functools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .compiler import compiled, compiler_works
 from .packing import whole_numbers
@@ -25,9 +28,10 @@ __all__ = ["applies", "convolve", "linear"]
 LARGEST = 8_355_000
 # Products of 255 and -128 that 32 bits can add up.
 MOST_PRODUCTS = 2**31 // (255 * 128)
-# Below this many outputs for each weight, writing the weight in digits takes what it saves.
-MIN_ROWS = 512
-MIN_PRODUCTS = 1 << 28
+# Below this many multiplications the calls cost more than they save.
+MIN_PRODUCTS = 1 << 27
+# Outputs for each weight, by its axes, from which on it pays to write digits that serve for one step only.
+MIN_ROWS = {2: 4096, 4: 2048}
 
 
 def _has_units() -> bool:
@@ -43,12 +47,17 @@ UNITS = _has_units()
 @functools.cache
 def _adds_exactly() -> bool:
     """Try the largest products: where the units are switched off (ONEDNN_MAX_CPU_ISA), pairs of them saturate."""
-    x, weight = torch.full((1, 64, 8, 8), 255, dtype=torch.uint8), torch.ones(16, 64, 1, 1)
+    weight, rows = torch.ones(16, 64), torch.full((64, 64), 255, dtype=torch.uint8)
     with torch.no_grad():
-        found = _sum_digits(x.to(memory_format=torch.channels_last), weight, None, ([1, 1], [0, 0], [1, 1]))
-    return torch.allclose(found, torch.tensor(255.0 * 64), rtol=1e-6)
+        found = [
+            _multiply_digits(rows, weight, None, False),
+            _convolve_digits(rows.view(1, 8, 8, 64).movedim(3, 1), weight[..., None, None], None, _ONE_PIXEL, False),
+        ]
+    return all(torch.allclose(sums, torch.tensor(255.0 * 64), rtol=1e-6) for sums in found)
 
 
+# stride, padding, dilation
+_ONE_PIXEL = ([1, 1], [0, 0], [1, 1])
 # PyTorch 2.6 can't tell an export, which must not meet an operation of ours, from a compilation
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
@@ -65,44 +74,104 @@ def applies(x: Tensor, weight: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling():
         return not torch.is_grad_enabled() and not _is_exporting()
-    return type(x) is Tensor and _pays(x, weight)
+    return type(x) is Tensor and _pays(x, weight, _stays(weight))
 
 
-def _pays(x: Tensor, weight: Tensor) -> bool:
+def _stays(weight: Tensor) -> bool:
+    """Tell whether no training step changes the weight before the next call."""
+    return not (weight.requires_grad and torch.is_grad_enabled())
+
+
+def _pays(x: Tensor, weight: Tensor, stays: bool) -> bool:
     rows, products = x.numel() // weight.shape[1], weight[0].numel()
-    many = rows >= MIN_ROWS and rows * weight.numel() >= MIN_PRODUCTS
+    many = rows * weight.numel() >= MIN_PRODUCTS and (stays or rows >= MIN_ROWS[weight.dim()])
     return many and products < MOST_PRODUCTS and _adds_exactly()
 
 
+def _kernel(function: Callable) -> Callable:
+    return compiled(function) if compiler_works("cpu") else function
+
+
 def _digits(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return high, middle and low digits of `(N, K)` and the scale of each row."""
+    """Return low, middle and high digits of `(N, K)` and the scale of each row."""
     scale = weight.abs().amax(1).clamp(min=1e-30) / LARGEST
     whole = (weight / scale[:, None]).round().to(torch.int32)
     low = ((whole + 128) & 255) - 128
     rest = (whole - low) >> 8
     middle = ((rest + 128) & 255) - 128
     high = (rest - middle) >> 8
-    return high.to(torch.int8), middle.to(torch.int8), low.to(torch.int8), scale
+    return low.to(torch.int8), middle.to(torch.int8), high.to(torch.int8), scale
 
 
-def _sum_digits(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple) -> Tensor:
-    """Convolve bytes `(B, C, H, W)` with the digits of a weight, the smallest first."""
-    rows = weight.flatten(1)
-    high, middle, low, scale = (compiled(_digits) if compiler_works("cpu") else _digits)(rows)
-    zeros, out = torch.zeros(len(weight), dtype=torch.int64), None
-    for digit, factor in ((low, 1), (middle, 256), (high, 65536)):
-        digit, scales = digit.view(*weight.shape, *[1] * (4 - weight.dim())), scale * factor
-        layout = torch.ops.onednn.qconv_prepack(digit, scales, 1.0, 0, *geometry, 1, list(x.shape))
-        head = (x, 1.0, 0, layout, scales, zeros)
+@dataclass(frozen=True)
+class _Written:
+    """A weight in digits.
+
+    Args:
+        layouts: low, middle and high digits as the processor wants them.
+        scale: `(N,)`.
+        setting: what they were laid out for.
+        weight: what they were made of; a change through `.data` leaves no other trace.
+    """
+
+    layouts: list[Tensor]
+    scale: Tensor
+    setting: tuple
+    weight: Tensor | None
+
+
+_written: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _write(weight: Tensor, setting: tuple, lay_out: Callable[[Tensor], Tensor], stays: bool) -> _Written:
+    """Write a weight in digits, and keep them for the next call if it stays as it is."""
+    found = _written.get(weight)
+    if found is not None and found.setting == setting and torch.equal(found.weight, weight):
+        return found
+    *digits, scale = _kernel(_digits)(weight.flatten(1))
+    layouts = [lay_out(digit.view(weight.shape)) for digit in digits]
+    found = _Written(layouts, scale, setting, weight.detach().clone() if stays else None)
+    if stays:
+        _written[weight] = found
+    else:
+        _written.pop(weight, None)
+    return found
+
+
+def _add_up(low: Tensor, middle: Tensor, high: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the products `(M, N)` from those with the digits."""
+    out = (high * 65536 + (middle * 256 + low)) * scale
+    return out if bias is None else out + bias
+
+
+def _convolve_digits(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple, stays: bool) -> Tensor:
+    """Convolve bytes `(B, C, H, W)` with the digits of a weight."""
+    one, zero = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+
+    def lay_out(digit: Tensor) -> Tensor:
+        return torch.ops.onednn.qconv_prepack(digit, one, 1.0, 0, *geometry, 1, list(x.shape))
+
+    written, rows = _write(weight, (x.shape, *geometry), lay_out, stays), []
+    for layout in written.layouts:
+        out = torch.ops.onednn.qconv2d_pointwise(
+            x, 1.0, 0, layout, one, zero, None, *geometry, 1, 1.0, 0, torch.float32, "none", [], ""
+        )
+        rows.append(out.permute(0, 2, 3, 1).reshape(-1, len(weight)))
+    shape = (len(x), *out.shape[2:], len(weight))
+    return _kernel(_add_up)(*rows, written.scale, bias).view(shape).permute(0, 3, 1, 2)
+
+
+def _multiply_digits(x: Tensor, weight: Tensor, bias: Tensor | None, stays: bool) -> Tensor:
+    """Multiply bytes `(M, C)` by the digits of a weight, each product added to the one before in place."""
+    zero, none, out = torch.zeros(1, dtype=torch.int64), ("none", [], ""), None
+    written = _write(weight, x.shape, lambda digit: torch.ops.onednn.qlinear_prepack(digit, list(x.shape)), stays)
+    for layout, factor in zip(written.layouts, (1.0, 256.0, 65536.0), strict=True):
+        head, tail = (x, 1.0, 0, layout, torch.tensor([factor]), zero), (1.0, 0, torch.float32)
         if out is None:
-            out = torch.ops.onednn.qconv2d_pointwise(
-                *head, bias, *geometry, 1, 1.0, 0, torch.float32, "none", [], ""
-            )
+            out = torch.ops.onednn.qlinear_pointwise(*head, None, *tail, *none)
         else:
-            out = torch.ops.onednn.qconv2d_pointwise.binary(
-                *head, out, None, *geometry, 1, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
-            )
-    return out
+            out = torch.ops.onednn.qlinear_pointwise.binary(*head, out, None, *tail, 1.0, 0, "sum", 1.0, *none)
+    return out.mul_(written.scale) if bias is None else torch.addcmul(bias, out, written.scale)
 
 
 _PRODUCT = "Tensor x, Tensor weight, Tensor? bias"  # written out, since PyTorch 2.6 can't read it off the functions
@@ -110,30 +179,23 @@ _GEOMETRY = "int[] stride, int[] padding, int[] dilation"
 
 
 @torch.library.custom_op(
-    "braincog_transformers::convolve", mutates_args=(), schema=f"({_PRODUCT}, {_GEOMETRY}) -> Tensor"
+    "braincog_transformers::convolve", mutates_args=(), schema=f"({_PRODUCT}, {_GEOMETRY}, bool stays) -> Tensor"
 )
-def _convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-) -> Tensor:
-    integers = whole_numbers(x) if _pays(x, weight) else None
+def _convolve(x, weight, bias, stride, padding, dilation, stays):
+    integers = whole_numbers(x) if _pays(x, weight, stays) else None
     if integers is None:
         return F.conv2d(x, weight, bias, stride, padding, dilation)
-    return _sum_digits(integers, weight, bias, (stride, padding, dilation))
+    return _convolve_digits(integers, weight, bias, (stride, padding, dilation), stays)
 
 
 @_convolve.register_fake
-def _(x, weight, bias, stride, padding, dilation):
+def _(x, weight, bias, stride, padding, dilation, stays):
     return F.conv2d(x, weight, bias, stride, padding, dilation)
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, weight, bias, *ctx.geometry = inputs
-    ctx.biases = None if bias is None else [len(bias)]
+    x, weight, bias, *geometry, _ = inputs
+    ctx.geometry, ctx.biases = geometry, None if bias is None else [len(bias)]
     ctx.save_for_backward(x, weight)
 
 
@@ -142,34 +204,33 @@ def _convolve_backward(ctx, grad: Tensor):
     grads = torch.ops.aten.convolution_backward(
         grad, x, weight, ctx.biases, *ctx.geometry, False, [0, 0], 1, ctx.needs_input_grad[:3]
     )
-    return *grads, None, None, None
+    return *grads, None, None, None, None
 
 
 _convolve.register_autograd(_convolve_backward, setup_context=_keep)
 
 
-@torch.library.custom_op("braincog_transformers::multiply", mutates_args=(), schema=f"({_PRODUCT}) -> Tensor")
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    integers = whole_numbers(x) if _pays(x, weight) else None
-    if integers is None:
-        return F.linear(x, weight, bias)
-    pixels = integers.view(1, len(x), 1, -1).permute(0, 3, 1, 2)  # a convolution of one pixel
-    out = _sum_digits(pixels, weight, bias, ([1, 1], [0, 0], [1, 1]))
-    return out.permute(0, 2, 3, 1).view(len(x), -1)
+@torch.library.custom_op(
+    "braincog_transformers::multiply", mutates_args=(), schema=f"({_PRODUCT}, bool stays) -> Tensor"
+)
+def _multiply(x, weight, bias, stays):
+    integers = whole_numbers(x) if _pays(x, weight, stays) else None
+    return F.linear(x, weight, bias) if integers is None else _multiply_digits(integers, weight, bias, stays)
 
 
 @_multiply.register_fake
-def _(x, weight, bias):
+def _(x, weight, bias, stays):
     return F.linear(x, weight, bias)
 
 
 def _multiply_backward(ctx, grad: Tensor):
     x, weight = ctx.saved_tensors
-    wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+    wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
     return (
         grad @ weight if wants_x else None,
         grad.t() @ x if wants_weight else None,
         grad.sum(0) if wants_bias else None,
+        None,
     )
 
 
@@ -201,7 +262,7 @@ def convolve(
     Returns:
         `(B, N, H', W')`, in the memory format of x.
     """
-    return _convolve(x, weight, bias, list(stride), list(padding), list(dilation))
+    return _convolve(x, weight, bias, list(stride), list(padding), list(dilation), _stays(weight))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -215,4 +276,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         `(..., N)`.
     """
-    return _multiply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+    return _multiply(x.reshape(-1, x.shape[-1]), weight, bias, _stays(weight)).view(*x.shape[:-1], -1)

@@ -24,7 +24,7 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def small_pays(monkeypatch):
-    monkeypatch.setattr(integer_products, "MIN_ROWS", 1)
+    monkeypatch.setattr(integer_products, "MIN_ROWS", {2: 1, 4: 1})
     monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1)
 
 
@@ -32,8 +32,10 @@ def small_pays(monkeypatch):
 def calls(monkeypatch):
     """A list that grows with each product in integers."""
     integer_products._adds_exactly()  # which multiplies, once
-    made, whole = [], integer_products._sum_digits
-    monkeypatch.setattr(integer_products, "_sum_digits", lambda *a: made.append(a[0].dtype) or whole(*a))
+    made = []
+    for name in ("_multiply_digits", "_convolve_digits"):
+        own = getattr(integer_products, name)
+        monkeypatch.setattr(integer_products, name, lambda *a, own=own: made.append(a[0].dtype) or own(*a))
     return made
 
 
@@ -125,9 +127,12 @@ def test_groups_autocast_few_products_and_other_paddings_are_left_alone(calls, m
     monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1 << 40)
     _layer("conv")(x)
     monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1)
-    monkeypatch.setattr(integer_products, "MIN_ROWS", 1 << 40)
+    monkeypatch.setattr(integer_products, "MIN_ROWS", {4: 1 << 40})
     _layer("conv")(x)
     assert not calls
+    with torch.no_grad():
+        _layer("conv")(x)  # digits that stay pay sooner
+    assert calls
 
 
 def test_more_products_than_32_bits_hold_are_left_alone(calls):
@@ -136,11 +141,48 @@ def test_more_products_than_32_bits_hold_are_left_alone(calls):
     assert not calls
 
 
-def test_units_that_saturate_are_found_out(monkeypatch):
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_digits_are_written_once_while_a_weight_stays(monkeypatch, kind):
+    integer_products._adds_exactly()
+    written, write = [], integer_products._digits
+    monkeypatch.setattr(integer_products, "_kernel", lambda f: f)
+    monkeypatch.setattr(integer_products, "_digits", lambda w: written.append(1) or write(w))
+    layer = _layer(kind)
+    x = _input(layer)
+
+    def steps(*changes):
+        for change in changes:
+            change()
+            torch.testing.assert_close(layer(x), _plainly(layer, x), rtol=1e-4, atol=1e-4)
+        return len(written)
+
+    with torch.no_grad():
+        assert steps(list, list) == 1
+        assert steps(lambda: layer.weight.data.mul_(2)) == 2  # of which PyTorch's counter of versions knows nothing
+        assert steps(lambda: layer.weight.add_(1), list) == 3
+        x = torch.cat([x, x])
+        assert steps(list, list) == 4
+    x = x[: len(x) // 2]
+    assert steps(list, list) == 6  # in training each call
+    layer.requires_grad_(False)
+    assert steps(list, list) == 7
+
+
+def test_digits_go_with_their_weight():
+    layer = _layer("linear").requires_grad_(False)
+    before = len(integer_products._written)
+    layer(_input(layer))
+    assert len(integer_products._written) == before + 1
+    del layer
+    assert len(integer_products._written) == before
+
+
+@pytest.mark.parametrize("name", ["_multiply_digits", "_convolve_digits"])
+def test_units_that_saturate_are_found_out(monkeypatch, name):
     assert integer_products._adds_exactly()
     integer_products._adds_exactly.cache_clear()
-    exact = integer_products._sum_digits
-    monkeypatch.setattr(integer_products, "_sum_digits", lambda *a: exact(*a) / 2)
+    exact = getattr(integer_products, name)
+    monkeypatch.setattr(integer_products, name, lambda *a: exact(*a) / 2)
     layer = _layer("conv")
     assert not integer_products.applies(_input(layer), layer.weight)
     integer_products._adds_exactly.cache_clear()
@@ -149,7 +191,7 @@ def test_units_that_saturate_are_found_out(monkeypatch):
 @pytest.mark.parametrize("weight", [torch.zeros(3, 5), torch.full((3, 5), 1e-38), torch.randn(3, 5) * 1e30,
                                     torch.tensor([[1.0, -1.0], [1e-7, 1.0], [-3.0, 1e-3]])])  # fmt: skip
 def test_digits_make_up_the_weight(weight):
-    high, middle, low, scale = integer_products._digits(weight)
+    low, middle, high, scale = integer_products._digits(weight)
     found = (high.double() * 65536 + middle.double() * 256 + low.double()) * scale.double()[:, None]
     assert ((found - weight).abs() <= weight.abs().amax(1, keepdim=True) * 2.0**-23 + 1e-37).all()
 
