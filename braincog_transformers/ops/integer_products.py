@@ -28,10 +28,11 @@ __all__ = ["applies", "convolve", "linear"]
 LARGEST = 8_355_000
 # Products of 255 and -128 that 32 bits can add up.
 MOST_PRODUCTS = 2**31 // (255 * 128)
-# Below this many multiplications the calls cost more than they save.
-MIN_PRODUCTS = 1 << 27
-# Outputs for each weight, by its axes, from which on it pays to write digits that serve for one step only.
+# Where a weight stays only its size decides: so no output depends on the size of the batch, not by the last bit.
+MIN_WEIGHTS = 1 << 15
+# In training digits serve for one step: outputs for each weight, by its axes, and multiplications from which that pays.
 MIN_ROWS = {2: 4096, 4: 2048}
+MIN_PRODUCTS = 1 << 27
 
 
 def _has_units() -> bool:
@@ -84,8 +85,8 @@ def _stays(weight: Tensor) -> bool:
 
 def _pays(x: Tensor, weight: Tensor, stays: bool) -> bool:
     rows, products = x.numel() // weight.shape[1], weight[0].numel()
-    many = rows * weight.numel() >= MIN_PRODUCTS and (stays or rows >= MIN_ROWS[weight.dim()])
-    return many and products < MOST_PRODUCTS and _adds_exactly()
+    many = rows >= MIN_ROWS[weight.dim()] and rows * weight.numel() >= MIN_PRODUCTS
+    return (weight.numel() >= MIN_WEIGHTS if stays else many) and products < MOST_PRODUCTS and _adds_exactly()
 
 
 def _kernel(function: Callable) -> Callable:

@@ -26,6 +26,7 @@ KINDS = {
 def small_pays(monkeypatch):
     monkeypatch.setattr(integer_products, "MIN_ROWS", {2: 1, 4: 1})
     monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1)
+    monkeypatch.setattr(integer_products, "MIN_WEIGHTS", 1)
 
 
 @pytest.fixture
@@ -131,8 +132,18 @@ def test_groups_autocast_few_products_and_other_paddings_are_left_alone(calls, m
     _layer("conv")(x)
     assert not calls
     with torch.no_grad():
-        _layer("conv")(x)  # digits that stay pay sooner
-    assert calls
+        _layer("conv")(x)  # the size of a weight that stays decides
+        assert len(calls) == 1
+        monkeypatch.setattr(integer_products, "MIN_WEIGHTS", 1 << 40)
+        _layer("conv")(x)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_a_sample_does_not_depend_on_the_others(kind):
+    layer = _layer(kind).requires_grad_(False)
+    x = _input(layer, 3)
+    assert torch.equal(layer(x)[:1], layer(x[:1]))
 
 
 def test_more_products_than_32_bits_hold_are_left_alone(calls):
@@ -253,3 +264,12 @@ def test_operations_are_counted_as_ever():
             counted.append(counter.get_total_flops())
     assert counted[::2] == counted[1::2]
     assert all(counted)
+
+
+def test_digits_written_in_inference_mode_serve_elsewhere():
+    for kind in ("conv", "linear"):
+        layer = _layer(kind).requires_grad_(False)
+        x = _input(layer)
+        with torch.inference_mode():
+            expected = layer(x)
+        assert torch.equal(layer(x), expected)
