@@ -25,7 +25,7 @@ def plot_comparisons(result: dict[str, Any]) -> Figure:
     columns = min(len(found), 4)
     rows = -(-len(found) // columns)
     tallest = max(len(one["sides"]) for one in found)
-    figure = new_figure(max(3.1 * columns + 1.2, 5), rows * (0.7 + 0.27 * tallest) + 0.6)
+    figure = new_figure(max(3.4 * columns + 1.2, 5), rows * (0.7 + 0.27 * tallest) + 0.6)
     for place, one in zip(figure.subplots(rows, columns, squeeze=False).flat, found, strict=False):
         _bars(place, one)
     for place in figure.axes[len(found) :]:

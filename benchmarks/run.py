@@ -87,6 +87,7 @@ def compare(
     Returns:
         The case, figures by side, and the reasons of the sides that can't be had.
     """
+    torch._dynamo.reset()  # after eight networks it would give up and run the ninth uncompiled, without a word
     sides, missing = {}, {}
     for name in names:
         try:

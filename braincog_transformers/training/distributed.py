@@ -148,7 +148,7 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
     return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], talk=talk)
 
 
-def compile_for_batches(network: nn.Module, *, backend: str = "inductor") -> nn.Module:
+def compile_for_batches(network: nn.Module, *, backend: str | Callable = "inductor") -> nn.Module:
     """Compile a network for batches: the size that comes first gets a graph of its own, all others share a second.
 
     PyTorch still compiles anew for a single sample, and where the samples of a convolution, T*B, fall below 16. What
