@@ -25,6 +25,7 @@ from .scaling import STEPPED
 
 __all__ = ["Compiled", "count", "main"]
 
+NETWORKS = ("spikformer_digits", *(name for name in STEPPED if name.endswith("digits")))
 SIZES = (32, 32, 32, 32, 24, 20)
 
 
@@ -72,7 +73,7 @@ def count(network: nn.Module, sizes: Sequence[int] = SIZES, *, training: bool, b
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", nargs="+", default=[name for name in STEPPED if name.endswith("digits")])
+    parser.add_argument("--model", nargs="+", default=NETWORKS)
     parser.add_argument("--backend", default="aot_eager", choices=["aot_eager", "inductor"])
     parser.add_argument("--json", help="file to write the figures to")
     args = parser.parse_args(argv)

@@ -28,7 +28,7 @@ __all__ = ["applies", "convolve", "linear"]
 LARGEST = 8_355_000
 # Products of 255 and -128 that 32 bits can add up.
 MOST_PRODUCTS = 2**31 // (255 * 128)
-# Where a weight stays only its size decides: so no output depends on the size of the batch, not by the last bit.
+# Where a weight stays only its own size decides, so that a product is the same in a batch of any size.
 MIN_WEIGHTS = 1 << 15
 # In training digits serve for one step: outputs for each weight, by its axes, and multiplications from which that pays.
 MIN_ROWS = {2: 4096, 4: 2048}
