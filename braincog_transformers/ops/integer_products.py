@@ -11,7 +11,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .compiler import compiled, compiler_works
 from .packing import whole_numbers
+from .processor import has_units
 
 __all__ = ["applies", "convolve", "linear"]
 
@@ -35,14 +35,7 @@ MIN_ROWS = {2: 4096, 4: 2048}
 MIN_PRODUCTS = 1 << 27
 
 
-def _has_units() -> bool:
-    """Tell whether the processor has units for matrices of 8-bit integers, as Linux names them."""
-    source = Path("/proc/cpuinfo")
-    flags = source.read_text(encoding="utf-8").partition("\n\n")[0].split() if source.is_file() else ()
-    return "amx_int8" in flags
-
-
-UNITS = _has_units()
+UNITS = has_units("amx_int8")
 
 
 @functools.cache
