@@ -53,8 +53,10 @@ __all__ = ["run"]
 
 # options that change where results go, how fast they come, or what is shown, but no number of them
 _PLACES = {"output", "experiment", "suffix", "tensorboard_dir", "data_dir", "cache_dir", "download", "no_cache"}
-_SPEED = {"workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend"}
-_SPEED |= {"pack_spikes", "integer_products"}
+_SPEED = {
+    "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend", "pack_spikes",
+    "integer_products",
+}  # fmt: skip
 _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
 _SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "look"}
 # these only say what the weights were before the first step

@@ -244,6 +244,15 @@ def test_a_compiled_evaluation_calls_it_and_a_compiled_step_does_not(calls):
     assert len(calls) == 2 * eager
 
 
+def test_channels_in_front_are_left_where_they_are(calls):
+    layer = _layer("conv").requires_grad_(False)
+    x = _input(layer).contiguous()
+    found = torch.compile(layer, fullgraph=True)(x)
+    assert found.is_contiguous()
+    torch.testing.assert_close(layer(x), found, rtol=1e-5, atol=1e-5)
+    assert not calls
+
+
 def test_a_file_for_others_holds_plain_products(tmp_path):
     model = timm.create_model("spikformer_digits", depth=1).eval()
     written = torch.export.load(export(model, tmp_path / "network.pt2"))
