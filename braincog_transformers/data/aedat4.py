@@ -5,6 +5,7 @@ table or -1, 2: XML that lists the streams); then packets of stream (int32), len
 after decompression, a size-prefixed table `EVTS` whose field 0 is a vector of 16-byte events.
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -13,13 +14,17 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..errors import UserError
+from .opening import LARGEST_UNPACKED, limit_unpacked
 
 __all__ = ["decode_aedat4"]
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
-_STORED = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("on", "?"), ("padding", "V3")])
+_STORED = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("on", "u1"), ("padding", "V3")])
 _CODECS = ("none", "lz4", "lz4", "zstandard", "zstandard")
 _EXTRA = "pip install 'braincog_transformers[aedat4]'"
+_LONGEST_XML = 1 << 20
+_LZ4_MOST = 255
+"""Bytes that one byte of LZ4 can stand for."""
 
 
 def decode_aedat4(raw: bytes) -> np.ndarray:
@@ -34,17 +39,24 @@ def decode_aedat4(raw: bytes) -> np.ndarray:
         compression, table_at, streams, start = _heading(raw)
         stream = min(_event_streams(streams))
         packets = list(_packets(raw, start, table_at if table_at > 0 else len(raw), stream))
-    except (struct.error, IndexError, ValueError, ElementTree.ParseError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (struct.error, IndexError, ValueError, TypeError, ElementTree.ParseError):
         raise UserError("truncated or damaged AEDAT4 recording; fetch it anew") from None
-    decompress = _decompressor(compression)
+    unpack = _decompressor(compression)
+    parts, room = [np.empty(0, _STORED)], LARGEST_UNPACKED
     try:
-        parts = [_events(decompress(packet)) for packet in packets]
+        for packet in packets:
+            payload = unpack(packet, room)
+            room -= len(payload) if compression else 0
+            limit_unpacked(LARGEST_UNPACKED - room)
+            parts.append(_events(payload))
+    except UserError:
+        raise
     except Exception as error:
         # Each codec has its own exception classes for damaged data, and they share no base.
         raise UserError(f"truncated or damaged AEDAT4 recording ({type(error).__name__}); fetch it anew") from None
-    return np.concatenate(parts) if parts else np.empty(0, _STORED)
+    return np.concatenate(parts)
 
 
 def _heading(raw: bytes) -> tuple[int, int, str, int]:
@@ -76,10 +88,13 @@ def _field(table: memoryview, number: int) -> int:
 
 def _event_streams(xml: str) -> list[int]:
     """Return the numbers of the streams that hold events."""
+    if len(xml) > _LONGEST_XML or "<!" in xml:  # declarations can make a short text a long one
+        raise ValueError
     nodes = ElementTree.fromstring(xml).iterfind(".//node[@name='outInfo']/node")
-    found = [int(node.get("name")) for node in nodes if node.findtext("attr[@key='typeIdentifier']") == "EVTS"]
+    names = [node.get("name", "") for node in nodes if node.findtext("attr[@key='typeIdentifier']") == "EVTS"]
+    found = [int(name) for name in names if re.fullmatch(r"[0-9]{1,9}", name)]
     if not found:
-        raise UserError("this AEDAT4 recording has no event stream")
+        raise UserError("this AEDAT4 recording has no event stream with a number; fetch it anew")
     return found
 
 
@@ -105,16 +120,19 @@ def _events(payload: bytes | memoryview) -> np.ndarray:
     return np.frombuffer(table, _STORED, struct.unpack_from("<I", table, vector)[0], vector + 4)
 
 
-def _decompressor(compression: int) -> Callable[[memoryview], bytes | memoryview]:
+def _decompressor(compression: int) -> Callable[[memoryview, int], bytes | memoryview]:
+    """Return a function of a packet and of the most bytes it may unpack to; of more it returns one more at least."""
     if not 0 <= compression < len(_CODECS):
         raise UserError(f"unknown compression {compression} of an AEDAT4 recording; known are 0 (none) to 4")
     if compression == 0:
-        return memoryview
+        return lambda packet, _: packet
     package = _CODECS[compression]
     try:
         module = import_module("lz4.frame" if package == "lz4" else package)
     except ImportError:
         raise UserError(f"this AEDAT4 recording is compressed and needs the package {package}; {_EXTRA}") from None
     if package == "lz4":
-        return module.decompress
-    return lambda packet: module.ZstdDecompressor().decompressobj().decompress(packet)
+        return lambda packet, most: module.LZ4FrameDecompressor().decompress(
+            packet, min(most, _LZ4_MOST * len(packet)) + 1
+        )
+    return lambda packet, most: module.ZstdDecompressor().stream_reader(packet).read(most + 1)

@@ -188,10 +188,11 @@ def writing_folder(folder: Path) -> Iterator[None]:
 
 
 def _state(path: Path | Segment) -> tuple[int, int]:
+    """Return size and time of change, or a sign for a file that isn't there, which its reader will name."""
     try:
         stat = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror})") from None
+    except (OSError, ValueError):  # the latter for a name with a zero byte
+        return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
 

@@ -5,12 +5,13 @@ end in microseconds, and the names of the trials of either split: 1176 and 288 s
 twice in a trial. tonic's folders hold one .npy file per trial and class, so that the second is lost: 1077 and 264.
 """
 
-import csv
 from pathlib import Path
 
 from ..errors import UserError
 from .places import MissingData
 from .readers import Segment
+from .tables import read_table
+from .text import read_lines
 
 __all__ = ["gesture_sides"]
 
@@ -39,14 +40,14 @@ def gesture_sides(root: Path) -> list[Side]:
 
 
 def _trials(root: Path, name: str) -> Side:
-    names = [line.strip() for line in _lines(root / name) if line.strip()]
+    names = [line.strip() for line in read_lines(root / name) if line]
     trials = [root / trial for trial in names]
     needed = [path for trial in trials for path in (trial, _table(trial))]
     if missing := [path.name for path in needed if not path.is_file()]:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         count = f"{len(missing)} of {len(needed)} files that {name} asks for are missing"
         raise MissingData(f"{root}: {count} ({shown}); unpack DvsGesture.tar.gz anew")
-    rows = [(Segment(trial, start, end), label - 1) for trial in trials for label, start, end in _read_table(trial)]
+    rows = [(Segment(trial, start, end), label - 1) for trial in trials for label, start, end in _gestures(trial)]
     return [segment for segment, _ in rows], [label for _, label in rows]
 
 
@@ -54,26 +55,13 @@ def _table(trial: Path) -> Path:
     return trial.with_name(f"{trial.stem}_labels.csv")
 
 
-def _read_table(trial: Path) -> list[tuple[int, int, int]]:
+def _gestures(trial: Path) -> list[list[int]]:
     """Return class, start and end of each gesture of a trial."""
-    path = _table(trial)
-    lines = _lines(path)[1:]
-    try:
-        rows = [tuple(int(cell) for cell in row) for row in csv.reader(lines) if row]
-    except ValueError:
-        rows = [()]
-    for row in rows:
-        if len(row) != 3 or not 1 <= row[0] <= _CLASSES or row[1] >= row[2]:
-            raise UserError(f"{path}: needs rows of class 1 to {_CLASSES}, start and a later end; fetch it anew")
+    path, what = _table(trial), f"rows of class 1 to {_CLASSES}, start and a later end"
+    rows = read_table(path, what)
+    if any(not 1 <= label <= _CLASSES or start >= end for label, start, end in rows):
+        raise UserError(f"{path}: needs {what}; fetch it anew")
     return rows
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: can't be read ({reason}); unpack DvsGesture.tar.gz anew") from None
 
 
 def _cut(folder: Path) -> Side:

@@ -14,14 +14,17 @@ from pathlib import Path
 from ..errors import UserError
 from .catalog import DatasetInfo
 from .gesture import gesture_sides
+from .opening import shortened
 from .places import MissingData
 from .readers import Recording
 from .recordings import Character, GivenSteps, Pickled, read_stretches
+from .text import read_lines
 
 __all__ = ["LAYOUTS"]
 
 Side = tuple[list[Path | Recording], list[int]]
 _TEST_EVERY = 5
+_WHOLE = re.compile(r"[0-9]{1,5}")
 _DRAWINGS, _TRAINING_DRAWINGS = 20, 15
 
 
@@ -51,15 +54,17 @@ def _esimnet_sides(root: Path, info: DatasetInfo) -> list[Side]:
 
 def _listed(root: Path, part: str, classes: int) -> Side:
     path = root / f"{part}label.txt"
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        samples = [
-            (GivenSteps(root / part / f"{Path(name).stem}.npz", int(tall), int(wide)), int(label))
-            for name, label, tall, wide in rows
-        ]
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: needs lines of file, class, rows and columns ({reason}); fetch it anew") from None
+    samples = []
+    for line in read_lines(path):
+        row = line.split()
+        if not row:
+            continue
+        numbers = row[1:] if all(_WHOLE.fullmatch(cell) for cell in row[1:]) else []
+        if len(numbers) != 3:
+            wanted = "lines of file, class, rows and columns"
+            raise UserError(f"{path}: needs {wanted}; got {shortened(line, 60)!r}, fetch it anew")
+        label, tall, wide = map(int, numbers)
+        samples.append((GivenSteps(root / part / f"{Path(row[0]).stem}.npz", tall, wide), label))
     if not samples or any(not 0 <= label < classes for _, label in samples):
         raise UserError(f"{path}: needs at least one line, and classes from 0 to {classes - 1}; fetch it anew")
     return _side(samples)

@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ import numpy as np
 from ..errors import UserError
 from .aedat3 import decode_aedat3
 from .aedat4 import decode_aedat4
+from .arrays import npy_array
+from .columns import EVENT, LATEST_US, check_clock, make_events, whole_numbers
+from .mat5 import mat_columns
+from .opening import complete, file_bytes, named
 
 __all__ = [
     "EVENT",
@@ -42,31 +47,35 @@ __all__ = [
     "read_recording",
 ]
 
-EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "?")], align=True)
-"""One event: time in microseconds, column, row (downwards), polarity (True: brighter)."""
-
 _BIN_OVERFLOW_ROW = 240
 _BIN_OVERFLOW_US = 8192
 _BIN_LONGEST_US = 1 << 23
 _AEDAT2_MAGIC = b"#!AER-DAT2."
+_AEDAT2_SPECIAL = 1 << 31 | 1 << 15
+_DAT_KINDS = (0, 12)
 _MAT_ROWS = 180
+_ANY_PIXEL = 1 << 15
 
 
-def make_events(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Return columns of equal length (N,) as one array of `EVENT`; `t` in microseconds."""
-    events = np.empty(len(t), EVENT)
-    events["t"], events["x"], events["y"], events["p"] = t, x, y, p
-    return events
+def _of_file(decode: Callable[[bytes], np.ndarray]) -> Callable[[Path], np.ndarray]:
+    """Make a reader of files of a function of their bytes; what is wrong is one line with the file."""
+
+    @wraps(decode)
+    def read(path: Path) -> np.ndarray:
+        with named(path):
+            return decode(file_bytes(path))
+
+    return read
 
 
-def read_bin(path: Path) -> np.ndarray:
+@_of_file
+def read_bin(raw: bytes) -> np.ndarray:
     """Read 5-byte records: x, y, polarity and 23 bits of time, the most significant bit first.
 
     A record in row 240 is no event: it says that the clock overflowed, and adds 8192 microseconds to every later one.
     """
-    raw = _read(path)
     if len(raw) % 5:
-        raise UserError(f"{path}: truncated or foreign; {len(raw)} bytes are no whole 5-byte events, fetch it anew")
+        raise UserError(f"truncated or foreign; {len(raw)} bytes are no whole 5-byte events, fetch it anew")
     x, y, high, middle, low = np.frombuffer(raw, np.uint8).reshape(-1, 5).astype(np.int64).T
     overflow = y == _BIN_OVERFLOW_ROW
     t = ((high & 127) << 16 | middle << 8 | low) + _BIN_OVERFLOW_US * np.cumsum(overflow)
@@ -90,84 +99,84 @@ def encode_bin(events: np.ndarray) -> bytes:
     return records.tobytes()
 
 
-def read_aedat2(path: Path) -> np.ndarray:
+@_of_file
+def read_aedat2(raw: bytes) -> np.ndarray:
     """Read AEDAT 2.0 of a 128 x 128 DVS: lines of text, then pairs (address, microseconds) of big-endian uint32.
 
     Both axes and the polarity are turned over, as SpikingJelly and BrainCog's fork of tonic decode CIFAR10-DVS, so that
-    published frames are met: x = 127 - bits 14..8, y = 127 - bits 7..1, p = 1 - bit 0.
+    published frames are met: x = 127 - bits 14..8, y = 127 - bits 7..1, p = 1 - bit 0. An address with bit 15 or 31 is
+    that of a special event (a trigger, a reset of the clock), which no pixel sent.
     """
-    raw = _read(path)
     if not raw.startswith(_AEDAT2_MAGIC):
-        raise UserError(f"{path}: not an AEDAT 2.0 recording; it doesn't begin with '#!AER-DAT2.', fetch it anew")
+        raise UserError("not an AEDAT 2.0 recording; it doesn't begin with '#!AER-DAT2.', fetch it anew")
     start = 0
     while raw[start : start + 1] == b"#":
         start = raw.find(b"\n", start) + 1
         if start == 0:
-            raise UserError(f"{path}: truncated AEDAT 2.0 recording; the heading doesn't end, fetch it anew")
+            raise UserError("truncated AEDAT 2.0 recording; the heading doesn't end, fetch it anew")
     if (len(raw) - start) % 8:
-        raise UserError(f"{path}: truncated AEDAT 2.0 recording; the last event is incomplete, fetch it anew")
+        raise UserError("truncated AEDAT 2.0 recording; the last event is incomplete, fetch it anew")
     address, t = np.frombuffer(raw, ">u4", offset=start).reshape(-1, 2).astype(np.int64).T
+    sent = address & _AEDAT2_SPECIAL == 0
+    address, t = address[sent], t[sent]
     if (address >> 16).any():
-        raise UserError(f"{path}: not a recording of a 128 x 128 DVS; it has addresses of more than 16 bits")
+        raise UserError("not a recording of a 128 x 128 DVS; it has addresses of more than 16 bits")
     return make_events(t, 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1))
 
 
-def read_aedat4(path: Path) -> np.ndarray:
+@_of_file
+def read_aedat4(raw: bytes) -> np.ndarray:
     """Read the first event stream of an AEDAT4 container, as it was stored."""
-    try:
-        stored = decode_aedat4(_read(path))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    stored = decode_aedat4(raw)
     return make_events(stored["t"], stored["x"], stored["y"], stored["on"])
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """Read a plain array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture."""
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except Exception as error:
-        # A damaged heading is parsed as Python, and may ask for any amount of memory.
-        raise UserError(f"{path}: not a complete .npy array ({' '.join(str(error).split())}); fetch it anew") from None
+@_of_file
+def read_npy(raw: bytes) -> np.ndarray:
+    """Read a plain array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture.
+
+    Fractions of a millisecond are kept to the microsecond, whatever the type of the array can hold.
+    """
+    rows = npy_array(raw)
     if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
-        raise UserError(f"{path}: needs numbers (N, 4), x, y, p and milliseconds; got {rows.dtype} {rows.shape}")
+        raise UserError(f"needs numbers (N, 4), x, y, p and milliseconds; got {str(rows.dtype)[:60]} {rows.shape}")
     x, y, p, t = rows.T
-    return make_events(t.astype(np.int64) * 1000, x, y, p)
+    if rows.dtype.kind == "f":
+        t = np.rint(t.astype(np.float64) * 1000)
+    else:
+        t = whole_numbers("t", t, -LATEST_US // 1000, LATEST_US // 1000, kind="milliseconds") * 1000
+    return make_events(t, x, y, p)
 
 
-def read_dat(path: Path) -> np.ndarray:
+@_of_file
+def read_dat(raw: bytes) -> np.ndarray:
     """Read Prophesee's DAT: lines that begin with %, kind and size of the events, then pairs (microseconds, address).
 
     The address has x in bits 13..0, y in bits 27..14 and the polarity above. Both axes stay as they were stored.
     """
-    raw = _read(path)
     start = 0
     while raw[start : start + 1] == b"%":
         start = raw.find(b"\n", start) + 1 or len(raw)
     version = re.search(rb"^% Version (\d+)", raw[:start], re.MULTILINE)
     if not start or (version and version.group(1) != b"2"):
-        raise UserError(f"{path}: not a DAT recording of version 2; it doesn't begin with such lines, fetch it anew")
+        raise UserError("not a DAT recording of version 2; it doesn't begin with such lines, fetch it anew")
     if (len(raw) - start) % 8 != 2 or raw[start + 1] != 8:
-        raise UserError(f"{path}: truncated DAT recording; it doesn't hold whole 8-byte events, fetch it anew")
+        raise UserError("truncated DAT recording; it doesn't hold whole 8-byte events, fetch it anew")
+    if raw[start] not in _DAT_KINDS:
+        raise UserError(f"not a DAT recording of pixels; its events are of kind {raw[start]}, not 0 or 12")
     t, address = np.frombuffer(raw, "<u4", offset=start + 2).reshape(-1, 2).astype(np.int64).T
     return make_events(t, address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28)
 
 
-def read_mat(path: Path) -> np.ndarray:
+@_of_file
+def read_mat(raw: bytes) -> np.ndarray:
     """Read the columns ts (microseconds), x, y and pol of a MATLAB file; y counts from below: row = 179 - y."""
-    from scipy.io import loadmat
-
-    try:
-        stored = loadmat(path, variable_names=("ts", "x", "y", "pol"))
-        columns = np.stack([np.asarray(stored[name], float).ravel() for name in ("ts", "x", "y", "pol")])
-    except Exception as error:
-        # scipy lets through whatever a damaged file makes of its parts.
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: not a complete MATLAB file of ts, x, y and pol ({reason}); fetch it anew") from None
-    whole = np.isfinite(columns).all() and (columns == np.trunc(columns)).all()
-    if not whole or (np.abs(columns[1:]) >= 1 << 14).any():
-        raise UserError(f"{path}: ts, x, y and pol must be whole numbers, x and y those of pixels; fetch it anew")
-    t, x, y, p = columns
-    return make_events(t, x, _MAT_ROWS - 1 - y, p > 0)
+    with complete("MATLAB file of ts, x, y and pol"):
+        t, x, y, p = mat_columns(raw, ("ts", "x", "y", "pol"))
+        if len({len(column) for column in (t, x, y, p)}) != 1:
+            raise ValueError("they are not equally many")
+    y = whole_numbers("y", y, -_ANY_PIXEL, _ANY_PIXEL - 1, kind="pixels")
+    return make_events(t, x, _MAT_ROWS - 1 - y, p)
 
 
 @dataclass(frozen=True)
@@ -227,12 +236,20 @@ class Segment(Recording):
         return f"{self.path.name}[{self.start_us}:{self.end_us}]"
 
     def read(self) -> np.ndarray:
-        """Read the stretch."""
-        raw = _read(self.path)
-        try:
-            return make_events(*decode_aedat3(raw, self.start_us, self.end_us))
-        except UserError as error:
-            raise UserError(f"{self.path}: {error}") from None
+        """Read the stretch; a clock that goes backwards anywhere leaves it open which events are in it."""
+        stat = self.stat()
+        events = _trial(self.path, stat.st_mtime_ns, stat.st_size)
+        start, end = np.searchsorted(events["t"], (self.start_us, self.end_us))
+        return events[start:end].copy()
+
+
+@lru_cache(maxsize=1)
+def _trial(path: Path, changed_ns: int, size: int) -> np.ndarray:
+    """Decode a recording once for the stretches of it, which are asked for one after the other."""
+    del changed_ns, size  # parts of the key: a file that was written anew is read anew
+    events = make_events(*decode_aedat3(file_bytes(path)))
+    check_clock(events["t"])
+    return events
 
 
 READERS: dict[str, Callable[[Path], np.ndarray]] = {
@@ -256,28 +273,25 @@ def read_recording(path: Path | Recording, size: tuple[int, int]) -> np.ndarray:
         events (N,) of dtype `EVENT`, N at least 1, times never going backwards.
 
     Raises:
-        UserError: for a file that is missing, foreign, truncated, empty, unsorted or of a larger sensor.
+        UserError: one line with the file, for one that is missing, foreign, truncated, empty, unsorted, of a larger
+            sensor, or has numbers that are not whole, not finite or out of range.
     """
     recording = Recording(path) if isinstance(path, Path) else path
-    events = recording.read()
+    with named(path):
+        events = recording.read()
+        _check(events, size)
+    return recording.place(events)
+
+
+def _check(events: np.ndarray, size: tuple[int, int]) -> None:
     if not len(events):
-        raise UserError(f"{path}: the recording holds no events; fetch it anew or remove it")
+        raise UserError("the recording holds no events; fetch it anew or remove it")
     height, width = size
     outside = (events["x"] < 0) | (events["x"] >= width) | (events["y"] < 0) | (events["y"] >= height)
     if outside.any():
         first = events[outside.argmax()]
         raise UserError(
-            f"{path}: {int(outside.sum())} of {len(events)} events lie outside of the {width} x {height} sensor, the "
-            f"first at x={first['x']}, y={first['y']}; damaged, or a recording of another camera"
+            f"{int(outside.sum())} of {len(events)} events lie outside of the {width} x {height} sensor, the first at "
+            f"x={first['x']}, y={first['y']}; damaged, or a recording of another camera"
         )
-    backwards = int((np.diff(events["t"]) < 0).sum())
-    if backwards:
-        raise UserError(f"{path}: time goes backwards {backwards} times in {len(events)} events; fetch it anew")
-    return recording.place(events)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+    check_clock(events["t"])

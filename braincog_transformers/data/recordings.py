@@ -1,16 +1,18 @@
 """Recordings of single sets that their ending alone doesn't tell how to read."""
 
-import csv
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ..errors import UserError
-from .pickles import load_npy
+from .arrays import npz_arrays
+from .columns import whole_numbers
+from .opening import complete, file_bytes, shortened
+from .pickles import Packet, load_npy
 from .readers import EVENT, Recording, make_events, read_aedat4
+from .tables import read_table
 
 __all__ = ["GIVEN_STEPS", "Character", "GivenSteps", "Pickled", "TopLeft", "read_stretches"]
 
@@ -18,6 +20,8 @@ GIVEN_STEPS = 8
 """Steps of an ES-ImageNet recording; step k is stored as k, from 1, and read as k - 1 milliseconds."""
 
 _ES_FIELD, _ES_MARGIN, _ES_SIDE = 254, 16, 224
+_ES_ARRAY = 256
+"""Sides of the array in which BrainCog centres the field: nothing of a recording lies to the right or below."""
 _CHARACTER_SENSOR = (260, 346)
 _CHARACTER_CORNER, _CHARACTER_SIDE = (4, 54), 250
 _NAMES = (("timestamp", "x", "y", "polarity"), ("t", "x", "y", "p"))
@@ -44,21 +48,24 @@ class Pickled(Recording):
 
     def read(self) -> np.ndarray:
         """Read the packets one after the other."""
-        stored = load_npy(self.path)
-        packets = list(stored.ravel()) if stored.dtype.hasobject and not stored.dtype.names else [stored]
+        packets = load_npy(self.path)
         try:
-            parts = [_events_of(packet) for packet in packets]
+            parts = [_columns_of(packet) for packet in packets]
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{self.path}: needs packets of timestamp, x, y and polarity ({reason})") from None
-        return np.concatenate(parts) if parts else np.empty(0, EVENT)
+            reason = shortened(error)
+            raise UserError(f"needs packets of timestamp, x, y and polarity ({reason})") from error
+        if not parts:
+            return np.empty(0, EVENT)
+        return make_events(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _events_of(packet: np.ndarray | dict) -> np.ndarray:
+def _columns_of(packet: Packet) -> list[np.ndarray]:
     known = packet.keys() if isinstance(packet, dict) else packet.dtype.names or ()
     names = _NAMES[0] if "timestamp" in known else _NAMES[1]
-    t, x, y, p = (np.asarray(packet[name]).ravel() for name in names)
-    return make_events(t, x, y, p.astype(np.int64) > 0)
+    columns = [np.asarray(packet[name]).ravel() for name in names]
+    if len({len(column) for column in columns}) != 1:
+        raise ValueError("they are not equally many")
+    return columns
 
 
 @dataclass(frozen=True)
@@ -85,20 +92,20 @@ class GivenSteps(Recording):
 
     def read(self) -> np.ndarray:
         """Read the events, sorted by step; a step is a millisecond."""
-        try:
-            with np.load(self.path, allow_pickle=False) as stored:
-                parts = [np.asarray(stored[name]) for name in ("neg", "pos")]
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
-            raise UserError(f"{self.path}: not a complete .npz of pos and neg ({reason}); fetch it anew") from None
+        with complete(".npz of pos and neg"):
+            parts = npz_arrays(file_bytes(self.path), ("neg", "pos"))
         if any(part.ndim != 2 or part.shape[1] != 3 or part.dtype.kind not in "iuf" for part in parts):
-            raise UserError(f"{self.path}: pos and neg need rows of three numbers; fetch it anew")
+            raise UserError("pos and neg need rows of three numbers; fetch it anew")
         p = np.repeat([0, 1], [len(part) for part in parts])
-        y, x, step = np.concatenate(parts).astype(np.int64).T
+        limit = np.iinfo(np.int32)
+        rows = [whole_numbers("pos and neg", part, limit.min, limit.max) for part in parts]
+        y, x, step = np.concatenate(rows).T
         if len(step) and (step.min() < 1 or step.max() > GIVEN_STEPS or min(y.min(), x.min()) < 0):
-            raise UserError(f"{self.path}: needs steps from 1 to {GIVEN_STEPS} and no negative places; fetch it anew")
+            raise UserError(f"needs steps from 1 to {GIVEN_STEPS} and no negative places; fetch it anew")
         y += (_ES_FIELD - self.tall) // 2 - _ES_MARGIN
         x += (_ES_FIELD - self.wide) // 2 - _ES_MARGIN
+        if len(step) and max(y.max(), x.max()) >= _ES_ARRAY - _ES_MARGIN:
+            raise UserError(f"has places outside of a picture of {self.tall} x {self.wide}; fetch it anew")
         rows = np.unique(np.stack([step - 1, y, x, p], 1), axis=0)
         t, y, x, p = rows[_inside(rows[:, 2], rows[:, 1], (_ES_SIDE, _ES_SIDE))].T
         return make_events(t * 1000, x, y, p)
@@ -124,26 +131,27 @@ class Character(Recording):
     def read(self) -> np.ndarray:
         """Read the drawing."""
         if self.path.suffix == ".npy":  # one drawing, as BrainCog's reader cut it
-            return _cropped(self.path, Pickled(self.path).read())
-        events = _whole(self.path, self.stat().st_mtime_ns)
+            return _cropped(Pickled(self.path).read())
+        stat = self.stat()
+        events = _whole(self.path, stat.st_mtime_ns, stat.st_size)
         start, end = np.searchsorted(events["t"], (self.start_us, self.end_us))
-        return _cropped(self.path, events[start:end])
+        return _cropped(events[start:end])
 
 
 @lru_cache(maxsize=1)
-def _whole(path: Path, changed_ns: int) -> np.ndarray:
+def _whole(path: Path, changed_ns: int, size: int) -> np.ndarray:
     """Decode a recording once for the drawings in it, which are asked for one after the other."""
-    del changed_ns  # part of the key: a file that was written anew is read anew
+    del changed_ns, size  # parts of the key: a file that was written anew is read anew
     events = read_aedat4(path)
     if (np.diff(events["t"]) < 0).any():
-        raise UserError(f"{path}: time goes backwards, so that the drawings in it can't be told apart; fetch it anew")
+        raise UserError("time goes backwards, so that the drawings in it can't be told apart; fetch it anew")
     return events
 
 
-def _cropped(path: Path, events: np.ndarray) -> np.ndarray:
+def _cropped(events: np.ndarray) -> np.ndarray:
     height, width = _CHARACTER_SENSOR
     if not _inside(events["x"], events["y"], _CHARACTER_SENSOR).all():
-        raise UserError(f"{path}: has events outside of the {width} x {height} sensor; a recording of another camera")
+        raise UserError(f"has events outside of the {width} x {height} sensor; a recording of another camera")
     top, left = _CHARACTER_CORNER
     events = make_events(events["t"], events["x"] - left, events["y"] - top, events["p"])
     return events[_inside(events["x"], events["y"], (_CHARACTER_SIDE, _CHARACTER_SIDE))]
@@ -159,12 +167,7 @@ def read_stretches(path: Path) -> list[tuple[int, int]]:
     Raises:
         UserError: for a table that can't be read.
     """
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
-        found = [(int(row[1]), int(row[2])) for row in rows if row]
-    except (OSError, ValueError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: needs rows of number, start and end ({reason}); fetch it anew") from None
-    if not found or any(start >= end for start, end in found):
+    rows = read_table(path, "rows of number, start and end")
+    if any(start >= end for _, start, end in rows):
         raise UserError(f"{path}: needs rows of number, start and a later end; fetch it anew")
-    return found
+    return [(start, end) for _, start, end in rows]

@@ -1,0 +1,85 @@
+"""Open what may be damaged or hostile: sizes are limited before they are read, and every failure is one line.
+
+A reader of recordings meets whatever bytes a file holds. Its libraries fail in more ways than they document, so there
+is one boundary that all of them pass, `named`: what is raised within becomes one `UserError` with the file in front.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import UserError
+
+__all__ = ["LARGEST_FILE", "LARGEST_UNPACKED", "complete", "file_bytes", "limit_unpacked", "named", "shortened"]
+
+LARGEST_FILE = 1 << 30
+"""Bytes of a recording; the largest of the known sets has a tenth of them."""
+LARGEST_UNPACKED = 1 << 28
+"""Bytes that the compressed parts of one recording may unpack to."""
+
+_LONGEST_REASON, _LONGEST_LINE = 120, 300
+
+
+def file_bytes(path: Path, largest: int = LARGEST_FILE) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: for a file that can't be read.
+        UserError: for one that is no file or too long for a recording.
+    """
+    size = path.stat().st_size
+    if not path.is_file():  # a pipe or a device would be read for ever
+        raise UserError("can't be read (it is no file)")
+    if size > largest:
+        raise UserError(f"has {size} bytes, more than the {largest} of any recording; fetch it anew")
+    return path.read_bytes()
+
+
+def limit_unpacked(size: int, largest: int = LARGEST_UNPACKED) -> int:
+    """Return a size in bytes that a file declares, before anything of it is unpacked.
+
+    Raises:
+        UserError: if it is negative or larger than a recording may be.
+    """
+    if not 0 <= size <= largest:
+        raise UserError(f"unpacks to {shortened(size, 24)} bytes; a recording may have up to {largest}, fetch it anew")
+    return size
+
+
+def shortened(value: object, most: int = _LONGEST_REASON) -> str:
+    """Return what a file or a library said as one line of printable signs, cut off where it is too long."""
+    text = str(value) if not isinstance(value, int) or abs(value) < 1 << 64 else f"about 2^{value.bit_length()}"
+    text = "".join(sign if sign.isprintable() else " " for sign in text[: 4 * most])
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+@contextmanager
+def complete(what: str) -> Iterator[None]:
+    """Turn whatever a library raises within into the line that this is not a complete `what`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"not a complete {what} ({_reason(error)}); fetch it anew") from error
+
+
+@contextmanager
+def named(path: object) -> Iterator[None]:
+    """Turn whatever is raised within into one `UserError` that begins with the file."""
+    start = f"{path}: "
+    try:
+        yield
+    except UserError as error:
+        raise UserError(start + shortened(str(error).removeprefix(start), _LONGEST_LINE)) from error
+    except OSError as error:
+        raise UserError(f"{start}can't be read ({_reason(error)})") from error
+    except Exception as error:
+        raise UserError(f"{start}damaged or foreign ({_reason(error)}); fetch it anew") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why something failed; some errors say nothing but their kind, and a KeyError quotes the key alone."""
+    text = shortened(getattr(error, "strerror", None) or error)
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) and text else text or type(error).__name__
