@@ -5,13 +5,9 @@ The cut is tonic's `ToFrame(n_time_bins=T)`, with which the published accuracies
 least the last spike, is dropped.
 """
 
-import gzip
-import io
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +15,10 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .catalog import DatasetInfo
+from .columns import LATEST_US
 from .fetching import fetch
+from .hdf5 import read_spikes
+from .opening import named
 from .places import MissingData, find_root, warn_if_incomplete
 
 __all__ = ["SpikeDataset", "sequence_datasets", "spike_counts"]
@@ -118,26 +117,14 @@ def _file(root: Path, name: str) -> Path:
 
 def _read(path: Path, info: DatasetInfo, steps: int) -> SpikeDataset:
     width = info.size[1]
-    try:
-        plain = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else path
-        with h5py.File(plain, "r") as stored:
-            times, units = stored["spikes/times"][:], stored["spikes/units"][:]
-            targets = stored["labels"][:].astype(np.int64)
-            classes = [bytes(name).decode() for name in stored["extra/keys"][:]] if not info.classes else []
-    except (OSError, EOFError, KeyError, ValueError, zlib.error) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: not a complete HDF5 file of spikes and labels ({reason}); fetch it anew") from None
-    counts = np.array([len(sample) for sample in times], np.int64)
-    if [len(sample) for sample in units] != counts.tolist() or len(targets) != len(counts):
-        raise UserError(f"{path}: times, units and labels are not equally many; fetch it anew")
-    if not len(counts) or not counts.all():
-        empty = int((counts == 0).sum())
-        raise UserError(f"{path}: holds {len(counts)} samples, {empty} of them without spikes; fetch it anew")
-    seconds, channels = np.concatenate(times), np.concatenate(units)
-    outside = channels.min() < 0 or channels.max() >= width
-    if outside or not np.isfinite(seconds).all() or targets.min() < 0 or targets.max() >= info.num_classes:
-        raise UserError(f"{path}: has spikes outside of {width} channels, times that are no numbers, or unknown labels")
-    if len(classes) not in (0, info.num_classes):
-        raise UserError(f"{path}: names {len(classes)} classes of {info.num_classes} in extra/keys; fetch it anew")
+    with named(path):
+        seconds, channels, counts, targets, classes = read_spikes(path, 0 if info.classes else info.num_classes)
+        if not len(counts) or not counts.all():
+            empty = int((counts == 0).sum())
+            raise UserError(f"holds {len(counts)} samples, {empty} of them without spikes; fetch it anew")
+        outside = channels.min() < 0 or channels.max() >= width
+        late = not max(abs(float(seconds.min())), abs(float(seconds.max()))) <= LATEST_US / 1e6  # true of NaN, too
+        if outside or late or targets.min() < 0 or targets.max() >= info.num_classes:
+            raise UserError(f"has spikes outside of {width} channels, times that are no numbers, or unknown labels")
     ends = np.cumsum(counts)
     return SpikeDataset(seconds, channels, ends, targets.tolist(), steps=steps, width=width, classes=classes)
