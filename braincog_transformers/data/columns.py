@@ -43,7 +43,7 @@ def whole_numbers(name: str, column: np.ndarray, low: int, high: int, *, kind: s
     least, most = column.min(), column.max()
     if int(least) < low or int(most) > high:
         got = least if int(least) < low else most
-        raise UserError(f"{name} must be those of {kind}, from {low} to {high}; got {got}; fetch it anew")
+        raise UserError(f"{name} must be whole numbers, those of {kind}; got {got}; fetch it anew")
     return column.astype(np.int64)
 
 

@@ -201,7 +201,7 @@ def _array(part: Any) -> Any:
     if described.name == "scalar":
         dtype, content = described.arguments
         return _numbers(content, dtype, (), "C")
-    raise ValueError(f"{described.name} in the place of an array")
+    raise ValueError(f"it describes no array, but {described.name}")
 
 
 def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:

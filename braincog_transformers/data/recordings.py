@@ -51,16 +51,17 @@ class Pickled(Recording):
         packets = load_npy(self.path)
         try:
             parts = [_columns_of(packet) for packet in packets]
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-            reason = shortened(error)
-            raise UserError(f"needs packets of timestamp, x, y and polarity ({reason})") from error
+        except (KeyError, ValueError) as error:
+            raise UserError(f"needs packets of timestamp, x, y and polarity ({shortened(error)})") from error
         if not parts:
             return np.empty(0, EVENT)
         return make_events(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _columns_of(packet: Packet) -> list[np.ndarray]:
-    known = packet.keys() if isinstance(packet, dict) else packet.dtype.names or ()
+    known = packet.keys() if isinstance(packet, dict) else packet.dtype.names
+    if known is None:
+        raise ValueError(f"got {packet.dtype} {packet.shape}")
     names = _NAMES[0] if "timestamp" in known else _NAMES[1]
     columns = [np.asarray(packet[name]).ravel() for name in names]
     if len({len(column) for column in columns}) != 1:
