@@ -49,7 +49,7 @@ def decode_aedat4(raw: bytes) -> np.ndarray:
         for packet in packets:
             payload = unpack(packet, room)
             room -= len(payload) if compression else 0
-            limit_unpacked(LARGEST_UNPACKED - room)
+            limit_unpacked(LARGEST_UNPACKED - room, LARGEST_UNPACKED)
             parts.append(_events(payload))
     except UserError:
         raise

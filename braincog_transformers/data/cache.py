@@ -200,8 +200,9 @@ def _complete(target: Path, shape: tuple[int, ...]) -> bool:
     try:
         damaged_in(target)
         # A file that was cut short fails here: its mapping would be longer than the file.
-        return np.load(target, mmap_mode="r").shape == shape
-    except (OSError, ValueError, TypeError, EOFError):
+        stored = np.load(target, mmap_mode="r")
+        return stored.shape == shape and stored.dtype in _DTYPES and stored.flags.c_contiguous
+    except Exception:  # whatever a damaged heading or list leads to, both are written anew
         return False
 
 

@@ -7,7 +7,7 @@ the disk). `esimnet`: as its two lists say.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +31,7 @@ _DRAWINGS, _TRAINING_DRAWINGS = 20, 15
 def _bullying_sides(root: Path, info: DatasetInfo) -> list[Side]:
     samples, missing, kinds = [], [], set()
     for name in sorted(info.classes):
-        clips = sorted(path for path in (root / name).rglob("*") if path.suffix in info.endings)
+        clips = _visible(path for path in (root / name).rglob("*") if path.suffix in info.endings)
         kinds |= {path.suffix for path in clips}
         missing += [] if clips else [name]
         label = info.classes.index(name)
@@ -92,7 +92,7 @@ def _nomni_sides(root: Path, info: DatasetInfo) -> list[Side]:
 
 
 def _drawings(folder: Path) -> list[Character]:
-    found = [sorted(folder.glob(f"*{ending}")) for ending in (".aedat4", ".csv")]
+    found = [_visible(folder.glob(f"*{ending}")) for ending in (".aedat4", ".csv")]
     if [len(paths) for paths in found] != [1, 1]:
         counts = " and ".join(f"{len(paths)} {name}" for paths, name in zip(found, (".aedat4", ".csv"), strict=True))
         raise UserError(f"{folder}: needs one recording and its table of times; got {counts}")
@@ -100,7 +100,12 @@ def _drawings(folder: Path) -> list[Character]:
 
 
 def _cut_drawings(folder: Path) -> list[Character]:
-    return [Character(path) for path in sorted(folder.glob("*.npy"))]
+    return [Character(path) for path in _visible(folder.glob("*.npy"))]
+
+
+def _visible(paths: Iterable[Path]) -> list[Path]:
+    """Return paths sorted by name, without those that macOS leaves beside files, and other hidden ones."""
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def _folder(parent: Path, name: str) -> Path | None:

@@ -192,6 +192,43 @@ def test_esimnet_names_a_faulty_list(tmp_path, line, message):
     refused("esimnet", tmp_path, message, step=8)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["a.JPEG -5 200 200", "a.JPEG 5 2_0 200", "a.JPEG 5 200 1e2", f"a.JPEG 5 200 1{'0' * 30}", "a b.JPEG 5 200 200"],
+)
+def test_esimnet_takes_whole_numbers_alone(tmp_path, line):
+    write_esimnet(tmp_path)
+    (tmp_path / "trainlabel.txt").write_text(line)
+    refused("esimnet", tmp_path, r"trainlabel\.txt: needs lines of file, class, rows and columns; got 'a", step=8)
+
+
+def in_windows(path, heading=""):
+    """Save a text file as an editor of Windows does, with a blank line at its end, and without its heading."""
+    text = path.read_text().removeprefix(heading)
+    path.write_bytes(("\ufeff" + text.replace("\n", "\r\n") + "\r\n").encode())
+
+
+def test_esimnet_reads_lists_of_windows(tmp_path):
+    write_esimnet(tmp_path)
+    expected = build_datasets("esimnet", tmp_path, step=8, use_cache=False)
+    for part in ("train", "val"):
+        in_windows(tmp_path / f"{part}label.txt")
+    found = build_datasets("esimnet", tmp_path, step=8, use_cache=False)
+    assert (found.train.files, found.train.targets) == (expected.train.files, expected.train.targets)
+    assert (found.test.files, found.test.targets) == (expected.test.files, expected.test.targets)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_listed_recording_that_is_missing_is_left_out_with_skip_bad(tmp_path, use_cache):
+    write_esimnet(tmp_path)
+    (tmp_path / "train" / "n0144_1.npz").unlink()
+    with pytest.raises(UserError, match=r"n0144_1\.npz: .*No such file.*; --skip-bad leaves"):
+        build_datasets("esimnet", tmp_path, step=8, use_cache=use_cache).train[1]
+    bundle = build_datasets("esimnet", tmp_path, step=8, use_cache=use_cache, skip_bad=True)
+    assert bundle.train.targets == [0, 6, 9]
+    assert "n0144_1.npz" in bundle.left_out[0]
+
+
 @pytest.fixture
 def two_characters(monkeypatch):
     names = ("Braille/character01", "Japanese_(hiragana)/character02")
@@ -228,6 +265,24 @@ def test_nomni_reads_the_drawings_that_braincog_cut(tmp_path, two_characters):
     assert (len(bundle.train), len(bundle.test)) == (30, 10)
     expected = events_to_frames(cropped(wide_events(30, 346, 260, 117)), 2, (250, 250))
     assert np.array_equal(bundle.test[7][0], expected)
+
+
+def test_nomni_reads_tables_of_windows_with_or_without_a_heading(tmp_path, two_characters):
+    write_nomni(tmp_path, two_characters)
+    expected = build_datasets("nomni", tmp_path, use_cache=False)
+    in_windows(tmp_path / "dvs_background/Braille/character01/0000.csv", "id,start,end\n")
+    in_windows(tmp_path / "dvs_evaluation/Japanese_(hiragana)/character02/0001.csv")
+    found = build_datasets("nomni", tmp_path, use_cache=False)
+    assert (found.train.files, found.test.files) == (expected.train.files, expected.test.files)
+
+
+def test_files_that_macos_leaves_beside_recordings_are_none(tmp_path, two_characters):
+    write_nomni(tmp_path / "nomni", two_characters)
+    write_bullying10k(tmp_path / "bullying10k", 1)
+    for path in [*tmp_path.rglob("*.npy"), *tmp_path.rglob("*.aedat4"), *tmp_path.rglob("*.csv")]:
+        path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    assert len(build_datasets("bullying10k", tmp_path, use_cache=False).train) == 8
+    assert len(build_datasets("nomni", tmp_path, use_cache=False).train) == 30
 
 
 def test_nomni_names_what_is_wrong(tmp_path, two_characters):

@@ -8,7 +8,7 @@ from writers import GESTURES, aedat3_bytes, random_events, write_gesture, write_
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.frames import events_to_frames
 from braincog_transformers.data.places import MissingData
-from braincog_transformers.data.readers import Segment, read_npy, read_recording
+from braincog_transformers.data.readers import Segment, make_events, read_npy, read_recording
 from braincog_transformers.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published figures need all of them")
@@ -72,6 +72,31 @@ def test_the_first_event_of_a_segment_belongs_to_it_and_that_at_its_end_does_not
     times = EVENTS["t"]
     events = Segment(recording, int(times[200]), int(times[400])).read()
     assert (events["t"][0], events["t"][-1]) == (times[200], times[399])
+
+
+@pytest.mark.parametrize("window", [(1000, 5000), (0, 10_000), (1000, 1050), (1210, 1300)])
+@pytest.mark.parametrize(("place", "value"), [(19, 500), (10, 9000), (9, 9000), (20, 500), (15, 0), (28, 1 << 30)])
+def test_a_glitch_of_the_clock_is_an_error_wherever_it_falls_whatever_is_read(tmp_path, place, value, window):
+    t = np.arange(1000, 1300, 10)
+    t[place] = value
+    path = tmp_path / "a.aedat"
+    path.write_bytes(aedat3_bytes(make_events(t, np.arange(30), np.arange(30), np.ones(30, bool)), packets=3))
+    with pytest.raises(UserError, match=r"a\.aedat from .* us: time goes backwards 1 times in 30 events"):
+        read_recording(Segment(path, *window), SIZE)
+
+
+def test_a_clock_of_more_than_31_bits_is_damaged(tmp_path):
+    path = tmp_path / "a.aedat"
+    path.write_bytes(aedat3_bytes(make_events([5, 1 << 31], [1, 1], [1, 1], [True, True])))
+    with pytest.raises(UserError, match="its clock has more than 31 bits"):
+        whole(path)
+
+
+def test_a_trial_that_was_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "a.aedat"
+    for count in (600, 300):
+        path.write_bytes(aedat3_bytes(EVENTS[:count]))
+        assert len(whole(path)) == count
 
 
 def test_segments_of_one_recording_have_names_of_their_own(recording):
@@ -206,6 +231,56 @@ def test_a_broken_table_is_named_in_one_line(tmp_path, name, text, message):
         build_datasets("dvsg", tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+HEADING = "class,startTime_usec,endTime_usec\n"
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda text: text.removeprefix(HEADING),
+        lambda text: "\ufeff" + text,
+        lambda text: "\ufeff" + text.removeprefix(HEADING),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text + "\n",
+        lambda text: text + "\n  \r\n,,\r\n",
+        lambda text: text.replace(",", " , "),
+        lambda text: text.rstrip("\n"),
+    ],
+    ids=["headless", "marked", "marked and headless", "CRLF", "blank", "blanks", "spaced", "unended"],
+)
+def test_tables_of_any_editor_hold_the_same_gestures(tmp_path, saved):
+    write_gesture(tmp_path, train=("user01_led",))
+    expected = build_datasets("dvsg", tmp_path, use_cache=False)
+    assert len(expected.train) == 12
+    for path in tmp_path.glob("*_labels.csv"):
+        path.write_bytes(saved(path.read_text()).encode())
+    for path in tmp_path.glob("*.txt"):
+        path.write_bytes(("\ufeff" + path.read_text().replace("\n", "\r\n") + "\r\n").encode())
+    found = build_datasets("dvsg", tmp_path, use_cache=False)
+    for one, other in ((found.train, expected.train), (found.test, expected.test)):
+        assert (one.files, one.targets) == (other.files, other.targets)
+
+
+@pytest.mark.parametrize(
+    "row", ["x1,0,10", "1,0,x", "1,0.5,10", "1,-5,10", "1,0", "1,0,10,11", "1_1,0,10", "1,0,1" + "0" * 20]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_faulty_first_gesture_is_no_heading(tmp_path, place, row):
+    write_gesture(tmp_path)
+    table = tmp_path / "user01_led_labels.csv"
+    rows = table.read_text().splitlines()[1:]
+    table.write_text("\n".join([*rows[:place], row, *rows[place:]]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"user01_led_labels\.csv: needs rows of class 1 to 11") as caught:
+        build_datasets("dvsg", tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_table_without_gestures_is_named(tmp_path):
+    broken(tmp_path, "user01_led_labels.csv", HEADING)
+    with pytest.raises(UserError, match=r"user01_led_labels\.csv: needs rows .*; it has none"):
+        build_datasets("dvsg", tmp_path)
 
 
 def test_a_missing_list_is_named(tmp_path):
