@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..errors import UserError
-from .opening import LARGEST_UNPACKED, limit_unpacked
+from .opening import LARGEST_UNPACKED, limit_unpacked, read_up_to
 
 __all__ = ["decode_aedat4"]
 
@@ -135,4 +135,4 @@ def _decompressor(compression: int) -> Callable[[memoryview, int], bytes | memor
         return lambda packet, most: module.LZ4FrameDecompressor().decompress(
             packet, min(most, _LZ4_MOST * len(packet)) + 1
         )
-    return lambda packet, most: module.ZstdDecompressor().stream_reader(packet).read(most + 1)
+    return lambda packet, most: read_up_to(module.ZstdDecompressor().stream_reader(packet), most)

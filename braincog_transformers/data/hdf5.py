@@ -6,6 +6,7 @@ are no numbers; so a data set is looked at first, and samples of any length are 
 
 import gzip
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from .columns import LATEST_US, whole_numbers
-from .opening import complete, file_bytes, limit_unpacked
+from .opening import complete, file_bytes, limit_unpacked, read_up_to
 
 __all__ = ["read_spikes"]
 
@@ -52,12 +53,12 @@ def read_spikes(path: Path, names: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def _unpacked(raw: bytes) -> bytes:
     largest = _PACKED_MOST * len(raw) + _PACKED_MORE
-    content = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(largest + 1)
+    content = read_up_to(gzip.GzipFile(fileobj=io.BytesIO(raw)), largest)
     limit_unpacked(len(content), largest)
     return content
 
 
-def _checked(stored: h5py.File, name: str, size: int, fits) -> h5py.Dataset:
+def _checked(stored: h5py.File, name: str, size: int, fits: Callable[[np.dtype], bool]) -> h5py.Dataset:
     """Return a data set of one axis, after a look at everything that reading it would believe."""
     found = stored
     for part in name.split("/"):

@@ -7,16 +7,27 @@ is one boundary that all of them pass, `named`: what is raised within becomes on
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import UserError
 
-__all__ = ["LARGEST_FILE", "LARGEST_UNPACKED", "complete", "file_bytes", "limit_unpacked", "named", "shortened"]
+__all__ = [
+    "LARGEST_FILE",
+    "LARGEST_UNPACKED",
+    "complete",
+    "file_bytes",
+    "limit_unpacked",
+    "named",
+    "read_up_to",
+    "shortened",
+]
 
 LARGEST_FILE = 1 << 30
 """Bytes of a recording; the largest of the known sets has a tenth of them."""
 LARGEST_UNPACKED = 1 << 28
 """Bytes that the compressed parts of one recording may unpack to."""
 
+_PIECE = 1 << 20
 _LONGEST_REASON, _LONGEST_LINE = 120, 300
 
 
@@ -44,6 +55,15 @@ def limit_unpacked(size: int, largest: int = LARGEST_UNPACKED) -> int:
     if not 0 <= size <= largest:
         raise UserError(f"unpacks to {shortened(size, 24)} bytes; a recording may have up to {largest}, fetch it anew")
     return size
+
+
+def read_up_to(stream: BinaryIO, most: int) -> bytes:
+    """Return what a stream unpacks to, or, where that is more than `most` bytes, one byte more than those."""
+    parts, left = [], most + 1
+    while left and (part := stream.read(min(left, _PIECE))):  # room for all of it would be made at once
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def shortened(value: object, most: int = _LONGEST_REASON) -> str:
