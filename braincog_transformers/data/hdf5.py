@@ -1,28 +1,31 @@
-"""The HDF5 files of spikes: what a file declares is compared with its size before any of it is read.
+"""The HDF5 files of spikes, read by a process of its own whose death, hunger or delay names the file.
 
-The library makes room for whatever shape a damaged heading names, follows links to other files, and gives types that
-are no numbers; so a data set is looked at first, and samples of any length are read some at a time.
+The library is compiled code that believes what a file says of itself. `hdf5_helper.py` is started at the first file and
+serves the later ones; it is ended, and the file named, when reading takes longer than its size explains.
 """
 
-import gzip
-import io
-from collections.abc import Callable
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
-import h5py
 import numpy as np
 
 from ..errors import UserError
 from .columns import LATEST_US, whole_numbers
-from .opening import complete, file_bytes, limit_unpacked, read_up_to
+from .opening import complete
 
 __all__ = ["read_spikes"]
 
-_LARGEST_PACKED = 1 << 33
-_PACKED_MOST, _PACKED_MORE = 64, 1 << 26
-"""A packed file may unpack to so many times its size, and so many bytes."""
-_ROWS = 256
-_LONGEST_NAME = 1000
+_SCRIPT = Path(__file__).with_name("hdf5_helper.py")
+_START_S, _READ_S, _BYTES_PER_S = 120, 6, 1 << 20
+_helpers: dict[int, subprocess.Popen] = {}  # by the process that asks: a fork must not share its parent's
 
 
 def read_spikes(path: Path, names: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
@@ -36,74 +39,76 @@ def read_spikes(path: Path, names: int) -> tuple[np.ndarray, np.ndarray, np.ndar
         UserError: for a file of another format, other shapes and types, or sizes that it can't have.
     """
     with complete("HDF5 file of spikes and labels"):
-        packed = path.suffix == ".gz"
-        plain = io.BytesIO(_unpacked(file_bytes(path, _LARGEST_PACKED))) if packed else path
-        size = plain.getbuffer().nbytes if packed else path.stat().st_size
-        with h5py.File(plain, "r") as stored:
-            seconds, counts = _samples(stored, "spikes/times", size)
-            channels, others = _samples(stored, "spikes/units", size)
-            labels = _checked(stored, "labels", size, _is_number)[:]
-            classes = _names(stored, names, size) if names else []
-    if others.tolist() != counts.tolist() or len(labels) != len(counts):
-        raise UserError("times, units and labels are not equally many; fetch it anew")
+        size = path.stat().st_size
+        helper = _helper()
+        with _within(helper, _READ_S + size / _BYTES_PER_S):
+            helper.stdin.write(json.dumps([str(path.absolute()), names]).encode() + b"\n")
+            helper.stdin.flush()
+            answer = json.loads(_line(helper))
+            arrays = [_received(helper, *array) for array in answer.get("arrays", ())]
+        if "failed" in answer:
+            raise ValueError(answer["failed"])
+        if "refused" in answer:
+            raise UserError(f"{answer['refused']}; fetch it anew")
+    seconds, channels, counts, labels = arrays
     if channels.dtype.kind == "f":
         channels = whole_numbers("units", channels, -LATEST_US, LATEST_US)
-    return seconds, channels, counts, whole_numbers("labels", labels, -LATEST_US, LATEST_US), classes
+    return seconds, channels, counts, whole_numbers("labels", labels, -LATEST_US, LATEST_US), answer["classes"]
 
 
-def _unpacked(raw: bytes) -> bytes:
-    largest = _PACKED_MOST * len(raw) + _PACKED_MORE
-    content = read_up_to(gzip.GzipFile(fileobj=io.BytesIO(raw)), largest)
-    limit_unpacked(len(content), largest)
-    return content
+def _helper() -> subprocess.Popen:
+    """Return the process that reads, started where there is none."""
+    helper = _helpers.get(os.getpid())
+    if helper is None or helper.poll() is not None:
+        # Threads of the libraries, which it doesn't need, would take the memory that it is left.
+        few = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        find = f"import sys; sys.path[:] = {[path for path in sys.path if path]!r}"  # and nothing in this folder
+        run = f"import runpy; runpy.run_path({str(_SCRIPT)!r}, run_name='__main__')"
+        helper = subprocess.Popen(
+            [sys.executable, "-I", "-c", f"{find}; {run}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **few},
+        )  # fmt: skip
+        with _within(helper, _START_S):
+            _line(helper)
+        _helpers[os.getpid()] = helper
+        atexit.register(_end, helper)
+    return helper
 
 
-def _checked(stored: h5py.File, name: str, size: int, fits: Callable[[np.dtype], bool]) -> h5py.Dataset:
-    """Return a data set of one axis, after a look at everything that reading it would believe."""
-    found = stored
-    for part in name.split("/"):
-        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
-        if link is None:
-            raise UserError(f"not a complete HDF5 file of spikes and labels (it has no {name}); fetch it anew")
-        if not isinstance(link, h5py.HardLink):
-            raise UserError(f"{name} lies in another file or place; fetch it anew")
-        found = found[part]
-    if not isinstance(found, h5py.Dataset) or found.shape is None or len(found.shape) != 1 or not fits(found.dtype):
-        raise UserError(f"{name} is no data set of one axis with the right kind of values; fetch it anew")
-    if found.external or found.is_virtual:
-        raise UserError(f"{name} lies in another file; fetch it anew")
-    if len(found) > size or (found.chunks and found.chunks[0] > size + (1 << 16)):
-        raise UserError(f"{name} has a length that a file of {size} bytes can't hold; fetch it anew")
-    return found
+def _end(helper: subprocess.Popen) -> None:
+    if _helpers.get(os.getpid()) is helper:  # a fork leaves it to its parent
+        helper.kill()
+        helper.wait()
 
 
-def _is_number(kind: np.dtype) -> bool:
-    return kind.kind in "iuf" and h5py.check_enum_dtype(kind) is None
+@contextmanager
+def _within(helper: subprocess.Popen, seconds: float) -> Iterator[None]:
+    """End a process that has no answer after a time, or whose answer was left half read."""
+    late = Timer(seconds, helper.kill)
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    except (EOFError, BrokenPipeError):
+        killed = helper.wait() == -signal.SIGKILL if hasattr(signal, "SIGKILL") else False
+        why = f"took more than {seconds:.0f} s or too much memory" if killed else "ended the process"
+        raise UserError(f"not a complete HDF5 file of spikes and labels (reading it {why}); fetch it anew") from None
+    except BaseException:
+        helper.kill()
+        raise
+    finally:
+        late.cancel()
 
 
-def _is_samples(kind: np.dtype) -> bool:
-    parts = h5py.check_vlen_dtype(kind)
-    return isinstance(parts, np.dtype) and _is_number(parts)
+def _line(helper: subprocess.Popen) -> bytes:
+    line = helper.stdout.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return line
 
 
-def _samples(stored: h5py.File, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of all samples, one after the other, and how many each has."""
-    found = _checked(stored, name, size, _is_samples)
-    kind = h5py.check_vlen_dtype(found.dtype)
-    parts, total = [np.empty(0, kind)], 0
-    for start in range(0, len(found), _ROWS):
-        rows = found[start : start + _ROWS]
-        total += sum(len(row) for row in rows)
-        if total * kind.itemsize > size:  # such values are never packed
-            raise UserError(f"{name} has more values than a file of {size} bytes can hold; fetch it anew")
-        parts += list(rows)
-    return np.concatenate(parts), np.array([len(row) for row in parts[1:]], np.int64)
-
-
-def _names(stored: h5py.File, number: int, size: int) -> list[str]:
-    found = _checked(stored, "extra/keys", size, lambda kind: h5py.check_string_dtype(kind) is not None)
-    if len(found) != number:
-        raise UserError(f"names {len(found)} classes of {number} in extra/keys; fetch it anew")
-    if found.dtype.itemsize > _LONGEST_NAME:
-        raise UserError(f"extra/keys has names of up to {found.dtype.itemsize} bytes; fetch it anew")
-    return [bytes(name).decode()[:_LONGEST_NAME] for name in found[:]]
+def _received(helper: subprocess.Popen, kind: str, length: int) -> np.ndarray:
+    array = np.empty(length, np.dtype(kind))
+    if length and helper.stdout.readinto(array.data.cast("B")) != array.nbytes:
+        raise EOFError
+    return array
