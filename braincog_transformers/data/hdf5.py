@@ -7,11 +7,10 @@ serves the later ones; it is ended, and the file named, when reading takes longe
 import atexit
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 
@@ -71,14 +70,22 @@ def _helper() -> subprocess.Popen:
         with _within(helper, _START_S):
             _line(helper)
         _helpers[os.getpid()] = helper
-        atexit.register(_end, helper)
+        atexit.unregister(_end_own)
+        atexit.register(_end_own)
     return helper
 
 
 def _end(helper: subprocess.Popen) -> None:
-    if _helpers.get(os.getpid()) is helper:  # a fork leaves it to its parent
-        helper.kill()
-        helper.wait()
+    helper.kill()
+    helper.wait()
+    with suppress(OSError):  # what was left to write has no reader any more
+        helper.stdin.close()
+    helper.stdout.close()
+
+
+def _end_own() -> None:
+    if helper := _helpers.pop(os.getpid(), None):  # a fork leaves that of its parent alone
+        _end(helper)
 
 
 @contextmanager
@@ -90,11 +97,12 @@ def _within(helper: subprocess.Popen, seconds: float) -> Iterator[None]:
     try:
         yield
     except (EOFError, BrokenPipeError):
-        killed = helper.wait() == -signal.SIGKILL if hasattr(signal, "SIGKILL") else False
+        killed = helper.wait() == -9
+        _end(helper)
         why = f"took more than {seconds:.0f} s or too much memory" if killed else "ended the process"
         raise UserError(f"not a complete HDF5 file of spikes and labels (reading it {why}); fetch it anew") from None
     except BaseException:
-        helper.kill()
+        _end(helper)
         raise
     finally:
         late.cancel()

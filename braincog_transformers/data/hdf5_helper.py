@@ -10,7 +10,6 @@ types and lengths of four arrays and the names of classes; then the bytes of the
 import gzip
 import io
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -154,4 +153,4 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
+    _serve(sys.stdin.buffer, sys.stdout.buffer)
