@@ -120,7 +120,7 @@ def arguments(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         entry = ENTRIES[name]
         if entry.kind is bool:
-            found.append(entry.flag if value else entry.opposite)
+            found += [] if value is None else [entry.flag if value else entry.opposite]
         elif entry.many:
             found += [entry.flag, *map(str, value)]
         elif value is not None:

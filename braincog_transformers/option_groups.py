@@ -291,6 +291,11 @@ class RunOptions:
     no_resume_opt: bool = option(False, "resume the weights only, with a fresh optimizer and schedule")
     eval: bool = option(False, "only evaluate")
     eval_checkpoint: str = option("", "only evaluate the weights in this file", "--eval_checkpoint")
+    use_ema: bool | None = option(
+        None,
+        "read the moving average of a checkpoint's weights, wherever weights are read (default: where the file holds "
+        "one that its best epoch was chosen by)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

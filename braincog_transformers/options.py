@@ -299,9 +299,10 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
     names += [name for name in aliases if name.startswith("--") and name not in names]
     text = entry.metadata["help"]
     if entry.kind is bool:
-        shown = argparse.SUPPRESS if not entry.default else f"the opposite of {entry.flag}"
-        group.add_argument(*names, dest=entry.name, action="store_true", help=text + (" (default)" * entry.default))
-        group.add_argument(entry.opposite, dest=entry.name, action="store_false", help=shown)
+        opposite = argparse.SUPPRESS if entry.default is False else f"the opposite of {entry.flag}"
+        text += " (default)" if entry.default else ""
+        group.add_argument(*names, dest=entry.name, action="store_true", help=text)
+        group.add_argument(entry.opposite, dest=entry.name, action="store_false", help=opposite)
         return
     if entry.default not in (None, ""):
         default = " ".join(f"{one:g}" for one in entry.default) if entry.many else entry.default

@@ -283,7 +283,8 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
     network = _create(options, shape, step=shape.step, pretrained=model.pretrained)
     if model.initial_checkpoint:
         evaluates = options.run.eval or options.run.eval_checkpoint
-        say(load_checkpoint(network, model.initial_checkpoint, replace_classifier=not evaluates))
+        path, ema = model.initial_checkpoint, options.run.use_ema
+        say(load_checkpoint(network, path, ema=ema, replace_classifier=not evaluates))
     # TensorFlow's values, as timm has them; the options by name win
     momentum = 0.01 if model.bn_tf and model.bn_momentum is None else model.bn_momentum
     eps = 1e-3 if model.bn_tf and model.bn_eps is None else model.bn_eps

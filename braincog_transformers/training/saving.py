@@ -186,9 +186,16 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
     raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); start the run without --resume.")
 
 
-def load_weights(network: nn.Module, path: str, say: Callable[[str], None]) -> str:
-    """Load the weights of a checkpoint, or of the newest one in a run's folder, and return the path of the file."""
+def load_weights(network: nn.Module, path: str, say: Callable[[str], None], *, ema: bool | None = None) -> str:
+    """Load the weights of a checkpoint, or of the newest one in a run's folder, and return the path of the file.
+
+    Args:
+        network: takes the weights.
+        path: the file or folder.
+        say: is told which weights were read, and of damaged checkpoints.
+        ema: which weights of the file, see `checkpoints.load_checkpoint`.
+    """
     if Path(path).is_dir():
         path = str(find_state(path, say)[0])
-    say(load_checkpoint(network, path))
+    say(load_checkpoint(network, path, ema=ema))
     return path
