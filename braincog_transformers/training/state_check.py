@@ -1,0 +1,166 @@
+"""Check that what a file holds is the state of a run, before anything of it is used."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..errors import UserError, quoted, shown
+from ..state_dicts import UNRANKED, refuse_broken, refuse_odd
+
+__all__ = ["check_optimizer", "check_state", "hyperparameters"]
+
+_WORDS = 624
+"""Words of the Mersenne twister's state: NumPy reads beyond them when told so."""
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _plain(value: Any) -> bool:
+    """Tell whether a value is what an option can be."""
+    return value is None or type(value) in (bool, int, float, str) or (
+        isinstance(value, (list, tuple)) and all(type(one) in (int, float, str) for one in value)
+    )  # fmt: skip
+
+
+def _texts_to(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(type(key) is str and of(one) for key, one in value.items())
+
+
+def _list_of(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, (list, tuple)) and all(map(of, value))
+
+
+def _or_none(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or of(value)
+
+
+def _weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, Tensor) for one in value.values())
+
+
+def _row(value: Any) -> bool:
+    return _texts_to(_or_none(_number))(value) and _whole(value.get("epoch"))
+
+
+def _optimizer(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("state"), dict) and isinstance(
+        value.get("param_groups"), list
+    )  # fmt: skip
+
+
+def _rank(value: Any) -> bool:
+    parts = ("own", "global")
+    return isinstance(value, dict) and all(isinstance(value.get(name), dict) for name in parts) and isinstance(
+        value.get("sums"), Tensor
+    )  # fmt: skip
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "epoch": _whole,
+    "batch": _whole,
+    "step": _whole,
+    "rows": _list_of(_row),
+    "best": _or_none(_number),
+    "best_epoch": _or_none(_whole),
+    "state_dict": _weights,
+    "optimizer": _optimizer,
+    "scheduler": lambda value: isinstance(value, dict),
+    "scaler": _texts_to(_number),
+    "ranks": _list_of(_rank),
+}
+# absent from states of other versions
+_OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "state_dict_ema": _or_none(_weights),
+    UNRANKED: _or_none(_weights),
+    "options": _texts_to(_plain),
+}
+
+
+def check_state(state: Mapping[Any, Any]) -> None:
+    """Raise `UserError` that names the first part of a state that is not what training writes there."""
+    for name, kind in (_KINDS | _OPTIONAL).items():
+        if name not in state and name in _OPTIONAL:
+            continue
+        if name not in state:
+            raise UserError(f"the state has no {name!r}; it was changed or comes from elsewhere")
+        if not kind(state[name]):
+            raise UserError(f"{name!r} of the state is not what training writes there: {quoted(state[name], 120)}")
+    for name in ("state_dict", "state_dict_ema", UNRANKED):
+        weights = state.get(name) or {}
+        refuse_odd(weights)
+        refuse_broken(weights)
+    for rank in state["ranks"]:
+        _check_generator(rank["global"].get("numpy"))
+
+
+def _check_generator(numpy: Any) -> None:
+    """Refuse a state of NumPy's generator whose position lies beyond its words."""
+    keys = numpy.get("keys") if isinstance(numpy, dict) else None
+    if (
+        not isinstance(keys, Tensor)
+        or keys.shape != (_WORDS,)
+        or not _whole(numpy.get("position"))
+        or numpy["position"] > _WORDS
+    ):
+        raise UserError("'ranks' of the state holds no state of NumPy's random numbers")
+
+
+def hyperparameters(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return what an optimizer's groups hold beside parameters."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def check_optimizer(optimizer: Optimizer, before: list[dict[str, Any]]) -> None:
+    """Raise `UserError` where an optimizer has taken over from a file what it can't compute with.
+
+    Args:
+        optimizer: as it is behind `load_state_dict`.
+        before: its `hyperparameters` in front of it.
+    """
+    for own, group in zip(before, optimizer.param_groups, strict=True):
+        for name, value in own.items():
+            if name not in group or not _alike(value, group[name]):
+                got = quoted(group[name], 80) if name in group else "nothing"
+                raise UserError(f"'optimizer' of the state has {got} for {shown(name, 60)}, where {value!r} is usual")
+        names: dict[bool, set] = {}
+        for parameter in group["params"]:
+            entries = optimizer.state.get(parameter, {})
+            if not isinstance(entries, dict) or any(_odd_entries(entries, parameter)):
+                odd = next(iter(_odd_entries(entries, parameter)), "") if isinstance(entries, dict) else ""
+                raise UserError(f"'optimizer' of the state does not fit the weights: {shown(odd, 60)}")
+            if entries and names.setdefault(parameter.dim() > 1, set(entries)) != set(entries):
+                raise UserError("'optimizer' of the state remembers different things about different weights")
+
+
+def _alike(usual: Any, value: Any) -> bool:
+    """Tell whether a hyperparameter from a file is of the usual one's kind."""
+    if usual is None or value is None or isinstance(usual, (bool, str)):
+        return isinstance(value, (bool, type(None), int, float, type(usual)))
+    if isinstance(usual, (list, tuple)):
+        return isinstance(value, (list, tuple)) and len(usual) == len(value) and all(map(_alike, usual, value))
+    if _number(usual):
+        return _number(value) and value == value and abs(value) != float("inf")
+    return type(value) is type(usual)
+
+
+def _odd_entries(entries: Mapping[Any, Any], parameter: Tensor) -> Iterator[str]:
+    """Yield what an optimizer remembers about a weight in another shape, or in no plain numbers."""
+    sides = {*parameter.shape, 1}
+    for name, value in entries.items():
+        if isinstance(value, Tensor):
+            try:
+                refuse_odd({str(name): value})
+            except UserError as error:
+                yield str(error)
+            if not (value.shape == parameter.shape or set(value.shape) <= sides or value.numel() == 1):
+                yield f"{name} {tuple(value.shape)} for {tuple(parameter.shape)}"
+        elif not (value is None or type(value) in (bool, int, float)):
+            yield f"{name} is {quoted(value, 40)}"
