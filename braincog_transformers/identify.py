@@ -82,14 +82,14 @@ def _several_parts(names: Iterable[str]) -> bool:
 
 
 def _identify(state: Mapping[str, Tensor]) -> list[Fit]:
+    if foreign := describe_foreign(state):
+        raise UserError(f"the checkpoint is {foreign}")
     fits = [_compare(name, state) for name, entry in REGISTERED.items() if not entry.alias_of]
     exact = sorted(
         (fit for fit in fits if not fit.differences), key=lambda fit: (fit.num_classes is not None, fit.name)
     )
     if exact:
         return exact
-    if foreign := describe_foreign(state):
-        raise UserError(f"the checkpoint is {foreign}")
     nearest = min(fits, key=lambda fit: len(fit.differences))
     unknown = sum(difference.startswith("unexpected") for difference in nearest.differences)
     if 2 * unknown > len(state):

@@ -10,7 +10,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from .errors import UserError, quoted, shown
 from .option_groups import GROUPS
 
-__all__ = ["ENTRIES", "Entry", "arguments", "keywords"]
+__all__ = ["ENTRIES", "Entry", "arguments", "keyword_problems", "keywords"]
+
+# timm takes these for itself; a checkpoint would be read there by other rules
+_OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
 _LONGEST = 4096
 """Characters of a text; no path is longer."""
@@ -135,6 +138,21 @@ def keywords(texts: Sequence[str] | None) -> dict[str, Any]:
         except (TypeError, MemoryError, RecursionError) as error:
             raise UserError(f"{quoted(text, 100)} is no value that Python can build ({shown(error, 80)})") from None
     return found
+
+
+def keyword_problems(entry: Entry, texts: Sequence[str] | None) -> Iterator[str]:
+    """Yield what keeps an option's texts from being keyword arguments."""
+    odd = [text for text in texts or () if not re.fullmatch(r"[A-Za-z_]\w*=.+", text)]
+    if odd:
+        yield f"{entry.flag} takes KEY=VALUE; got {quoted(odd[0], 100)}"
+        return
+    try:
+        given = keywords(texts)
+    except UserError as error:
+        yield f"{entry.flag}: {error}"
+        return
+    if entry.name == "model_kwargs" and (timms := sorted(given.keys() & _OF_TIMM)):
+        yield f"{entry.flag} {timms[0]}: belongs to timm, not to the network (--initial-checkpoint reads weights)"
 
 
 def arguments(values: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import option_groups as groups
 from .errors import UserError, quoted, shown, unknown
-from .option_entries import ENTRIES, Entry, keywords
+from .option_entries import ENTRIES, Entry, keyword_problems
 from .option_groups import GROUPS, REFUSED
 from .option_recipes import read_recipe
 
@@ -33,7 +33,6 @@ _NAMED = {
     "dataset_source": "name a source",
 }
 """Empty on the command line, these are mostly variables that a script has not set."""
-_OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 _ONLY_FOR = {
     "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
               "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order",
@@ -122,21 +121,7 @@ def _entry_problems(entry: Entry, value: Any) -> Iterator[str]:
             yield f"{entry.flag} is refused: {REFUSED[entry.name]}"
         return
     found = list(entry.problems(value))
-    yield from found or (_keyword_problems(entry, value) if entry.name.endswith("_kwargs") else ())
-
-
-def _keyword_problems(entry: Entry, texts: Sequence[str] | None) -> Iterator[str]:
-    odd = [text for text in texts or () if not re.fullmatch(r"[A-Za-z_]\w*=.+", text)]
-    if odd:
-        yield f"{entry.flag} takes KEY=VALUE; got {quoted(odd[0], 100)}"
-        return
-    try:
-        given = keywords(texts)
-    except UserError as error:
-        yield f"{entry.flag}: {error}"
-        return
-    if entry.name == "model_kwargs" and (timms := sorted(given.keys() & _OF_TIMM)):
-        yield f"{entry.flag} {timms[0]}: belongs to timm, not to the network (--initial-checkpoint reads weights)"
+    yield from found or (keyword_problems(entry, value) if entry.name.endswith("_kwargs") else ())
 
 
 def _convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
