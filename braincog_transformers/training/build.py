@@ -96,7 +96,8 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
     except (ValueError, NotImplementedError) as error:
         side = "--event-size" if shape.info.kind == "event" else "--img-size"
         way_out = f"; {side} sets the size" if "img_size" in str(error) else ""
-        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {shown(error)}{way_out}") from error
+        told = f"{shown(error)}{way_out}"
+        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {told}") from error
     except Exception as error:  # of any kind: what a constructor makes of values that it doesn't check
         if not further:
             raise

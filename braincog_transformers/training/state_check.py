@@ -13,6 +13,8 @@ __all__ = ["check_optimizer", "check_state", "hyperparameters"]
 
 _WORDS = 624
 """Words of the Mersenne twister's state: NumPy reads beyond them when told so."""
+_COLUMNS = {"epoch", "train_loss", "train_top1", "lr", "test_loss", "test_top1"}
+"""What each row of a run has measured."""
 
 
 def _whole(value: Any) -> bool:
@@ -47,7 +49,7 @@ def _weights(value: Any) -> bool:
 
 
 def _row(value: Any) -> bool:
-    return _texts_to(_or_none(_number))(value) and _whole(value.get("epoch"))
+    return _texts_to(_number)(value) and _COLUMNS <= value.keys() and _whole(value["epoch"])
 
 
 def _optimizer(value: Any) -> bool:
@@ -130,14 +132,25 @@ def check_optimizer(optimizer: Optimizer, before: list[dict[str, Any]]) -> None:
             if name not in group or not _alike(value, group[name]):
                 got = quoted(group[name], 80) if name in group else "nothing"
                 raise UserError(f"'optimizer' of the state has {got} for {shown(name, 60)}, where {value!r} is usual")
-        names: dict[bool, set] = {}
+        kinds: dict[tuple[bool, bool], dict] = {}
         for parameter in group["params"]:
             entries = optimizer.state.get(parameter, {})
-            if not isinstance(entries, dict) or any(_odd_entries(entries, parameter)):
-                odd = next(iter(_odd_entries(entries, parameter)), "") if isinstance(entries, dict) else ""
-                raise UserError(f"'optimizer' of the state does not fit the weights: {shown(odd, 60)}")
-            if entries and names.setdefault(parameter.dim() > 1, set(entries)) != set(entries):
+            if not isinstance(entries, dict):
+                raise UserError(f"'optimizer' of the state has {quoted(entries, 80)} for a weight")
+            if odd := next(_odd_entries(entries, parameter), ""):
+                raise UserError(f"'optimizer' of the state does not fit the weights: {shown(odd, 100)}")
+            found = {name: _kind(value, parameter) for name, value in entries.items()}
+            # matrices and vectors may be treated differently, two matrices are not
+            sort = parameter.dim() > 1, parameter.numel() == 1
+            if found and kinds.setdefault(sort, found) != found:
                 raise UserError("'optimizer' of the state remembers different things about different weights")
+
+
+def _kind(value: Any, parameter: Tensor) -> tuple:
+    """Describe what an optimizer remembers about a weight, alike for all weights."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.shape == parameter.shape, value.numel() == 1
+    return (type(value),)
 
 
 def _alike(usual: Any, value: Any) -> bool:

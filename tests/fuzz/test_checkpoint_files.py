@@ -99,7 +99,7 @@ def _structure_changed(draw: random.Random, content: dict) -> dict:
             where[draw.choice([1, b"x", None, "model", "state_dict_ema", "net", "x" * 3000, "a\nb", ("t",)])] = (
                 where.pop(key)
             )
-        elif isinstance(where[key], torch.Tensor):
+        elif isinstance(where[key], torch.Tensor) and where[key].layout == torch.strided:
             value = where[key]
             where[key] = draw.choice(
                 [value.double(), value.half(), value[None], value.flatten()[:3], value.new_full(value.shape, 2)]
