@@ -71,7 +71,6 @@ def test_an_empty_text_is_taken_where_it_means_something():
     [
         (["--model-kwargs", "depth={[]:1}"], "--model-kwargs: 'depth={[]:1}' is no value that Python can build"),
         (["--opt-kwargs", "a={{}}"], "--opt-kwargs: 'a={{}}' is no value that Python can build"),
-        (["--model-kwargs", "a=" + "(" * 4000], "--model-kwargs"),
         (["--model-kwargs", "depth=1", "depth=2"], "--model-kwargs: depth is given twice"),
         (["--model-kwargs", "checkpoint_path=x.pth"], "--model-kwargs checkpoint_path: belongs to timm"),
         (["--seed", "9" * 30], "--seed must be below 2^63; got 9999"),
@@ -86,25 +85,21 @@ def test_an_empty_text_is_taken_where_it_means_something():
     ids=lambda value: " ".join(value)[:30].encode("unicode_escape").decode() if isinstance(value, list) else "",
 )
 def test_a_value_that_nothing_can_be_done_with_is_named(argv, told):
-    if argv == ["--model-kwargs", "a=" + "(" * 4000]:  # Python versions differ: a text, or no value
-        try:
-            resolve(["--dataset", "digits", *argv])
-        except UserError as error:
-            assert told in str(error)  # noqa: PT017
-        return
     assert told in refused(argv)
 
 
 def test_values_given_in_code_are_named_whatever_they_are():
     nested = []
     nested.append(nested)
-    for value in (10**5000, 2.0**1023, nested, {1: {2: {3: {}}}}, "x" * 10**6, b"x", object(), float("nan")):
+    for value in (2.0**1023, nested, {1: {2: {3: {}}}}, "x" * 10**6, b"x", object(), float("nan")):
         with pytest.raises(UserError) as caught:
             Options.from_dict({"epochs": value})
         assert "--epochs needs a whole number; got " in str(caught.value)
         assert len(str(caught.value)) < 300
     with pytest.raises(UserError, match="--lr needs a number; got a whole number of 16610 bits"):
         Options.from_dict({"lr": 10**5000})
+    with pytest.raises(UserError, match=r"--epochs must be below 2\^63; got a whole number of 16610 bits"):
+        Options.from_dict({"epochs": 10**5000})
 
 
 def test_a_message_of_many_problems_stays_short():

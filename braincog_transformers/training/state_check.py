@@ -49,7 +49,7 @@ def _weights(value: Any) -> bool:
 
 
 def _row(value: Any) -> bool:
-    return _texts_to(_number)(value) and _COLUMNS <= value.keys() and _whole(value["epoch"])
+    return _texts_to(_number)(value) and value.keys() >= _COLUMNS and _whole(value["epoch"])
 
 
 def _optimizer(value: Any) -> bool:
@@ -129,7 +129,7 @@ def check_optimizer(optimizer: Optimizer, before: list[dict[str, Any]]) -> None:
     """
     for own, group in zip(before, optimizer.param_groups, strict=True):
         for name, value in own.items():
-            if name not in group or not _alike(value, group[name]):
+            if name not in group or not _alike(value, group[name], rate=name in ("lr", "initial_lr")):
                 got = quoted(group[name], 80) if name in group else "nothing"
                 raise UserError(f"'optimizer' of the state has {got} for {shown(name, 60)}, where {value!r} is usual")
         kinds: dict[tuple[bool, bool], dict] = {}
@@ -153,14 +153,15 @@ def _kind(value: Any, parameter: Tensor) -> tuple:
     return (type(value),)
 
 
-def _alike(usual: Any, value: Any) -> bool:
-    """Tell whether a hyperparameter from a file is of the usual one's kind."""
+def _alike(usual: Any, value: Any, *, rate: bool = False) -> bool:
+    """Tell whether a hyperparameter from a file is of the usual one's kind, and in its range; rates may rise."""
     if usual is None or value is None or isinstance(usual, (bool, str)):
         return isinstance(value, (bool, type(None), int, float, type(usual)))
     if isinstance(usual, (list, tuple)):
         return isinstance(value, (list, tuple)) and len(usual) == len(value) and all(map(_alike, usual, value))
     if _number(usual):
-        return _number(value) and value == value and abs(value) != float("inf")
+        end = 1 if not rate and type(usual) is float and 0 < usual < 1 else float("inf")
+        return _number(value) and (0 if usual >= 0 else -end) <= value < end
     return type(value) is type(usual)
 
 
@@ -173,7 +174,10 @@ def _odd_entries(entries: Mapping[Any, Any], parameter: Tensor) -> Iterator[str]
                 refuse_odd({str(name): value})
             except UserError as error:
                 yield str(error)
+                continue
             if not (value.shape == parameter.shape or set(value.shape) <= sides or value.numel() == 1):
                 yield f"{name} {tuple(value.shape)} for {tuple(parameter.shape)}"
-        elif not (value is None or type(value) in (bool, int, float)):
+            elif value.dim() == 0 != parameter.dim() and not 0 <= value.item() < float("inf"):
+                yield f"{name} is {value.item()}"
+        elif not (value is None or (type(value) in (bool, int, float) and 0 <= value < float("inf"))):
             yield f"{name} is {quoted(value, 40)}"
