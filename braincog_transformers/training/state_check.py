@@ -99,6 +99,8 @@ def check_state(state: Mapping[Any, Any]) -> None:
         weights = state.get(name) or {}
         refuse_odd(weights)
         refuse_broken(weights)
+    if (state["best"] is None) != (state["best_epoch"] is None):
+        raise UserError("the state has one of 'best' and 'best_epoch' without the other")
     for rank in state["ranks"]:
         _check_generator(rank["global"].get("numpy"))
 
@@ -155,8 +157,8 @@ def _kind(value: Any, parameter: Tensor) -> tuple:
 
 def _alike(usual: Any, value: Any, *, rate: bool = False) -> bool:
     """Tell whether a hyperparameter from a file is of the usual one's kind, and in its range; rates may rise."""
-    if usual is None or value is None or isinstance(usual, (bool, str)):
-        return isinstance(value, (bool, type(None), int, float, type(usual)))
+    if usual is None or isinstance(usual, (bool, str)):
+        return type(value) is type(usual) and value == usual
     if isinstance(usual, (list, tuple)):
         return isinstance(value, (list, tuple)) and len(usual) == len(value) and all(map(_alike, usual, value))
     if _number(usual):
