@@ -1,98 +1,41 @@
-"""Read checkpoints safely, and load official state dicts into the networks here.
+"""Load official state dicts, and our own, into the networks here.
 
-A file is data, never code: safetensors, or `torch.load` with `weights_only`. An official state dict goes through the
-table of its family: names are translated, dead keys (declared and never used by the official class) dropped, layouts
-brought to ours. Loading ends strict: what does not fit is named.
+A file is data, never code (`checkpoint_files`); which of its weights are read, `state_dicts` decides. An official state
+dict goes through the table of its family: names are translated, dead keys (declared and never used by the official
+class) dropped, layouts brought to ours. Loading ends strict: what does not fit is named.
 """
 
-import argparse
 import logging
 import pathlib
-import pickle
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import NamedTuple
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
-from .errors import UserError
-from .official_keys import FAMILIES
+from .checkpoint_files import read_checkpoint
+from .errors import UserError, shown
+from .official_keys import FAMILIES, describe_foreign
+from .state_dicts import find_weights, refuse_broken, refuse_odd, weights_of, without_prefix
 
-__all__ = ["convert_official", "load_checkpoint", "load_state", "misfits", "read_checkpoint", "translate", "weights_of"]
+__all__ = [
+    "class_count",
+    "convert_official",
+    "load_checkpoint",
+    "load_state",
+    "misfits",
+    "read_checkpoint",
+    "translate",
+    "weights_of",
+]
 
 _logger = logging.getLogger(__name__)
 
 # The classifier, and the head that learns from a teacher.
 _HEADS = ("head.", "head_dist.")
 
-# Where training scripts put the weights, in the order in which they are looked for.
-_CONTAINERS = ("state_dict", "model", "model_state_dict", "net")
-
 # What BrainCog's nodes and this package add, and official checkpoints do not have.
 _OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state")
-
-
-def read_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
-    """Read a checkpoint file onto the CPU, without running any code in it.
-
-    Args:
-        path: a `.safetensors` file, or one written by `torch.save`.
-
-    Returns:
-        What the file holds; for safetensors `{"state_dict": tensors}`.
-
-    Raises:
-        UserError: if the file is missing, damaged, foreign, or a pickle that would run code.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist" + (" as a file; it is a folder" if path.is_dir() else ""))
-    if path.suffix == ".safetensors":
-        try:
-            return {"state_dict": safetensors.torch.load_file(path)}
-        except safetensors.SafetensorError as error:
-            raise UserError(f"checkpoint {path} is damaged or no safetensors file ({error})") from error
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace, pathlib.PosixPath]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        raise UserError(
-            f"checkpoint {path} is refused: it is no plain data"
-            + (f", it would load {found[1]}" if found else "")
-            + "; save only its weights, torch.save(model.state_dict(), ...), or as safetensors."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged or no checkpoint ({reason})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights")
-    return content
-
-
-def weights_of(content: Mapping[str, Any], ema: bool = False) -> dict[str, Tensor]:
-    """Find the weights in what a training script saved.
-
-    Args:
-        content: a bare state dict, or a dictionary that holds one as `state_dict`, `model`, `model_state_dict` or
-            `net`.
-        ema: take `state_dict_ema`, the moving average, if it is there.
-
-    Returns:
-        Tensors by name, without the prefixes that wrappers add (`module.`, `_orig_mod.`).
-
-    Raises:
-        UserError: if no weights are found.
-    """
-    containers = ("state_dict_ema", *_CONTAINERS) if ema else _CONTAINERS
-    state = next((content[name] for name in containers if isinstance(content.get(name), Mapping)), content)
-    state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if not state:
-        raise UserError(f"no weights found: the keys are {', '.join(map(str, list(content)[:8])) or 'none'}")
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", name): value for name, value in state.items()}
 
 
 def translate(name: str, family: str) -> str | None:
@@ -125,19 +68,33 @@ def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
     family = type(model).__name__
     if family not in FAMILIES or set(state) <= set(own):
         return dict(state)
-    converted = {}
+    converted: dict[str, Tensor] = {}
     for name, value in state.items():
         new = translate(name, family)
         if new is None:
             reason = next(why for pattern, why in FAMILIES[family].dead if re.search(pattern, name))
             _logger.debug("%s: left out %s: %s", family, name, reason)
+        elif new in converted:
+            raise UserError(f"{shown(name, 80)} and another of its names both stand for {shown(new, 80)}")
         else:
             converted[new] = _to_layout(value, own.get(new))
-    return converted
+    return _absorb_biases(converted, own)
 
 
-def _some(names: Iterable[str], most: int = 12) -> str:
-    names = sorted(names)
+def _absorb_biases(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Move the biases of convolutions that have none here into the running mean of the normalisation behind them.
+
+    The normalisation takes the mean off, so that nothing else changes, not even in training.
+    """
+    for name in [name for name in state if name.endswith(".conv.bias") and name not in own]:
+        mean = f"{name.removesuffix('conv.bias')}bn.running_mean"
+        if mean in state and state[mean].shape == state[name].shape:
+            state[mean] = state[mean] - state.pop(name)
+    return state
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    names = sorted(shown(name, 120) for name in names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -149,7 +106,7 @@ def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]
     """
     own = model.state_dict()
     shapes = {
-        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        f"{shown(name, 60)} {tuple(value.shape)} for {tuple(own[name].shape)}"
         for name, value in state.items()
         if name in own and value.shape != own[name].shape
     }
@@ -160,8 +117,65 @@ def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]
     }
 
 
+class _Fitted(NamedTuple):
+    """A state dict under our names, and how it fits.
+
+    Args:
+        state: tensors by our name, the network's own where the file's classifier is left out.
+        official: whether names were translated.
+        told: clauses about what was replaced.
+        problems: see `misfits`.
+    """
+
+    state: Mapping[str, Tensor]
+    official: bool
+    told: str
+    problems: Mapping[str, set[str]]
+
+    @property
+    def fits(self) -> bool:
+        return not any(self.problems.values())
+
+
+def class_count(state: Mapping[str, Tensor]) -> int:
+    """Return the number of classes of a classifier, 0 for none."""
+    weight = state.get("head.weight")
+    return len(weight) if weight is not None and weight.dim() else 0
+
+
+def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool) -> _Fitted:
+    """Bring a state dict to our names, and compare it with a network."""
+    converted = convert_official(state, model)
+    official = converted.keys() != state.keys()
+    state, own, told = converted, model.state_dict(), ""
+    theirs, ours = class_count(state), class_count(own)
+    if replace_classifier and theirs and theirs != ours:
+        told = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
+        state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
+        state |= {name: value for name, value in own.items() if name.startswith(_HEADS)}
+    fresh = {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}
+    if replace_classifier and fresh:  # a head that has learnt nothing must not count in evaluation
+        told += "; new distillation head"
+        state = {**state, **fresh}
+    return _Fitted(state, official, told, misfits(model, state))
+
+
+def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str, set[str]]) -> UserError:
+    """Name what keeps weights from fitting a network."""
+    if foreign := describe_foreign(state):
+        return UserError(f"the checkpoint does not fit {type(model).__name__}: it is {foreign}")
+    told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+    if any(name.startswith("head_dist.") for name in problems["unexpected"]):
+        told += "; distilled=True (--distilled) builds the second classifier"
+    return UserError(
+        f"the checkpoint does not fit {type(model).__name__}: {told} (main.py --identify FILE says what it fits)"
+    )
+
+
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classifier: bool = False) -> str:
     """Load official or own weights into a network, all or nothing.
+
+    The prefix of a wrapper (`model.` of Lightning, `backbone.`) is taken off when all weights fit without it.
 
     Args:
         model: the network.
@@ -173,58 +187,52 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
         One line that says what was loaded.
 
     Raises:
-        UserError: naming what is missing, unexpected or of another shape; nothing is loaded then.
+        UserError: naming what is missing, unexpected or of another shape, or a weight that is not finite or no plain
+            tensor; nothing is loaded then.
     """
-    converted = convert_official(state, model)
-    official = converted.keys() != state.keys()
-    state, own = converted, model.state_dict()
-    kept = ""
-    theirs, ours = (len(weights.get("head.weight", ())) for weights in (state, own))
-    if replace_classifier and theirs and theirs != ours:
-        kept = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
-        state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
-        state |= {name: value for name, value in own.items() if name.startswith(_HEADS)}
-    fresh = {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}
-    if replace_classifier and fresh:  # a head that has learnt nothing must not count in evaluation
-        kept += "; new distillation head"
-        state |= fresh
-    problems = misfits(model, state)
-    if any(problems.values()):
-        told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
-        if any(name.startswith("head_dist.") for name in problems["unexpected"]):
-            told += "; distilled=True (--distilled) builds the second classifier"
-        raise UserError(
-            f"the checkpoint does not fit {type(model).__name__}: {told} (main.py --identify FILE says what it fits)"
-        )
-    if official and getattr(model, "fault", "") and model.as_released != (released := model.shows_fault(state)):
+    refuse_odd(state)
+    found = _fit(model, state, replace_classifier)
+    if not found.fits:
+        prefix, inner = without_prefix(state, lambda inner: _fit(model, inner, replace_classifier).fits)
+        if not prefix:
+            raise _misfit(model, state, found.problems)
+        found = _fit(model, inner, replace_classifier)
+        found = found._replace(told=f"{found.told}; without the prefix {prefix}")
+    state, told = found.state, found.told
+    refuse_broken(state)
+    if found.official and getattr(model, "fault", "") and model.as_released != (released := model.shows_fault(state)):
         model.set_as_released(released)  # before loading: where the file says more, as in thresholds, the file counts
-        kept += (
+        told += (
             f"; computing as the released code does: {model.fault} (set_as_released(False) for the paper's network)"
             if released
             else "; computing as the paper says, as this file's network did"
         )
     model.load_state_dict(state, strict=False)
-    return f"loaded {len(state)} tensors into {type(model).__name__}{kept}"
+    return f"loaded {len(state)} tensors into {type(model).__name__}{told}"
 
 
 def load_checkpoint(
-    model: nn.Module, path: str | pathlib.Path, *, ema: bool = False, replace_classifier: bool = False
+    model: nn.Module, path: str | pathlib.Path, *, ema: bool | None = None, replace_classifier: bool = False
 ) -> str:
     """Load a checkpoint file, official or our own, bare or inside a training script's dictionary.
 
     Args:
         model: the network.
         path: the file, see `read_checkpoint`.
-        ema: take the moving average of the weights if the file has one.
+        ema: True for the moving average of the weights, False for the weights themselves; None for the average if the
+            file has one that its best epoch was chosen by, see `find_weights`.
         replace_classifier: see `load_state`.
 
     Returns:
         One line that says what was loaded.
 
     Raises:
-        UserError: see `read_checkpoint` and `load_state`.
+        UserError: see `read_checkpoint`, `find_weights` and `load_state`.
     """
+    content = read_checkpoint(path)
     try:
-        return load_state(model, weights_of(read_checkpoint(path), ema), replace_classifier=replace_classifier)
+        weights = find_weights(content, ema=ema)
+        told = load_state(model, weights.state, replace_classifier=replace_classifier)
     except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+        raise UserError(f"{shown(path)}: {error}") from error
+    return f"{told} from {shown(path)}: {weights.told}"

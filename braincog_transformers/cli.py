@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from .errors import UserError, unknown
+from .errors import UserError, shown, unknown
 from .options import Options, named_options, resolve
 from .training.outcome import Interrupted, NonFiniteLoss
 
 __all__ = ["main"]
+
+_LONGEST = 800
+"""Characters of a message."""
 
 
 def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None = None) -> int:
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
             return 0
         _run(options)
     except (UserError, FileNotFoundError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", shown(error, _LONGEST), file=sys.stderr)
         return 2
     except NonFiniteLoss as error:
         print("error:", error, file=sys.stderr)

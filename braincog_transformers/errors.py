@@ -3,20 +3,47 @@
 The command line prints them without a traceback and exits with status 2.
 """
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["UserError", "nearest", "unknown"]
+__all__ = ["UserError", "nearest", "quoted", "shown", "unknown"]
+
+class _Short(reprlib.Repr):
+    """A `repr` of bounded length: a recipe's aliases can make a value of gigabytes."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 120, 120
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Write a whole number; Python itself refuses those of many digits."""
+        return repr(value) if value.bit_length() < 400 else f"a whole number of {value.bit_length()} bits"
+
+
+_short = _Short()
 
 
 class UserError(ValueError):
     """A mistake in what the user gave: an option, a name, a file, a size."""
 
 
+def shown(text: object, most: int = 300) -> str:
+    """Write a name or a path on one line of at most `most` characters, with escapes for what can't be printed."""
+    text = " ".join(str(text)[: 8 * most].split())
+    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 3) :]}"
+
+
+def quoted(value: object, most: int = 200) -> str:
+    """Write a value as Python does, on one line of at most `most` characters, however large it is."""
+    return shown(_short.repr(value), most)
+
+
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """Return up to `count` of `choices` that resemble `name`, the closest first."""
     by_lower = {choice.lower(): choice for choice in choices}
-    return [by_lower[match] for match in get_close_matches(str(name).lower(), by_lower, n=count, cutoff=0.5)]
+    return [by_lower[match] for match in get_close_matches(str(name)[:100].lower(), by_lower, n=count, cutoff=0.5)]
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
@@ -27,4 +54,4 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
         remedy = "did you mean " + " or ".join(close) + "?"
     else:
         remedy = "choose from " + ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "") + "."
-    return UserError(f"unknown {kind} {name!r}; {remedy}")
+    return UserError(f"unknown {kind} {quoted(name)}; {remedy}")

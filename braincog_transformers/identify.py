@@ -1,16 +1,18 @@
 """Tell which registered network a checkpoint belongs to, from the names and shapes of its weights alone."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import timm
 import torch
 from torch import Tensor
 
-from .checkpoints import convert_official, misfits, read_checkpoint, weights_of
-from .errors import UserError
+from .checkpoints import class_count, convert_official, misfits, read_checkpoint
+from .errors import UserError, shown
 from .models.registry import REGISTERED
+from .official_keys import describe_foreign
+from .state_dicts import find_weights, without_prefix
 
 __all__ = ["Fit", "identify"]
 
@@ -43,10 +45,10 @@ def _compare(name: str, state: Mapping[str, Tensor]) -> Fit:
         model = timm.create_model(name)
         own_classes = model.num_classes
         converted = convert_official(state, model)
-        classes = len(converted["head.weight"]) if "head.weight" in converted else own_classes
+        classes = class_count(converted) or own_classes
         model.reset_classifier(classes)
     found = misfits(model, converted)
-    differences = tuple(f"{kind} {key}" for kind, keys in found.items() for key in sorted(keys))
+    differences = tuple(f"{kind} {shown(key, 200)}" for kind, keys in found.items() for key in sorted(keys))
     return Fit(name, differences, classes if classes != own_classes else None)
 
 
@@ -65,7 +67,23 @@ def identify(checkpoint: str | pathlib.Path | Mapping[str, Tensor]) -> list[Fit]
     Raises:
         UserError: see `read_checkpoint`; or if hardly a tensor has a name that any network knows.
     """
-    state = checkpoint if isinstance(checkpoint, Mapping) else weights_of(read_checkpoint(checkpoint))
+    try:
+        state = checkpoint if isinstance(checkpoint, Mapping) else find_weights(read_checkpoint(checkpoint)).state
+        return _identify(without_prefix(state, _several_parts)[1])
+    except UserError as error:
+        if isinstance(checkpoint, Mapping) or shown(checkpoint) in str(error):
+            raise
+        raise UserError(f"{shown(checkpoint)}: {error}") from error
+
+
+def _several_parts(names: Iterable[str]) -> bool:
+    """Tell whether names begin differently, as those of every network here do behind the prefix of a wrapper."""
+    return len({name.partition(".")[0] for name in names}) > 1
+
+
+def _identify(state: Mapping[str, Tensor]) -> list[Fit]:
+    if foreign := describe_foreign(state):
+        raise UserError(f"the checkpoint is {foreign}")
     fits = [_compare(name, state) for name, entry in REGISTERED.items() if not entry.alias_of]
     exact = sorted(
         (fit for fit in fits if not fit.differences), key=lambda fit: (fit.num_classes is not None, fit.name)

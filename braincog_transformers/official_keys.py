@@ -4,10 +4,10 @@ A table: `checkpoints` does the work. Patterns are regular expressions on offici
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-__all__ = ["FAMILIES", "Family"]
+__all__ = ["FAMILIES", "Family", "describe_foreign"]
 
 
 class Family(NamedTuple):
@@ -101,6 +101,17 @@ _MLP = (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_")
 _LINEAR = (r"\.(q|k|v|proj|fc1|fc2)_conv\.", r".\1.linear.")
 _BN = (r"\.(q|k|v|proj|fc1|fc2)_bn\.", r".\1.bn.")
 _NORM = (r"^block\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls")
+
+# SpikingJelly's Spike-driven Transformer is the same network. Its stem is numbered, with a convolution and a
+# normalisation in each stage.
+_JELLY_SDT = (
+    (r"^patch_embed\.stages\.(\d)\.0\.", r"patch_embed.stages.\1.conv."),
+    (r"^patch_embed\.stages\.(\d)\.1\.", r"patch_embed.stages.\1.bn."),
+    (r"^patch_embed\.final_stage\.0\.", "patch_embed.stages.3.conv."),
+    (r"^patch_embed\.final_stage\.1\.", "patch_embed.stages.3.bn."),
+    (r"\.mlp\.fc(\d)\.(weight|bias)$", r".mlp.fc\1.linear.\2"),
+    (r"\.mlp\.bn(\d)\.", r".mlp.fc\1.bn."),
+)
 
 _SGLFORMER = Family(
     rename=(
@@ -197,6 +208,7 @@ FAMILIES = {
             (r"\.shortcut_lif\.", ".node."),
             (r"\.talking_heads_lif\.", ".gate_node."),
             (r"^head_lif\.", "head_node."),
+            *_JELLY_SDT,
         ),
         dead=(
             (r"^block\.\d+\.attn\.talking_heads\.weight$", "convolution over heads that the attention never calls"),
@@ -246,3 +258,29 @@ FAMILIES = {
         ),
     ),
 }
+
+_ONE_PROJECTION = "one projection makes its queries, keys and values, where the paper's network has"
+# Networks of other libraries that resemble ours: a name that no other has, what they are, and why they don't load.
+_FOREIGN = (
+    (
+        r"(^|\.)patch_embed\.stages\.0\.conv_bn\.block\.0\.",
+        "SpikingJelly's Spikformer, another network: its stem pools in front of the neurons, "
+        f"{_ONE_PROJECTION} several, and its projections and MLPs have no biases",
+    ),
+    (
+        r"(^|\.)stage1\.0\.attn\.qk_conv_bn\.0\.",
+        "SpikingJelly's QKFormer, another network: "
+        f"{_ONE_PROJECTION} several, and its attention's projections have no biases",
+    ),
+    (
+        r"(^|\.)stage1\.0\.dwconv\.",
+        "SpikingJelly's MaxFormer, of which this package has no network: its first stages have depthwise convolutions "
+        "in the place of attention",
+    ),
+)
+
+
+def describe_foreign(names: Iterable[str]) -> str:
+    """Say of which other library's network these are the weights, and what differs; "" for none that is known."""
+    names = list(names)
+    return next((text for pattern, text in _FOREIGN if any(re.search(pattern, name) for name in names)), "")

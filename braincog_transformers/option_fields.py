@@ -15,6 +15,7 @@ def option(
     above: float | None = None,
     high: float | None = None,
     count: tuple[int, ...] = (),
+    empty: bool = False,
     saved: bool = True,
 ) -> Any:
     """Declare one option.
@@ -28,6 +29,7 @@ def option(
         above: bound that the value has to exceed.
         high: largest allowed value.
         count: allowed numbers of values of an option that takes several; empty for one or more.
+        empty: whether an empty text means something, as it does wherever it is the default.
         saved: whether the option belongs into `args.yaml`, and counts when two sets of options are compared.
     """
     metadata = {
@@ -38,6 +40,7 @@ def option(
         "above": above,
         "high": high,
         "count": count,
+        "empty": empty,
         "saved": saved,
     }
     return field(default=default, metadata=metadata, compare=saved)

@@ -191,7 +191,9 @@ class AugOptions:
     hflip: float | None = option(None, "chance of a horizontal flip", low=0, high=1)
     vflip: float | None = option(None, "chance of a vertical flip", low=0, high=1)
     color_jitter: float | None = option(None, "strength of colour jitter; without effect beside --aa", low=0)
-    aa: str | None = option(None, "AutoAugment policy for images, timm's or spikformer-m9-n1-mstd0.4-inc1; none: off")
+    aa: str | None = option(
+        None, "AutoAugment policy for images, timm's or spikformer-m9-n1-mstd0.4-inc1; none: off", empty=True
+    )
     reprob: float | None = option(None, "chance of random erasing", low=0, high=1)
     remode: str | None = option(None, "filling of erased areas", choices=("const", "rand", "pixel"))
     recount: int | None = option(None, "number of erased areas", low=1)
@@ -281,7 +283,7 @@ class RunOptions:
     output: str = option("./output", "folder of all runs")
     experiment: str = option("", "folder of this run in --output (default: from model, data set and options)")
     suffix: str = option("", "text appended to the folder's name")
-    tensorboard_dir: str = option("./runs", "folder of the TensorBoard logs")
+    tensorboard_dir: str = option("./runs", "folder of the TensorBoard logs", empty=True)
     log_interval: int = option(50, "batches between two lines of progress", low=1)
     recovery_interval: int = option(0, "optimizer steps between two recovery checkpoints; 0: none", low=0)
     checkpoint_hist: int = option(3, "epoch checkpoints that are kept", low=1)
@@ -291,6 +293,11 @@ class RunOptions:
     no_resume_opt: bool = option(False, "resume the weights only, with a fresh optimizer and schedule")
     eval: bool = option(False, "only evaluate")
     eval_checkpoint: str = option("", "only evaluate the weights in this file", "--eval_checkpoint")
+    use_ema: bool | None = option(
+        None,
+        "read the moving average of a checkpoint's weights, wherever weights are read (default: where the file holds "
+        "one that its best epoch was chosen by)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,18 +9,30 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from . import option_groups as groups
-from .errors import UserError, unknown
-from .option_entries import ENTRIES, Entry
+from .errors import UserError, quoted, shown, unknown
+from .option_entries import ENTRIES, Entry, keyword_problems
 from .option_groups import GROUPS, REFUSED
+from .option_recipes import read_recipe
 
 __all__ = ["ENTRIES", "Entry", "Options", "build_parser", "named_options", "read_recipe", "resolve"]
 
+_LONGEST = 600
+"""Characters of all problems that are told at once."""
 _SYNONYMS = {"native_amp": "amp"}
 _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "spikformer")
+_NAMED = {
+    "config": "name a recipe",
+    "resume": "name a checkpoint or the folder of a run",
+    "initial_checkpoint": "name a checkpoint",
+    "eval_checkpoint": "name a checkpoint or the folder of a run",
+    "teacher": "name a model of timm's",
+    "teacher_checkpoint": "name a checkpoint",
+    "dataset_source": "name a source",
+}
+"""Empty on the command line, these are mostly variables that a script has not set."""
 _ONLY_FOR = {
     "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
               "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order",
@@ -91,16 +103,25 @@ class Options:
 
 
 def _raise_all(problems: list[str]) -> None:
-    if problems:
-        raise UserError("; ".join(problems))
+    """Raise `UserError` with the first problems, as many as fit on a line."""
+    if not problems:
+        return
+    told = problems[:1]
+    for problem in problems[1:]:
+        if len("; ".join([*told, problem])) > _LONGEST:
+            break
+        told.append(problem)
+    left = len(problems) - len(told)
+    raise UserError("; ".join(told) + (f"; and {left} more problem{'s' * (left > 1)}" if left else ""))
 
 
 def _entry_problems(entry: Entry, value: Any) -> Iterator[str]:
     if entry.name in REFUSED:
         if value != entry.default:
             yield f"{entry.flag} is refused: {REFUSED[entry.name]}"
-    else:
-        yield from entry.problems(value)
+        return
+    found = list(entry.problems(value))
+    yield from found or (keyword_problems(entry, value) if entry.name.endswith("_kwargs") else ())
 
 
 def _convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -135,7 +156,7 @@ def _rules(options: Options) -> Iterator[str]:
     if aug.aa and aug.aa.split("-")[0] not in _POLICIES:
         yield str(unknown("--aa policy", aug.aa, _POLICIES))
     if aug.event_augment and "none" in aug.event_augment and len(aug.event_augment) > 1:
-        yield f"--event-augment none excludes others; got {' '.join(aug.event_augment)}"
+        yield f"--event-augment none excludes others; got {shown(' '.join(aug.event_augment))}"
     if aug.aug_repeats > 1 and aug.no_aug:
         yield "--aug-repeats would repeat the same picture under --no-aug; give one of them"
     image_mix = bool(mix.mixup or mix.cutmix or mix.cutmix_minmax)
@@ -150,7 +171,7 @@ def _rules(options: Options) -> Iterator[str]:
     if options.model.temporal_flatten and options.model.rand_step:
         yield "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"
     if run.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?|\d+", run.device):
-        yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {run.device!r}"
+        yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {quoted(run.device, 60)}"
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
         yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"
@@ -158,10 +179,6 @@ def _rules(options: Options) -> Iterator[str]:
     yield from _frame_rules(options)
     yield from _source_rules(options)
     yield from _distillation_rules(options)
-    for name in ("model_kwargs", "opt_kwargs"):
-        for text in options.value(name) or ():
-            if not re.fullmatch(r"[A-Za-z_]\w*=.+", text):
-                yield f"{ENTRIES[name].flag} takes KEY=VALUE; got {text!r}"
 
 
 def _look_rules(look: groups.LookOptions, options: Options) -> Iterator[str]:
@@ -299,9 +316,10 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
     names += [name for name in aliases if name.startswith("--") and name not in names]
     text = entry.metadata["help"]
     if entry.kind is bool:
-        shown = argparse.SUPPRESS if not entry.default else f"the opposite of {entry.flag}"
-        group.add_argument(*names, dest=entry.name, action="store_true", help=text + (" (default)" * entry.default))
-        group.add_argument(entry.opposite, dest=entry.name, action="store_false", help=shown)
+        opposite = argparse.SUPPRESS if entry.default is False else f"the opposite of {entry.flag}"
+        text += " (default)" if entry.default else ""
+        group.add_argument(*names, dest=entry.name, action="store_true", help=text)
+        group.add_argument(entry.opposite, dest=entry.name, action="store_false", help=opposite)
         return
     if entry.default not in (None, ""):
         default = " ".join(f"{one:g}" for one in entry.default) if entry.many else entry.default
@@ -325,33 +343,6 @@ def _spelled(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[list[str], 
         else:
             problems.append(str(unknown("option", argument.partition("=")[0], known)))
     return arguments, problems
-
-
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Read a recipe: a YAML file of option names and values.
-
-    Raises:
-        UserError: no such file, not YAML, not a list of names and values, or a name twice.
-    """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--config: no file {str(path)!r} (looked for in {Path.cwd()}); give the path of a recipe")
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config {path}: not valid YAML: {reason}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"--config {path}: needs lines of 'option: value'; got {type(values).__name__}")
-    keys = [key.value for key, _ in node.value]
-    if repeated := sorted({key for key in keys if keys.count(key) > 1}):
-        raise UserError(f"--config {path}: given twice: {', '.join(repeated)}")
-    return values
 
 
 def named_options(argv: Sequence[str]) -> dict[str, Any]:
@@ -388,9 +379,18 @@ def _read(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str
     arguments, problems = _spelled(argv, parser._option_string_actions)
     _raise_all(problems)
     given, rest = parser.parse_known_args(arguments)
-    _raise_all([f"argument {text!r} belongs to no option" for text in rest])
+    _raise_all([f"argument {quoted(text, 100)} belongs to no option" for text in rest])
     given = {name: value for name, value in vars(given).items() if name in ENTRIES}
-    if not given.get("config"):
-        return {}, given, []
-    recipe, problems = _convert_all(read_recipe(given["config"]))
-    return recipe, given, [f"{given['config']}: {problem}" for problem in problems]
+    recipe: dict[str, Any] = {}
+    if given.get("config"):
+        recipe, problems = _convert_all(read_recipe(given["config"]))
+        broken = {name: list(_entry_problems(ENTRIES[name], recipe[name])) for name in recipe.keys() - given.keys()}
+        problems += [problem for name in recipe for problem in broken.get(name, ())]
+        problems = [f"{shown(given['config'])}: {problem}" for problem in problems]
+        recipe = {name: value for name, value in recipe.items() if not broken.get(name)}
+    problems += [
+        f"{ENTRIES[name].flag} is empty; {what}, or leave it out"
+        for name, what in _NAMED.items()
+        if given.get(name) == "" and not recipe.get(name)  # an empty one undoes the recipe's
+    ]
+    return recipe, given, problems

@@ -67,14 +67,23 @@ def test_own_files_load_as_safetensors_too_and_thresholds_with_them(tmp_path):
     assert target.blocks[0].mlp.fc1.node.threshold.item() == pytest.approx(0.7)
 
 
-def test_moving_average_on_demand(tmp_path):
+def test_the_average_is_read_as_timm_reads_it_and_the_weights_themselves_on_demand(tmp_path):
     source, target = small(), small()
     average = {name: torch.zeros_like(value) for name, value in source.state_dict().items()}
     torch.save({"state_dict": source.state_dict(), "state_dict_ema": average}, tmp_path / "run.pth.tar")
-    load_checkpoint(target, tmp_path / "run.pth.tar", ema=True)
-    assert target.head.weight.abs().sum() == 0
-    load_checkpoint(target, tmp_path / "run.pth.tar")
+    for ema in (True, None):
+        target = small()
+        told = load_checkpoint(target, tmp_path / "run.pth.tar", ema=ema)
+        assert target.head.weight.abs().sum() == 0
+        assert "run.pth.tar: the moving average (state_dict_ema; --no-use-ema for the weights themselves)" in told
+    by_timm = timm.create_model(
+        "spikformer_4_384_cifar", embed_dim=16, depth=1, num_heads=2, img_size=16, num_classes=5,
+        checkpoint_path=str(tmp_path / "run.pth.tar"),
+    )  # fmt: skip
+    assert by_timm.head.weight.abs().sum() == 0
+    told = load_checkpoint(target, tmp_path / "run.pth.tar", ema=False)
     assert target.head.weight.abs().sum() > 0
+    assert told.endswith("the weights themselves (state_dict), not their moving average")
 
 
 def test_misfits_are_named_key_by_key_and_nothing_is_loaded(tmp_path):

@@ -21,7 +21,7 @@ from ..data.frames import event_channels
 from ..data.loader import make_loader
 from ..data.mixing import CutMix, EventMix, MixUp
 from ..data.sources import Source
-from ..errors import UserError, unknown
+from ..errors import UserError, shown, unknown
 from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED
 from ..option_entries import keywords
@@ -96,7 +96,13 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
     except (ValueError, NotImplementedError) as error:
         side = "--event-size" if shape.info.kind == "event" else "--img-size"
         way_out = f"; {side} sets the size" if "img_size" in str(error) else ""
-        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {error}{way_out}") from error
+        told = f"{shown(error)}{way_out}"
+        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {told}") from error
+    except Exception as error:  # of any kind: what a constructor makes of values that it doesn't check
+        if not further:
+            raise
+        given, told = shown(" ".join(model.model_kwargs), 150), f"{type(error).__name__}: {shown(error, 150)}"
+        raise UserError(f"--model-kwargs {given}: the network can't be built ({told})") from error
 
 
 def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserError:
@@ -111,7 +117,7 @@ def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserE
         classes = [cls for cls in REGISTERED[name].cls.__mro__ if issubclass(cls, SpikingTransformer)]
         known = {parameter for cls in classes for parameter in inspect.signature(cls).parameters}
         return unknown(f"argument of {name} in --model-kwargs", argument, known)
-    return UserError(f"--model {name} cannot be built for {shape.info.name}: {error}")
+    return UserError(f"--model {name} cannot be built for {shape.info.name}: {shown(error)}")
 
 
 def _default_size(model: str, info: DatasetInfo) -> tuple[int, int]:
@@ -283,7 +289,8 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
     network = _create(options, shape, step=shape.step, pretrained=model.pretrained)
     if model.initial_checkpoint:
         evaluates = options.run.eval or options.run.eval_checkpoint
-        say(load_checkpoint(network, model.initial_checkpoint, replace_classifier=not evaluates))
+        path, ema = model.initial_checkpoint, options.run.use_ema
+        say(load_checkpoint(network, path, ema=ema, replace_classifier=not evaluates))
     # TensorFlow's values, as timm has them; the options by name win
     momentum = 0.01 if model.bn_tf and model.bn_momentum is None else model.bn_momentum
     eps = 1e-3 if model.bn_tf and model.bn_eps is None else model.bn_eps

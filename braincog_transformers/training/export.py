@@ -36,7 +36,7 @@ def export_trained(options: Options, path: str) -> list[str]:
     ranks = Ranks(torch.device(device_of(options.run.device or "cpu")))
     network = build_network(options, shape, ranks, say=lines.append).eval()
     if weights:
-        load_weights(network, weights, lines.append)
+        load_weights(network, weights, lines.append, ema=options.run.use_ema)
     steps = shape.info.kind != "image" and not options.model.temporal_flatten
     batch = samples_for(network, steps=steps)
     written = export(network, path, batch=batch)

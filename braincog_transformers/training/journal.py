@@ -148,7 +148,8 @@ class Journal:
         if not (self.speaks and rows):
             return
         text = io.StringIO(newline="")
-        table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         write_whole(self.folder / "summary.csv", lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))

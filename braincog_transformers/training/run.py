@@ -44,7 +44,7 @@ from .plan import Feed, Plan, updates_per_epoch
 from .precision import Precision
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
-from .state import difference, restore
+from .state import difference, restore, saved_options
 from .step import StepRules
 from .stopping import StopRequest
 from .teacher import build_teacher, find_teacher
@@ -60,7 +60,7 @@ _SPEED = {
 _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
 _SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "look"}
 # these only say what the weights were before the first step
-_START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained"}
+_START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained", "use_ema"}
 _TOLD = 10
 """Damaged recordings that are named one by one."""
 FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _START)
@@ -170,7 +170,7 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
         )
     journal = Journal(folder, epochs=0, speaks=ranks.first)
     if path:
-        path = load_weights(parts.network, path, journal.say)
+        path = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
     elif (options.look.analyze or options.look.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):
@@ -208,9 +208,9 @@ def _train(parts: _Parts) -> dict[str, Any]:
     if options.run.resume:
         path, state = find_state(options.run.resume, _say(ranks))
         if options.run.no_resume_opt:
-            load_checkpoint(parts.network, path)
+            _say(ranks)(load_checkpoint(parts.network, path, ema=options.run.use_ema))
             state = None
-        elif changed := difference(Options().to_dict() | state.get("options", {}), options.to_dict(), free=FREE):
+        elif changed := difference(_saved_options(path, state), options.to_dict(), free=FREE):
             raise UserError(
                 f"--resume {options.run.resume}: {changed}; a run continues with its own options "
                 "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
@@ -222,7 +222,7 @@ def _train(parts: _Parts) -> dict[str, Any]:
     progress = Progress(epoch=options.sched.start_epoch or 0)
     seed_everything(options.run.seed + ranks.rank)
     if state is not None:
-        restore(state, learner, progress, ranks)
+        restore(state, learner, progress, ranks, path=path)
         checkpoints.continue_from(state, metric=metric)
     elif progress.epoch:
         learner.scheduler.step(progress.epoch)
@@ -247,6 +247,13 @@ def _train(parts: _Parts) -> dict[str, Any]:
             f"main.py -c {folder / 'args.yaml'} --resume {folder}"
         )
     return _report(parts, rows, progress, checkpoints, journal, metric)
+
+
+def _saved_options(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return saved_options(state, Options().to_dict())
+    except UserError as error:
+        raise UserError(f"--resume {path}: {error}") from error
 
 
 def _say(ranks: Ranks) -> Callable[[str], None]:

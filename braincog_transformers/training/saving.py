@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from timm.utils import CheckpointSaver
 from torch import nn
 
 from ..checkpoints import load_checkpoint, read_checkpoint
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..files import sync_folder, write_whole
-from .state import position
+from .state import position, require_run
 
-__all__ = ["Checkpoints", "find_state", "load_weights", "read_state"]
+__all__ = ["Checkpoints", "find_state", "load_weights"]
 
 ENDING = ".pth.tar"
 NAMED = re.compile(r"(?:recovery-(?P<epoch>\d+)-(?P<batch>\d+)|checkpoint-(?P<finished>\d+))\.pth\.tar")
@@ -81,6 +80,8 @@ class Checkpoints(CheckpointSaver):
             state: the state that is continued.
             metric: column of its rows that epochs are ranked by.
         """
+        if any(not isinstance(row.get(metric), (int, float)) for row in state["rows"]):
+            raise UserError(f"--resume: the rows of the state have no column {metric!r}, which ranks the epochs.")
         paths = [(row, self._path_of(row["epoch"])) for row in state["rows"]]
         found = [(str(path), row[metric]) for row, path in paths if path.exists()]
         self.checkpoint_files = sorted(found, key=lambda entry: entry[1], reverse=not self.decreasing)
@@ -107,21 +108,6 @@ class Checkpoints(CheckpointSaver):
         os.replace(beside, dst)
 
 
-def read_state(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a checkpoint without running code from it.
-
-    Raises:
-        UserError: for a file that is missing, damaged, or not a checkpoint.
-    """
-    state = read_checkpoint(path)
-    # torch does not compare the sums that its archive holds, so that flipped bits would pass unseen
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if (broken := archive.testzip()) is not None:
-                raise UserError(f"{path}: the entry {broken} of this checkpoint is damaged; take another one.")
-    return state
-
-
 def _named_position(path: Path) -> tuple[int, int]:
     match = NAMED.fullmatch(path.name)
     if match is None:
@@ -145,12 +131,19 @@ def _candidates(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Path
 
 def _try(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
     try:
-        state = read_state(path)
-        position(state)
-    except (UserError, KeyError) as error:
+        state = read_checkpoint(path)
+        require_run(state)
+    except UserError as error:
         say(f"checkpoint {path} is damaged ({error}); trying the one before it")
         return None
     return state
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, a folder that may not be read
+        return False
 
 
 def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
@@ -167,12 +160,12 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
         UserError: when there is none.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"--resume: no file or folder {str(path)!r}; give a checkpoint or the folder of a run.")
+    if not _exists(path):
+        raise UserError(f"--resume: no file or folder {shown(path)!r}; give a checkpoint or the folder of a run.")
     own_error = None
     if path.is_file():
         try:
-            return path, read_state(path)
+            return path, read_checkpoint(path)
         except UserError as error:
             own_error = error
             say(f"checkpoint {path} is damaged ({error}); trying the others of its folder")
@@ -186,9 +179,16 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
     raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); start the run without --resume.")
 
 
-def load_weights(network: nn.Module, path: str, say: Callable[[str], None]) -> str:
-    """Load the weights of a checkpoint, or of the newest one in a run's folder, and return the path of the file."""
+def load_weights(network: nn.Module, path: str, say: Callable[[str], None], *, ema: bool | None = None) -> str:
+    """Load the weights of a checkpoint, or of the newest one in a run's folder, and return the path of the file.
+
+    Args:
+        network: takes the weights.
+        path: the file or folder.
+        say: is told which weights were read, and of damaged checkpoints.
+        ema: which weights of the file, see `checkpoints.load_checkpoint`.
+    """
     if Path(path).is_dir():
         path = str(find_state(path, say)[0])
-    say(load_checkpoint(network, path))
+    say(load_checkpoint(network, path, ema=ema))
     return path

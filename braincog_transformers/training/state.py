@@ -1,35 +1,45 @@
 """Everything that a run needs to go on bit for bit, in one dictionary of tensors and plain types."""
 
+import os
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 from timm.scheduler.plateau_lr import PlateauLRScheduler
 from timm.scheduler.scheduler import Scheduler
 
-from ..errors import UserError
+from ..errors import UserError, quoted, shown
+from ..state_dicts import UNRANKED
 from .distributed import Ranks
 from .generators import global_state, set_global_state
 from .learner import Learner, Progress
+from .state_check import check_optimizer, check_state, hyperparameters
 
-__all__ = ["collect", "difference", "position", "restore"]
+__all__ = ["collect", "difference", "position", "require_run", "restore", "saved_options"]
 
 FORMAT = 1
+_PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
 def _schedule_state(scheduler: Scheduler | None) -> dict:
     """Return what a schedule remembers: timm's are functions of the epoch, but for the plateau."""
     if not isinstance(scheduler, PlateauLRScheduler):
         return {}
-    kept = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
-    inner = {name: getattr(scheduler.lr_scheduler, name) for name in kept}
+    inner = {name: getattr(scheduler.lr_scheduler, name) for name in _PLATEAU}
     return {"plateau": inner, "restore_lr": scheduler.restore_lr}
 
 
 def _restore_schedule(scheduler: Scheduler | None, state: dict) -> None:
     if isinstance(scheduler, PlateauLRScheduler) and state:
-        for name, value in state["plateau"].items():
+        for name in _PLATEAU:
+            value = state["plateau"][name]
+            if not isinstance(value, (int, float)):
+                raise UserError(f"'scheduler' of the state has {quoted(value, 80)} for {name}")
             setattr(scheduler.lr_scheduler, name, value)
-        scheduler.restore_lr = state["restore_lr"]
+        restored = state["restore_lr"]
+        if restored is not None and not all(isinstance(value, (int, float)) for value in restored):
+            raise UserError(f"'scheduler' of the state has {quoted(restored, 80)} for restore_lr")
+        scheduler.restore_lr = restored
 
 
 def _rank_state(learner: Learner, progress: Progress) -> dict:
@@ -50,7 +60,7 @@ def collect(learner: Learner, progress: Progress, ranks: Ranks, *, about: dict[s
         "format": FORMAT,
         **about,
         "state_dict": learner.network.state_dict(),
-        "state_dict_ema": None if learner.ema is None else learner.ema.module.state_dict(),
+        _place_of_average(about): None if learner.ema is None else learner.ema.module.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
         "scheduler": _schedule_state(learner.scheduler),
         "scaler": learner.precision.state_dict(),
@@ -69,33 +79,84 @@ def position(state: dict[str, Any]) -> tuple[int, int]:
     return state["epoch"], state["batch"]
 
 
-def restore(state: dict[str, Any], learner: Learner, progress: Progress, ranks: Ranks) -> None:
-    """Put learner, progress and all generators where `collect` found them.
+def _place_of_average(about: Mapping[str, Any]) -> str:
+    """Return where an average is kept: one that was never evaluated lies apart, so that nobody reads it unasked."""
+    return UNRANKED if about.get("options", {}).get("model_ema_force_cpu") else "state_dict_ema"
 
-    Raises:
-        UserError: for a state of another number of processes, or without what the run needs.
-    """
+
+def require_run(state: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a state that training has not written."""
     missing = {"format", "state_dict", "optimizer", "ranks", "rows", "batch"} - state.keys()
-    if missing or state["format"] != FORMAT:
+    if missing or type(state["format"]) is not int or state["format"] != FORMAT:
         raise UserError(
             "--resume needs a checkpoint that training wrote; this one holds weights alone or comes from elsewhere "
             "(use --initial-checkpoint to start from its weights)."
         )
-    if len(state["ranks"]) != ranks.world_size:
+    check_state(state)
+
+
+def saved_options(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the run that a state belongs to; what its version did not know has its default.
+
+    Raises:
+        UserError: for a state that training has not written.
+    """
+    require_run(state)
+    return {**defaults, **state.get("options", {})}
+
+
+def restore(
+    state: dict[str, Any], learner: Learner, progress: Progress, ranks: Ranks, *, path: str | os.PathLike = ""
+) -> None:
+    """Put learner, progress and all generators where `collect` found them.
+
+    Args:
+        state: of `collect`.
+        learner: what learns.
+        progress: how far the run has come.
+        ranks: the processes of the run.
+        path: the file that the state is from, for messages.
+
+    Raises:
+        UserError: for a state of another number of processes, or without what the run needs, or in which a part is not
+            what training writes there.
+    """
+    where = f"{shown(path)}: " if str(path) else ""
+    try:
+        require_run(state)
+        if len(state["ranks"]) != ranks.world_size:
+            raise UserError(
+                f"--resume: the run had {len(state['ranks'])} processes and this one has {ranks.world_size}; "
+                "start as many, or use --no-resume-opt."
+            )
+        _take_over(state, learner, progress, ranks)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from error
+    except Exception as error:  # whatever PyTorch and the generators make of a changed file
         raise UserError(
-            f"--resume: the run had {len(state['ranks'])} processes and this one has {ranks.world_size}; "
-            "start as many, or use --no-resume-opt."
-        )
+            f"{where}the state does not fit this run ({type(error).__name__}: {shown(error, 200)}); it was changed, or "
+            "written by another version"
+        ) from error
+
+
+def _take_over(state: dict[str, Any], learner: Learner, progress: Progress, ranks: Ranks) -> None:
     learner.network.load_state_dict(state["state_dict"])
     if learner.ema is not None:
-        learner.ema.module.load_state_dict(state["state_dict_ema"])
+        average = state.get("state_dict_ema") or state.get(UNRANKED)
+        if average is None:
+            raise UserError("the state holds no moving average, which this run keeps (--model-ema)")
+        learner.ema.module.load_state_dict(average)
+    usual = hyperparameters(learner.optimizer)
     learner.optimizer.load_state_dict(state["optimizer"])
+    check_optimizer(learner.optimizer, usual)
     _restore_schedule(learner.scheduler, state["scheduler"])
     learner.precision.load_state_dict(state["scaler"])
     for name in ("epoch", "batch", "step", "best", "best_epoch"):
         setattr(progress, name, state[name])
     progress.rows[:] = deepcopy(state["rows"])
     mine = state["ranks"][ranks.rank]
+    if mine["sums"].shape != progress.sums.shape or mine["sums"].dtype != progress.sums.dtype:
+        raise UserError("'ranks' of the state holds no sums of this epoch")
     progress.sums = mine["sums"].to(progress.sums.device)
     for name, generator in learner.generators.items():
         generator.set_state(mine["own"][name])
@@ -117,7 +178,10 @@ def difference(before: dict[str, Any], now: dict[str, Any], *, free: frozenset[s
     changed = [name for name in names if _plain(before.get(name)) != _plain(now.get(name))]
     if not changed:
         return None
-    told = [f"--{name.replace('_', '-')} was {before.get(name)}, now {now.get(name)}" for name in changed[:5]]
+    told = [
+        f"--{shown(name.replace('_', '-'), 60)} was {shown(before.get(name), 80)}, now {shown(now.get(name), 80)}"
+        for name in changed[:5]
+    ]
     more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
     return "; ".join(told) + more
 

@@ -11,7 +11,7 @@ from timm.models import PretrainedCfg, list_models
 from torch import nn
 
 from ..checkpoints import read_checkpoint, weights_of
-from ..errors import UserError, unknown
+from ..errors import UserError, shown, unknown
 from ..options import Options
 
 __all__ = ["build_teacher", "find_teacher"]
@@ -68,9 +68,13 @@ def _create(
         ) from error
 
 
-def _load(teacher: nn.Module, path: str) -> None:
+def _load(teacher: nn.Module, path: str, ema: bool | None) -> None:
     """Load a checkpoint in timm's names, or in those of the paper where timm can translate them."""
-    state = weights_of(read_checkpoint(path))
+    content = read_checkpoint(path)
+    try:
+        state = weights_of(content, ema)
+    except UserError as error:
+        raise UserError(f"--teacher-checkpoint {shown(path)}: {error}") from error
     translate = getattr(sys.modules[type(teacher).__module__], "checkpoint_filter_fn", None)
     try:
         if translate is not None and state.keys() != teacher.state_dict().keys():
@@ -103,7 +107,7 @@ def build_teacher(
     try:
         teacher = _create(name, published=not path, size=size, in_chans=in_chans, num_classes=num_classes)
         if path:
-            _load(teacher, path)
+            _load(teacher, path, options.run.use_ema)
         teacher = teacher.eval().requires_grad_(False).to(device)
         with torch.no_grad():
             found = teacher(torch.zeros(1, in_chans, *size, device=device))

@@ -1,0 +1,1 @@
+"""Random and changed inputs: each is taken or refused in one line."""
