@@ -116,7 +116,7 @@ def multi_step(
     """
     plain = with_potentials or fire is not None
     if backend != "reference" and not plain and fused_neuron.applies(x, leak, dynamics, forced=backend == "fused"):
-        return NeuronOutput(fused_neuron.spikes(x, leak, threshold, alpha, dynamics), None)
+        return NeuronOutput(fused_neuron.spikes(x, leak, threshold, alpha, dynamics, _reference), None)
     if backend == "fused":
         raise RuntimeError(f"multi_step: no fused kernel for {x.dtype} on {x.device} with T={x.shape[0]}, {dynamics}")
     spikes, potentials = _reference(x, leak, threshold, alpha, dynamics, fire)
