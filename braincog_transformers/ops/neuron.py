@@ -28,7 +28,8 @@ from torch import Tensor
 
 from . import fused_neuron
 from .dynamics import Dynamics, charge, membrane_dtype, reset
-from .surrogate import spike
+from .surrogate import SURROGATES, spike
+from .watching import followed
 
 __all__ = ["NeuronOutput", "multi_step", "step"]
 
@@ -69,7 +70,8 @@ def step(
         v = v.detach()
     h = charge(x.to(v.dtype), v, leak, dynamics)
     over = h - threshold
-    s = spike(over, alpha, dynamics.surrogate, dynamics.strict) if fire is None else fire(over)
+    ours = fire is None or (dynamics.surrogate in SURROGATES and followed())  # few functions can be transformed
+    s = spike(over, alpha, dynamics.surrogate, dynamics.strict) if ours else fire(over)
     v = reset(h, s.detach() if dynamics.detach_reset else s, threshold, dynamics)
     return s.to(x.dtype), v
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .watching import watched
+from .watching import followed
 
 __all__ = ["SURROGATES", "derivative_for", "fire", "spike"]
 
@@ -99,7 +99,7 @@ def _followed(x: Tensor, alpha: Tensor, surrogate: str, strict: bool) -> Tensor:
     s = fire(x, strict)
     if torch.onnx.is_in_onnx_export():  # what nobody differentiates stays short
         return s
-    smooth = _SMOOTH[surrogate](x, alpha)
+    smooth = _SMOOTH[surrogate](x, alpha.detach())
     return s + (smooth - smooth.detach())
 
 
@@ -115,6 +115,6 @@ def spike(x: Tensor, alpha: Tensor, surrogate: str, strict: bool = False) -> Ten
     Returns:
         Zeros and ones in the shape and type of `x`.
     """
-    if watched() and not torch.compiler.is_compiling():
+    if followed():
         return _followed(x, alpha, surrogate, strict)
     return _Spike.apply(x, alpha, surrogate, strict)

@@ -3,7 +3,7 @@
 import torch
 from torch.autograd import forward_ad
 
-__all__ = ["dispatched", "watched"]
+__all__ = ["dispatched", "followed", "transformed", "watched"]
 
 
 _TRACERS = (torch._C._TorchDispatchModeKey.PROXY, torch._C._TorchDispatchModeKey.FAKE)
@@ -24,6 +24,16 @@ def watched() -> bool:
         or forward_ad._current_level >= 0
         or any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACERS)
     )
+
+
+def followed() -> bool:
+    """Tell whether it is another one than a compiler, which takes a function with a gradient of its own as it is."""
+    return not torch.compiler.is_compiling() and watched()
+
+
+def transformed() -> bool:
+    """Tell whether a transform of `torch.func` runs, whose tensors know no memory format."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def dispatched() -> bool:
