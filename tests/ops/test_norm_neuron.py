@@ -79,10 +79,10 @@ def test_a_network_in_sixteen_bits_keeps_its_potentials_in_float32(monkeypatch, 
     weight, bias = (torch.rand(C) + 0.5).to(dtype), torch.randn(C).to(dtype)
     found, running = {}, {}
     for kind in (dtype, torch.float64):
-        norm = Normalisation(weight.to(kind).requires_grad_(), bias.to(kind).requires_grad_(), *(
+        norm = Normalisation(weight.to(kind, copy=True).requires_grad_(), bias.to(kind, copy=True).requires_grad_(), *(
             torch.full((C,), value, dtype=dtype).to(kind) for value in (0.2, 0.9)), 0.1, 1e-5, training)  # fmt: skip
         numbers = [torch.tensor(value, dtype=dtype).to(kind) for value in (2.0, 0.8, 4.0)]
-        own = x.to(kind).requires_grad_()
+        own = x.to(kind, copy=True).requires_grad_()
         spikes = normalised_spikes(own, norm, T, *numbers, Dynamics())
         (spikes * x).float().sum().backward()
         found[kind] = spikes, own.grad, norm.weight.grad, norm.bias.grad
