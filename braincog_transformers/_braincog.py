@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from .ops.kernel_cache import ensure_folder
+
 __all__: list[str] = []
 
 
@@ -56,6 +58,7 @@ def _without_banner() -> Iterator[None]:
             os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = before
 
 
+ensure_folder()  # torchvision, which braincog imports, asks for it
 with _stand_in_for_imp(), _without_banner(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     importlib.import_module("braincog.base.node.node")

@@ -5,20 +5,23 @@ from typing import Literal
 
 import torch
 from einops import rearrange, repeat
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, distributed, nn
 
+from .folding import folded
 from .normed import fire_normalised, joins
 from .spike_input import SpikeConv2d
 
 __all__ = ["ConvBN", "ConvBNNode", "ConvSequence", "NodeConvBN", "shared_over_steps"]
+
+# What normalises each sample by itself, or nothing: a copy comes out as its original.
+_BY_SAMPLE = (nn.Identity, nn.GroupNorm, nn.InstanceNorm2d)
 
 
 def shared_over_steps(bn: nn.Module, x: Tensor, step: int) -> Tensor:
     """Normalise one copy of an image that stands for `step` equal ones.
 
     Mean and variance of the copies are those of one. Only the running variance tells them apart, through its n/(n-1):
-    it is set to what the copies would have given.
+    it is set to what the copies would have given. A normalisation that is not known gets the copies.
 
     Args:
         bn: the normalisation.
@@ -28,19 +31,33 @@ def shared_over_steps(bn: nn.Module, x: Tensor, step: int) -> Tensor:
     Returns:
         `(B, C, H, W)`.
     """
-    if not (bn.training and isinstance(bn, nn.BatchNorm2d) and bn.track_running_stats):
+    by_batch = type(bn) in (nn.BatchNorm2d, nn.SyncBatchNorm)
+    if isinstance(bn, _BY_SAMPLE) or (by_batch and not (bn.training and bn.track_running_stats)):
         return bn(x)
-    if bn.momentum is None:  # a cumulative average: its weight is the batch's number, take the long way
+    if not by_batch or bn.momentum is None:  # None: a cumulative average, whose weight is the batch's number
         return bn(repeat(x, "b c h w -> (t b) c h w", t=step))[: x.shape[0]]
     running_var = bn.running_var
     bn.running_var = running_var.clone()  # autograd keeps what the normalisation saw, so that must not change below
     y = bn(x)
-    n = x.numel() // x.shape[1]
+    n = _values(bn, x)
     ratio = step * (n - 1) / (step * n - 1)
     with torch.no_grad():
-        running_var.mul_((1 - bn.momentum) * (1 - ratio)).add_(bn.running_var, alpha=ratio)
+        running_var.mul_((1 - bn.momentum) * (1 - ratio)).add_(bn.running_var * ratio)
     bn.running_var = running_var
     return y
+
+
+def _values(bn: nn.Module, x: Tensor) -> int | Tensor:
+    """Return how many values of a channel go into a batch's statistics, those of other processes included."""
+    n = x.numel() // x.shape[1]
+    if not isinstance(bn, nn.SyncBatchNorm) or not (distributed.is_available() and distributed.is_initialized()):
+        return n
+    group = bn.process_group or distributed.group.WORLD
+    if distributed.get_world_size(group) == 1:
+        return n
+    count = torch.tensor(float(n), dtype=torch.float64, device=x.device)
+    distributed.all_reduce(count, group=group)
+    return count
 
 
 def _pool(applies: bool) -> nn.Module:
@@ -89,9 +106,8 @@ class ConvBN(nn.Module):
         return rearrange(x, "b h w c -> b c h w")  # channels stay last in memory
 
     def fuse(self) -> None:
-        """Fold the normalisation's running statistics into the convolution."""
-        if isinstance(self.bn, nn.BatchNorm2d):
-            self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
+        """Fold the normalisation's running statistics into the convolution, if they are `foldable`."""
+        self.conv, self.bn = folded(self.conv, self.bn)
 
 
 class ConvBNNode(ConvBN):

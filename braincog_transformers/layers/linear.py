@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from .folding import folded
 from .normed import fire_normalised, joins
 from .spike_input import SpikeLinear
 
@@ -32,9 +32,8 @@ class LinearBN(nn.Module):
         return self.bn(x.flatten(0, 1)).view(x.shape)
 
     def fuse(self) -> None:
-        """Fold the normalisation's running statistics into the linear layer."""
-        if isinstance(self.bn, nn.BatchNorm1d):
-            self.linear, self.bn = fuse_linear_bn_eval(self.linear, self.bn), nn.Identity()
+        """Fold the normalisation's running statistics into the linear layer, if they are `foldable`."""
+        self.linear, self.bn = folded(self.linear, self.bn)
 
 
 class LinearBNNode(LinearBN):

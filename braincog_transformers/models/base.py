@@ -23,6 +23,7 @@ from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
 from ..layers.spike_input import SpikeConv2d, SpikeLinear
 from ..ops.packing import packed_spikes
+from ..ops.watching import transformed
 from .neurons import NodeOptions
 
 __all__ = ["SpikingTransformer", "init_linear"]
@@ -250,7 +251,8 @@ class SpikingTransformer(BaseModule):
         """Encode and embed: `(T*B, N, C)` or `(T*B, C, H', W')`. What all steps share is computed once."""
         copied = x.dim() == 4 and self.encoder.encode_type == "direct"
         # convolutions are faster, and maps turn into tokens without a copy, where channels are last in memory
-        x = (x if copied else self.encoder(x)).contiguous(memory_format=torch.channels_last)
+        x = x if copied else self.encoder(x)
+        x = x if transformed() else x.contiguous(memory_format=torch.channels_last)
         return self.patch_embed(x, copies=self.step) if copied else self.patch_embed(x)
 
     def _forward_units(self, x: Tensor) -> Tensor:

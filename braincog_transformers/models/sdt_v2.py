@@ -28,6 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import UserError
 from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
+from ..layers.folding import baked, foldable
 from ..layers.products import SpikingProduct
 from ..layers.spike_input import SpikeConv2d
 from .base import SpikingTransformer
@@ -76,10 +77,14 @@ class RepConv(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Fold the stack into the convolution that it stands for, all of whose inputs are spikes."""
+        """Fold the stack into the convolution that it stands for, all of whose inputs are spikes, if its layers are
+        `foldable`."""
         if isinstance(self.body, nn.Conv2d):
             return
         first, padded, depthwise, last, inner, outer = self.body
+        if not foldable(first, padded.bn, depthwise, last, inner, outer):
+            return
+        first, depthwise, last = baked(first), baked(depthwise), baked(last)
         first = fuse_conv_bn_eval(first, padded.bn)
         mix = last.weight[:, :, 0, 0]
         kernel = einsum(mix, depthwise.weight[:, 0], first.weight[:, :, 0, 0], "o m, m y x, m i -> o i y x")

@@ -24,12 +24,12 @@ from typing import Any
 
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
 from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.conv import ConvBNNode, ConvSequence
+from ..layers.folding import folded
 from ..layers.linear import SpikingMLP
 from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
@@ -148,9 +148,8 @@ class TimeTokenPool(nn.Module):
         return self.bn(self.conv(x)).flatten(1)
 
     def fuse(self) -> None:
-        """Fold the normalisation's running statistics into the convolution."""
-        if isinstance(self.bn, nn.BatchNorm2d):
-            self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
+        """Fold the normalisation's running statistics into the convolution, if they are `foldable`."""
+        self.conv, self.bn = folded(self.conv, self.bn)
 
 
 def _local_branches(

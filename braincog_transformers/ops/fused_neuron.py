@@ -8,6 +8,7 @@ serves every layer with the same T, type and kind of neuron.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ from .compiler import compiled, compiler_works
 from .dynamics import Dynamics, charge, membrane_dtype, reset
 from .packing import bits_dtype
 from .surrogate import SURROGATES, derivative_for, fire
+from .watching import dispatched, watched
 
-__all__ = ["applies", "compiler_works", "like", "plain", "run_backward", "run_forward"]
+__all__ = ["applies", "compiler_works", "differentiable_gradients", "like", "plain", "run_backward", "run_forward"]
 __all__ += ["spikes", "without_division"]
 
 # The steps are unrolled in the kernel: beyond this many, compiling takes longer than it saves.
@@ -30,9 +32,10 @@ MIN_ELEMENTS = 1 << 15
 def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool = False) -> bool:
     """Tell whether the kernels take this input, and pay (`forced`: whether they take it at all).
 
-    While a whole network is compiled or exported the plain form is better: it fuses with its neighbours.
+    While a whole network is compiled the plain form is better: it fuses with its neighbours. Whoever else follows
+    single operations can't follow a kernel.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor:
+    if watched() or dispatched() or type(x) is not Tensor or x.layout != torch.strided:
         return False
     if x.device.type not in ("cpu", "cuda") or not x.is_floating_point() or dynamics.surrogate not in SURROGATES:
         return False
@@ -124,43 +127,44 @@ def _memory_order(x: Tensor) -> list[int]:
 
 
 class _FusedNeuron(torch.autograd.Function):
-    """Spikes of `(T, ...)`; the kernels see `(T, M)` in memory order, so no layout is copied."""
+    """Spikes `(T, M)` of contiguous input `(T, M)`."""
 
     @staticmethod
-    def forward(ctx, x, leak, threshold, alpha, dynamics):
-        order = _memory_order(x)
-        folded = x.detach().permute(order)
-        rows = folded.reshape(x.shape[0], -1).contiguous()
-        ctx.save_for_backward(rows, leak, threshold, alpha)
-        ctx.dynamics, ctx.order = dynamics, order
+    def forward(ctx, x, leak, threshold, alpha, dynamics, definition):
+        ctx.save_for_backward(x, leak, threshold, alpha)
+        ctx.dynamics, ctx.definition = dynamics, definition
         packed = packing.active()
-        kernel = compiled(_forward, rows.shape[0], x.dtype, x.device.type, dynamics, packed)
-        out, bits = kernel(rows, plain(leak), plain(threshold), dynamics, packed)
+        kernel = compiled(_forward, x.shape[0], x.dtype, x.device.type, dynamics, packed)
+        out, bits = kernel(x.detach(), plain(leak), plain(threshold), dynamics, packed)
         if packed:
             packing.note(out, bits)
-        return out.view(folded.shape).permute(_inverse(order))
+        return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        rows, leak, threshold, alpha = ctx.saved_tensors
-        want_leak, want_threshold = ctx.needs_input_grad[1:3]
-        folded = grad.permute(ctx.order)
-        kernel = compiled(
-            _backward, rows.shape[0], rows.dtype, grad.dtype, rows.device.type, ctx.dynamics, want_leak, want_threshold
+        x, leak, threshold, alpha = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            run = lambda x, leak, threshold: ctx.definition(x, leak, threshold, alpha, ctx.dynamics).spikes  # noqa: E731
+            return *differentiable_gradients(run, (x, leak, threshold), grad), None, None, None
+        wants = ctx.needs_input_grad[1:3]
+        kernel = compiled(_backward, x.shape[0], x.dtype, grad.dtype, x.device.type, ctx.dynamics, *wants)
+        g_x, g_leak, g_threshold = kernel(
+            x, grad.contiguous(), plain(leak), plain(threshold), plain(alpha), ctx.dynamics, *wants
         )
-        g_rows, g_leak, g_threshold = kernel(
-            rows,
-            folded.reshape(rows.shape).contiguous(),
-            plain(leak),
-            plain(threshold),
-            plain(alpha),
-            ctx.dynamics,
-            want_leak,
-            want_threshold,
-        )
-        g_x = g_rows.view(folded.shape).permute(_inverse(ctx.order))
-        return g_x, like(g_leak, leak), like(g_threshold, threshold), None, None
+        return g_x, like(g_leak, leak), like(g_threshold, threshold), None, None, None
+
+
+def differentiable_gradients(run: Callable[..., Tensor], inputs: tuple, grad: Tensor) -> list[Tensor | None]:
+    """Return the gradients of `run(*inputs)` with a history of their own (`create_graph`), which a kernel's have not.
+
+    Args:
+        run: the plain form.
+        inputs: its arguments, tensors or None.
+        grad: gradient of its output.
+    """
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(run(*inputs), wanted, grad, create_graph=True, allow_unused=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in inputs]
 
 
 def plain(parameter: Tensor | None) -> Tensor | None:
@@ -183,9 +187,22 @@ def without_division(leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor | 
     return 1 / leak, dynamics._replace(charge="plif")
 
 
-def spikes(x: Tensor, leak: Tensor | None, threshold: Tensor, alpha: Tensor, dynamics: Dynamics) -> Tensor:
-    """Return the spikes `(T, ...)` for input that `applies`; arguments as in `ops.neuron.multi_step`."""
+def spikes(
+    x: Tensor, leak: Tensor | None, threshold: Tensor, alpha: Tensor, dynamics: Dynamics, definition: Callable
+) -> Tensor:
+    """Return the spikes `(T, ...)` for input that `applies`.
+
+    The kernels see `(T, M)` in memory order, so no layout is copied.
+
+    Args:
+        x, leak, threshold, alpha, dynamics: as in `ops.neuron.multi_step`.
+        definition: the plain form, for gradients that are differentiated again.
+    """
     leak, dynamics = without_division(leak, dynamics)
     if leak is not None:
         leak = leak.to(membrane_dtype(x.dtype))  # a kernel of mixed types would lose its vector instructions
-    return _FusedNeuron.apply(x, leak, threshold, alpha, dynamics)
+    order = _memory_order(x)
+    folded = x.permute(order)
+    rows = folded.reshape(x.shape[0], -1).contiguous()
+    out = _FusedNeuron.apply(rows, leak, threshold, alpha, dynamics, definition)
+    return out.view(folded.shape).permute(_inverse(order))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -21,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .compiler import compiled, compiler_works
 from .packing import whole_numbers
 from .processor import has_units
+from .watching import watched
 
 __all__ = ["applies", "convolve", "linear"]
 
@@ -63,13 +64,14 @@ def applies(x: Tensor, weight: Tensor) -> bool:
     While a network is compiled its sizes are not asked for: the operation itself does that. In a compiled training
     step the plain products are better, since the compiler would compute these twice to save memory.
     """
-    if not UNITS or torch.jit.is_tracing() or x.device.type != "cpu":
+    if not UNITS or x.device.type != "cpu":
         return False
     if x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
     if torch.compiler.is_compiling():
         return not torch.is_grad_enabled() and not _is_exporting()
-    return type(x) is Tensor and _pays(x, weight, _stays(weight))
+    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter) and not watched()
+    return plain and _pays(x, weight, _stays(weight))
 
 
 def _stays(weight: Tensor) -> bool:

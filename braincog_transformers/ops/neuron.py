@@ -28,7 +28,8 @@ from torch import Tensor
 
 from . import fused_neuron
 from .dynamics import Dynamics, charge, membrane_dtype, reset
-from .surrogate import spike
+from .surrogate import SURROGATES, spike
+from .watching import followed
 
 __all__ = ["NeuronOutput", "multi_step", "step"]
 
@@ -69,7 +70,8 @@ def step(
         v = v.detach()
     h = charge(x.to(v.dtype), v, leak, dynamics)
     over = h - threshold
-    s = spike(over, alpha, dynamics.surrogate, dynamics.strict) if fire is None else fire(over)
+    ours = fire is None or (dynamics.surrogate in SURROGATES and followed())  # few functions can be transformed
+    s = spike(over, alpha, dynamics.surrogate, dynamics.strict) if ours else fire(over)
     v = reset(h, s.detach() if dynamics.detach_reset else s, threshold, dynamics)
     return s.to(x.dtype), v
 
@@ -116,7 +118,7 @@ def multi_step(
     """
     plain = with_potentials or fire is not None
     if backend != "reference" and not plain and fused_neuron.applies(x, leak, dynamics, forced=backend == "fused"):
-        return NeuronOutput(fused_neuron.spikes(x, leak, threshold, alpha, dynamics), None)
+        return NeuronOutput(fused_neuron.spikes(x, leak, threshold, alpha, dynamics, _reference), None)
     if backend == "fused":
         raise RuntimeError(f"multi_step: no fused kernel for {x.dtype} on {x.device} with T={x.shape[0]}, {dynamics}")
     spikes, potentials = _reference(x, leak, threshold, alpha, dynamics, fire)

@@ -3,7 +3,8 @@
 `normalised_spikes` with the backend "reference" is the definition: `multi_step(batch_norm(x))`. The fused form takes
 mean and variance from PyTorch, normalises and fires in one compiled kernel, never writes the normalised potentials, and
 keeps nothing for the backward pass but x, which both need. Backward, a kernel runs the neuron again and gives the
-gradient of the potentials, from which PyTorch's normalisation goes on.
+gradient of the potentials, from which PyTorch's normalisation goes on. Whatever the types of x and of the parameters,
+statistics, potentials and membrane are in `membrane_dtype`.
 """
 
 from typing import NamedTuple
@@ -15,13 +16,7 @@ from torch.nn import functional as F
 from . import packing
 from .compiler import compiled
 from .dynamics import Dynamics, membrane_dtype
-from .fused_neuron import (
-    like,
-    plain,
-    run_backward,
-    run_forward,
-    without_division,
-)
+from .fused_neuron import differentiable_gradients, like, plain, run_backward, run_forward, without_division
 from .neuron import Backend, multi_step
 from .surrogate import derivative_for
 
@@ -67,10 +62,12 @@ class _NormNeuron(torch.autograd.Function):
     """Spikes `(T, M, C)` of x `(T, M, C)`, or of `(1, M, C)` that stands for T equal steps."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, inverse, norm, leak, threshold, alpha, dynamics, steps):
+    def forward(ctx, x, weight, bias, statistics, norm, leak, threshold, alpha, dynamics, steps):
         kind = (x.shape[0] == 1, steps, x.dtype, x.device.type, dynamics)
-        scale = inverse * weight.detach()
-        shift = bias.detach() - mean * scale
+        mean, var = statistics
+        inverse = torch.rsqrt(var.double() + norm.eps).to(var.dtype)
+        scale = inverse * weight.detach().to(inverse.dtype)
+        shift = bias.detach().to(inverse.dtype) - mean * scale
         # a threshold by channel keeps the axis of channels in every step's loop: then the compiler makes one of all
         thresholds = plain(threshold).to(scale.dtype).expand_as(scale).contiguous()
         packed = packing.active()
@@ -78,41 +75,57 @@ class _NormNeuron(torch.autograd.Function):
         spikes, bits = kernel(x.detach(), scale, shift, plain(leak), thresholds, dynamics, steps, packed)
         if packed:
             packing.note(spikes, bits)
-        ctx.save_for_backward(x, weight, mean, inverse, scale, shift, thresholds, leak, threshold, alpha)
-        ctx.settings = kind, dynamics, steps, norm
+        ctx.save_for_backward(x, weight, bias, mean, var, inverse, scale, shift, thresholds, leak, threshold, alpha)
+        ctx.settings = kind, dynamics, steps, norm.training, norm.eps
         return spikes
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        x, weight, mean, inverse, scale, shift, thresholds, leak, threshold, alpha = ctx.saved_tensors
-        kind, dynamics, steps, norm = ctx.settings
-        wants = ctx.needs_input_grad[6:8]
+        x, weight, bias, mean, var, inverse, scale, shift, thresholds, leak, threshold, alpha = ctx.saved_tensors
+        kind, dynamics, steps, training, eps = ctx.settings
+        if torch.is_grad_enabled():
+
+            def run(x, weight, bias, leak, threshold):
+                used = (None, None) if training else (mean, var)
+                norm = Normalisation(weight.to(mean.dtype), bias.to(mean.dtype), *used, 0.0, eps, training)
+                rows = x.to(mean.dtype).expand(steps, -1, -1)
+                return _reference(rows, norm, steps, leak, threshold, alpha, dynamics).to(x.dtype)
+
+            inputs = (x, weight, bias, leak, threshold)
+            *normalised, g_leak, g_threshold = differentiable_gradients(run, inputs, grad)
+            return *normalised, None, None, g_leak, g_threshold, None, None, None
+        wants = ctx.needs_input_grad[5:7]
         kernel = compiled(_adjoint, *kind, grad.dtype, wants)
         g, g_leak, g_threshold = kernel(
             x, grad.contiguous(), scale, shift, plain(leak), thresholds, plain(alpha), dynamics, steps, wants
         )
         g_x, g_weight, g_bias = torch.ops.aten.native_batch_norm_backward(
-            g.flatten(0, 1), x.flatten(0, 1), weight, norm.running_mean, norm.running_var, mean, inverse,
-            norm.training, norm.eps, [True, True, True],
+            g.flatten(0, 1), x.flatten(0, 1), weight.to(mean.dtype), mean, var, mean, inverse,
+            training, eps, [True, True, True],
         )  # fmt: skip
         g_leak, g_threshold = like(g_leak, leak), like(g_threshold, threshold)
-        return g_x.view(x.shape), g_weight, g_bias, None, None, None, g_leak, g_threshold, None, None, None
+        g_weight, g_bias = like(g_weight, weight), like(g_bias, bias)
+        return g_x.view(x.shape), g_weight, g_bias, None, None, g_leak, g_threshold, None, None, None
 
 
 @torch.no_grad()
 def _statistics(x: Tensor, norm: Normalisation, steps: int) -> tuple[Tensor, Tensor]:
-    """Return mean and 1 / standard deviation to normalise by, and bring the running statistics up to date."""
-    if not norm.training:
-        return norm.running_mean, torch.rsqrt(norm.running_var + norm.eps)
+    """Return mean and variance to normalise by, and bring the running statistics up to date."""
+    wide = membrane_dtype(x.dtype)
+    if not norm.training:  # copies: whatever moves the running statistics, this call's gradient stays this call's
+        return norm.running_mean.to(wide, copy=True), norm.running_var.to(wide, copy=True)
     rows = x.flatten(0, 1)
     n = rows.shape[0]
+    running = norm.running_mean.to(wide), norm.running_var.to(wide)
     if steps == x.shape[0]:
-        mean, var = torch.batch_norm_update_stats(rows, norm.running_mean, norm.running_var, norm.momentum)
+        mean, var = torch.batch_norm_update_stats(rows, *running, norm.momentum)
     else:  # the running variance is that of T copies
-        mean, var = torch.batch_norm_update_stats(rows, norm.running_mean, None, norm.momentum)
-        norm.running_var.lerp_(var * (steps * n / (steps * n - 1)), norm.momentum)
-    return mean, torch.rsqrt(var.double() + norm.eps).to(var.dtype)
+        mean, var = torch.batch_norm_update_stats(rows, running[0], None, norm.momentum)
+        running[1].lerp_(var * (steps * n / (steps * n - 1)), norm.momentum)
+    if norm.running_mean.dtype != wide:
+        norm.running_mean.copy_(running[0])
+        norm.running_var.copy_(running[1])
+    return mean, var
 
 
 def _reference(x, norm, steps, leak, threshold, alpha, dynamics) -> Tensor:
@@ -153,11 +166,9 @@ def normalised_spikes(
         rows = rows.expand(steps, -1, -1)
         return _reference(rows, norm, steps, leak, threshold, alpha, dynamics).reshape(shape)
     leak, dynamics = without_division(leak, dynamics)
-    mean, inverse = _statistics(rows, norm, steps)
     if leak is not None:
         leak = leak.to(membrane_dtype(x.dtype))
     rows = rows.contiguous()
-    spikes = _NormNeuron.apply(
-        rows, norm.weight, norm.bias, mean, inverse, norm, leak, threshold, alpha, dynamics, steps
-    )
+    statistics = _statistics(rows, norm, steps)
+    spikes = _NormNeuron.apply(rows, norm.weight, norm.bias, statistics, norm, leak, threshold, alpha, dynamics, steps)
     return spikes.view(shape)

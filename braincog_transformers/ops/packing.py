@@ -9,6 +9,9 @@ made of zeros and ones, or of their sums. Within `packed_spikes` autograd keeps
 
 and everything else as it is. Nothing is rounded: the tensors that the backward pass sees are equal to those that the
 forward pass saw.
+
+Autograd leaves it to hooks to notice a change in place. What is packed is a copy: bits that a change has overtaken
+are not used, and a later change touches no copy. What stays as it is has its version looked at, as without hooks.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +20,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .compiler import compiled, compiler_works
+from .watching import dispatched, watched
 
 __all__ = ["active", "bits_dtype", "note", "packed_spikes"]
 
@@ -44,25 +48,28 @@ class _Small:
         source: storage that it came from; while this is held, no other storage can take its address.
         content: bits `(...)`, or entries in a row, in the order of memory.
         dtype: of the original.
+        version: of the original, which counts its changes in place.
         steps: T of bits, 0 for entries.
         waiting: layers that have not asked for it yet.
+        original: what was restored and others wait for, and its version.
     """
 
     source: StorageWeakRef
     content: Tensor
     dtype: torch.dtype
+    version: int
     steps: int = 0
     waiting: int = 0
-    original: Tensor | None = None
+    original: tuple[Tensor, int] | None = None
 
     def restore(self) -> Tensor:
         """Return the original content; it stays until the last of the layers that share it has asked."""
-        found = self.original
-        if found is None:
+        found, version = self.original or (None, 0)
+        if found is None or found._version != version:  # a layer's backward pass may write to what it is given
             unpack = _kernel(_unpack, self.content)
             found = unpack(self.content, self.steps, self.dtype) if self.steps else self.content.to(self.dtype)
         self.waiting -= 1
-        self.original = found if self.waiting > 0 else None
+        self.original = (found, found._version) if self.waiting > 0 else None
         return found
 
 
@@ -79,7 +86,44 @@ class _View:
         self.small.waiting += 1
 
 
-_noted: ContextVar[dict | None] = ContextVar("noted", default=None)
+@dataclass(frozen=True)
+class _Kept:
+    """A tensor as it is, with the version that the backward pass must find."""
+
+    tensor: Tensor
+    version: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "_Kept":
+        # an operation that keeps its own output must not hold it with its history, which holds the operation
+        return cls(tensor if tensor.is_leaf else tensor.detach(), _version(tensor))
+
+    def restore(self) -> Tensor:
+        """Return the tensor, or raise what autograd raises where it keeps tensors itself."""
+        if (now := _version(self.tensor)) != self.version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"[{self.tensor.type()} {list(self.tensor.shape)}] is at version {now}; expected version "
+                f"{self.version} instead. Hint: enable anomaly detection to find the operation that failed to compute "
+                "its gradient, with torch.autograd.set_detect_anomaly(True)."
+            )
+        return self.tensor
+
+
+class _Noted(dict):
+    """What is known of tensors: of spikes by their storage, of others by their place in theirs; None: they stay."""
+
+    def pack(self, tensor: Tensor) -> _Kept | _View:
+        return _pack(self, tensor)
+
+
+_noted: ContextVar[_Noted | None] = ContextVar("noted", default=None)
+# PyTorch 2.6 and 2.7 can't tell: there the hooks of others see only what layers outside ours keep
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _kernel(function: Callable, x: Tensor) -> Callable:
@@ -100,41 +144,52 @@ def _shrink(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def active() -> bool:
-    """Tell whether spikes should come with their bits."""
-    return _noted.get() is not None
+    """Tell whether spikes should come with their bits: whether what is kept now goes through these hooks."""
+    noted = _noted.get()
+    return noted is not None and (_top_hooks is None or (_top_hooks(True) or [None])[0] == noted.pack)
+
+
+def _unused() -> bool:
+    """Tell whether nobody else has hooks on what autograd keeps, such as a user's or gradient checkpointing's, and
+    nobody forbids them."""
+    return torch._C._autograd._saved_tensors_hooks_is_enabled() and (_top_hooks is None or _top_hooks(True) is None)
 
 
 def note(spikes: Tensor, bits: Tensor) -> None:
     """Tell that a contiguous tensor of spikes `(T, ...)` has these bits, `(...)`, step t at bit t."""
     storage = spikes.untyped_storage()
-    small = _Small(StorageWeakRef(storage), bits, spikes.dtype, spikes.shape[0])
+    small = _Small(StorageWeakRef(storage), bits, spikes.dtype, _version(spikes), spikes.shape[0])
     _noted.get()[storage._cdata] = small
 
 
 @contextmanager
 def packed_spikes() -> Iterator[None]:
-    """Pack what autograd keeps of the operations within."""
-    noted: dict = {}
+    """Pack what autograd keeps of the operations within, unless others have hooks on it or follow the operations."""
+    if watched() or dispatched() or not _unused():
+        yield
+        return
+    noted = _Noted()
     token = _noted.set(noted)
     try:
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(noted, tensor), _restore):
+        with torch.autograd.graph.saved_tensors_hooks(noted.pack, _restore):
             yield
     finally:
         _noted.reset(token)
 
 
-def _pack(noted: dict, tensor: Tensor) -> Tensor | _View:
-    if tensor.numel() < MIN_ENTRIES or isinstance(tensor, nn.Parameter):
-        return tensor
-    storage = tensor.untyped_storage()
-    if (spikes := noted.get(storage._cdata)) is not None:
+def _pack(noted: _Noted, tensor: Tensor) -> _Kept | _View:
+    if tensor.numel() < MIN_ENTRIES or type(tensor) is not Tensor or tensor.layout != torch.strided:
+        return _Kept.of(tensor)
+    storage, version = tensor.untyped_storage(), _version(tensor)
+    spikes = noted.get(storage._cdata)
+    if spikes is not None and (spikes.dtype, spikes.version) == (tensor.dtype, version):
         return _View(spikes, tensor.shape, tensor.stride(), tensor.storage_offset())
-    place = (storage._cdata, tensor.shape, tensor.stride(), tensor.storage_offset())
+    place = (storage._cdata, tensor.dtype, version, tensor.shape, tensor.stride(), tensor.storage_offset())
     if place not in noted:
         content = _narrowed(tensor)
-        noted[place] = None if content is None else _Small(StorageWeakRef(storage), content, tensor.dtype)
+        noted[place] = None if content is None else _Small(StorageWeakRef(storage), content, tensor.dtype, version)
     small = noted[place]
-    return tensor if small is None else _View(small, tensor.shape, tensor.stride(), 0)
+    return _Kept.of(tensor) if small is None else _View(small, tensor.shape, tensor.stride(), 0)
 
 
 def whole_numbers(x: Tensor) -> Tensor | None:
@@ -171,7 +226,7 @@ def _seems_whole(row: Tensor) -> bool:
     return all(0 <= entry <= 255 and entry.is_integer() for entry in row[:: row.numel() // SAMPLE].tolist())
 
 
-def _restore(kept: Tensor | _View) -> Tensor:
+def _restore(kept: _Kept | _View) -> Tensor:
     if isinstance(kept, _View):
         return kept.small.restore().as_strided(kept.size, kept.stride, kept.offset)
-    return kept
+    return kept.restore()

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .watching import followed
+
 __all__ = ["SURROGATES", "derivative_for", "fire", "spike"]
 
 
@@ -39,6 +41,15 @@ SURROGATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "AtanGrad": _atan,
     "GateGrad": _gate,
     "QGateGrad": _quadratic_gate,
+}
+
+
+# What each derivative is the derivative of, for those who follow single operations.
+_SMOOTH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "SigmoidGrad": lambda x, alpha: torch.sigmoid(alpha * x),
+    "AtanGrad": lambda x, alpha: torch.atan(math.pi / 2 * alpha * x) / math.pi,
+    "GateGrad": lambda x, alpha: torch.where(x.abs() < 1 / alpha, x, 0.0),
+    "QGateGrad": lambda x, alpha: torch.where(x.abs() <= 1 / alpha, alpha * x * (1 - alpha / 2 * x.abs()), 0.0),
 }
 
 
@@ -83,6 +94,15 @@ class _Spike(torch.autograd.Function):
         return grad * SURROGATES[ctx.surrogate](x, alpha), None, None, None
 
 
+def _followed(x: Tensor, alpha: Tensor, surrogate: str, strict: bool) -> Tensor:
+    """Fire, by operations that every transform knows: a smooth function is added for its derivatives, and taken off."""
+    s = fire(x, strict)
+    if torch.onnx.is_in_onnx_export():  # what nobody differentiates stays short
+        return s
+    smooth = _SMOOTH[surrogate](x, alpha.detach())
+    return s + (smooth - smooth.detach())
+
+
 def spike(x: Tensor, alpha: Tensor, surrogate: str, strict: bool = False) -> Tensor:
     """Fire, with the derivative of `surrogate` in the backward pass.
 
@@ -95,4 +115,6 @@ def spike(x: Tensor, alpha: Tensor, surrogate: str, strict: bool = False) -> Ten
     Returns:
         Zeros and ones in the shape and type of `x`.
     """
+    if followed():
+        return _followed(x, alpha, surrogate, strict)
     return _Spike.apply(x, alpha, surrogate, strict)

@@ -14,6 +14,7 @@ from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from ..ops.compiler import inductor
 
 Built = TypeVar("Built")
 
@@ -148,7 +149,7 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
     return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], talk=talk)
 
 
-def compile_for_batches(network: nn.Module, *, backend: str | Callable = "inductor") -> nn.Module:
+def compile_for_batches(network: nn.Module, *, backend: str | Callable = inductor) -> nn.Module:
     """Compile a network for batches: the size that comes first gets a graph of its own, all others share a second.
 
     PyTorch still compiles anew for a single sample, and where the samples of a convolution, T*B, fall below 16. What
@@ -156,7 +157,7 @@ def compile_for_batches(network: nn.Module, *, backend: str | Callable = "induct
 
     Args:
         network: the plain network.
-        backend: of `torch.compile`.
+        backend: of `torch.compile`; by default one that runs what it can't compile as it is.
     """
     functorch_config.activation_memory_budget = MEMORY_BUDGET
     return torch.compile(network, backend=backend)

@@ -12,7 +12,7 @@ from braincog_transformers import LIFNode
 from braincog_transformers.layers import normed
 from braincog_transformers.layers.conv import ConvBNNode
 from braincog_transformers.layers.linear import LinearBNNode
-from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops import fused_neuron, norm_neuron
 from braincog_transformers.ops.compiler import compiled
 from braincog_transformers.ops.dynamics import Dynamics
 from braincog_transformers.ops.norm_neuron import Normalisation, normalised_spikes
@@ -67,6 +67,49 @@ def test_sixteen_bits_are_no_worse_than_the_definition():
     wrong = [int((found[0].float() != exact[0]).sum()) for found in (reference, fused)]
     assert wrong[1] < wrong[0]
     assert wrong[1] < 5
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_sixteen_bits_keeps_its_potentials_in_float32(monkeypatch, dtype, training):
+    """Given what the layer in front rounds to, not a spike differs from those of double precision."""
+    monkeypatch.setattr(norm_neuron, "compiled", lambda function, *_: function)  # what is computed, not how fast
+    torch.manual_seed(0)
+    x = torch.randn(T * 20, 30, C).to(dtype)
+    weight, bias = (torch.rand(C) + 0.5).to(dtype), torch.randn(C).to(dtype)
+    found, running = {}, {}
+    for kind in (dtype, torch.float64):
+        norm = Normalisation(weight.to(kind, copy=True).requires_grad_(), bias.to(kind, copy=True).requires_grad_(), *(
+            torch.full((C,), value, dtype=dtype).to(kind) for value in (0.2, 0.9)), 0.1, 1e-5, training)  # fmt: skip
+        numbers = [torch.tensor(value, dtype=dtype).to(kind) for value in (2.0, 0.8, 4.0)]
+        own = x.to(kind, copy=True).requires_grad_()
+        spikes = normalised_spikes(own, norm, T, *numbers, Dynamics())
+        (spikes * x).float().sum().backward()
+        found[kind] = spikes, own.grad, norm.weight.grad, norm.bias.grad
+        running[kind] = norm.running_mean, norm.running_var
+        assert all(value.dtype == kind for value in (*found[kind], *running[kind]))
+    spikes, *grads = found[dtype]
+    assert torch.equal(spikes.double(), found[torch.float64][0])
+    for grad, exact in zip(grads, found[torch.float64][1:], strict=True):
+        torch.testing.assert_close(grad.double(), exact, rtol=2e-2, atol=1e-2 * exact.abs().max().item())
+    for value, exact in zip(running[dtype], running[torch.float64], strict=True):
+        torch.testing.assert_close(value.double(), exact, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+
+
+def test_running_statistics_that_move_on_leave_the_gradient_of_an_evaluation(monkeypatch):
+    monkeypatch.setattr(norm_neuron, "compiled", lambda function, *_: function)
+    x, ones = torch.randn(T * B, 7, C).double(), torch.ones(C).double()
+    grads = []
+    for moves in (False, True):
+        own, weight = x.clone().requires_grad_(), ones.clone().requires_grad_()
+        norm = Normalisation(weight, 0 * ones, 0 * ones, 1 * ones, 0.1, 1e-5, False)
+        numbers = [torch.tensor(value).double() for value in (2.0, 0.8, 4.0)]
+        loss = normalised_spikes(own, norm, T, *numbers, Dynamics()).sum()
+        if moves:
+            norm.running_mean.add_(3), norm.running_var.mul_(3)
+        grads.append(torch.autograd.grad(loss, [own, weight]))
+    for one, other in zip(*grads, strict=True):
+        assert torch.equal(one, other)
 
 
 def _layers(kind):

@@ -1,0 +1,77 @@
+"""Fold a batch normalisation's running statistics into the layer in front of it, where that changes no result."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from .spike_input import SpikeConv2d, SpikeLinear
+
+__all__ = ["baked", "foldable", "folded"]
+
+_LAYERS = (SpikeConv2d, SpikeLinear, nn.Conv2d, nn.Linear)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+# Hooks that write a layer's weight anew before each call; any other hook may look at what is folded away.
+_REWRITING = (WeightNorm, SpectralNorm, BasePruningMethod)
+
+
+def foldable(*modules: nn.Module) -> bool:
+    """Tell whether layers and normalisations, in evaluation, compute what their parameters say and nothing else.
+
+    A normalisation without running statistics, or in training mode, depends on the batch; a class of someone else's
+    may do anything; and whoever hooks a module expects to see what it gives.
+    """
+    return all(_is_plain(module) for module in modules)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    hooks = [*module._forward_hooks.values(), *module._backward_hooks.values(), *module._backward_pre_hooks.values()]
+    hooks += [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, _REWRITING)]
+    if module.training or hooks or "forward" in vars(module):
+        return False
+    if type(module) in _NORMS:
+        return module.running_mean is not None and not module._forward_pre_hooks
+    return type(module).forward in {layer.forward for layer in _LAYERS}
+
+
+@torch.no_grad()
+def baked(layer: nn.Module) -> nn.Module:
+    """Return a layer with the weight that it computes with as its parameter: weight or spectral norm are done.
+
+    Args:
+        layer: a `foldable` one; it stays as it is, and is returned if it has nothing to bake.
+    """
+    rewriting = list(layer._forward_pre_hooks.values())
+    if not rewriting and not parametrize.is_parametrized(layer):
+        return layer
+    for hook in rewriting:
+        hook(layer, None)
+    kind = next(kind for kind in _LAYERS if isinstance(layer, kind))
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    names = ("in_features", "out_features") if isinstance(layer, nn.Linear) else names
+    given = {name: getattr(layer, name) for name in names}
+    place = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    new = kind(**given, bias=layer.bias is not None, **place).eval()
+    if hasattr(layer, "integer_products"):
+        new.integer_products = layer.integer_products
+    _fill(new.weight, layer.weight)
+    if layer.bias is not None:
+        _fill(new.bias, layer.bias)
+    return new
+
+
+def _fill(parameter: nn.Parameter, value: Tensor) -> None:
+    parameter.copy_(value)
+    parameter.requires_grad_(value.requires_grad)
+
+
+def folded(layer: nn.Module, bn: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return the layer with the normalisation folded in, and nothing in its place; or both, if not `foldable`."""
+    if not foldable(layer, bn):
+        return layer, bn
+    layer = baked(layer)
+    fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+    return fuse(layer, bn), nn.Identity()
