@@ -88,10 +88,11 @@ class ConvBN(nn.Module):
         x = repeat(self.pool(shared_over_steps(self.bn, x, copies)), "b c h w -> (t b) h w c", t=copies)
         return rearrange(x, "b h w c -> b c h w")  # channels stay last in memory
 
-    def fuse(self) -> None:
+    def fuse(self) -> "ConvBN":
         """Fold the normalisation's running statistics into the convolution."""
         if isinstance(self.bn, nn.BatchNorm2d):
             self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
+        return self
 
 
 class ConvBNNode(ConvBN):

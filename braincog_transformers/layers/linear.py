@@ -31,10 +31,11 @@ class LinearBN(nn.Module):
     def _normalise(self, x: Tensor) -> Tensor:
         return self.bn(x.flatten(0, 1)).view(x.shape)
 
-    def fuse(self) -> None:
+    def fuse(self) -> "LinearBN":
         """Fold the normalisation's running statistics into the linear layer."""
         if isinstance(self.bn, nn.BatchNorm1d):
             self.linear, self.bn = fuse_linear_bn_eval(self.linear, self.bn), nn.Identity()
+        return self
 
 
 class LinearBNNode(LinearBN):

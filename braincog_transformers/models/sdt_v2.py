@@ -75,10 +75,10 @@ class RepConv(nn.Module):
         return self.body(x)
 
     @torch.no_grad()
-    def fuse(self) -> None:
+    def fuse(self) -> "RepConv":
         """Fold the stack into the convolution that it stands for, all of whose inputs are spikes."""
         if isinstance(self.body, nn.Conv2d):
-            return
+            return self
         first, padded, depthwise, last, inner, outer = self.body
         first = fuse_conv_bn_eval(first, padded.bn)
         mix = last.weight[:, :, 0, 0]
@@ -87,6 +87,7 @@ class RepConv(nn.Module):
         conv.weight.copy_(kernel)
         conv.bias.copy_(mix @ (depthwise.weight.sum(dim=(1, 2, 3)) * first.bias))
         self.body = fuse_conv_bn_eval(fuse_conv_bn_eval(conv, inner), outer)
+        return self
 
 
 class RepSelfAttention(nn.Module):
@@ -219,6 +220,9 @@ class MetaSpikeformer(SpikingTransformer):
         self.head = self._new_head(self.num_classes)
         self.head_dist = self._new_head(self.num_classes) if distilled else None
 
+    def _layout(self) -> None:
+        """Do nothing: any size of the input does."""
+
     def set_distilled_training(self, enable: bool = True) -> None:
         """Return both classifiers' logits in training mode, as a pair, instead of their mean."""
         if enable and not self.distilled:
@@ -276,5 +280,6 @@ register(
         "sdt_v2_46m_dvs": Variant(_dvs(128, 256, 512, 640), _HARDVS),
     },
     first_conv="patch_embed.conv",
+    reduction=lambda args: 16,
     aliases={"sd_transformer_v2": "sdt_v2_55m", "sd_transformer_v2_dvs": "sdt_v2_18m_dvs"},
 )

@@ -256,7 +256,7 @@ def test_images_and_frames_in_one_count_and_single_steps_are_refused():
         with pytest.raises(UserError, match="both images and frames"):
             analyze(model, batches)
     model.set_streaming()
-    with pytest.raises(UserError, match="is streaming.* set_streaming.False"):
+    with pytest.raises(UserError, match=r"is streaming.* set_streaming\(False"):
         analyze(model, frames.unbind(1))
 
 
