@@ -2,16 +2,36 @@
 
 import timm
 import torch
+from safetensors import safe_open
 
 from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
 from . import qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim
+from .official import source_of
 
 FAMILIES = (qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim)
 
 NAMES = list_models()
 EXAMPLES = [family.EXAMPLE for family in FAMILIES]
+
+
+def builder_of(meta):
+    """Return what builds the network of a vector with these metadata; None if no family does."""
+    repository, path = source_of(meta)
+    if repository == "BrainCog-X/Brain-Cog" and "TIM" not in path.split("/"):
+        return None
+    builders = (family.SOURCES.get((repository, meta.get("class"))) for family in FAMILIES)
+    return next((build for build in builders if build), None)
+
+
+def vectors_in(folder):
+    """Return the paths of a folder's vectors: those that a family builds, and the others."""
+    built, others = [], []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            (built if builder_of(file.metadata() or {}) else others).append(path)
+    return built, others
 
 
 def family_of(name):
