@@ -186,6 +186,13 @@ def test_one_graph_of_torch_fx_takes_images_and_frames(name):
     assert {n for n, _ in graph.named_parameters()} == {n for n, _ in model.named_parameters()}
 
 
+def test_what_torch_fx_can_not_trace_is_refused_with_the_switch():
+    model = tiny("spikformer_4_384_cifar")
+    model.set_attr("layer_by_layer", False)
+    with pytest.raises(UserError, match=r"torch.fx can't trace.*'layer_by_layer', True"):
+        create_feature_extractor(model, ["head"], tracer_kwargs={"leaf_modules": get_notrace_modules()})
+
+
 def test_torchscript_is_refused_with_what_works():
     with pytest.raises(UserError, match=r"can't be compiled by torch.jit.script.* torch.export"):
         torch.jit.script(tiny("spikformer_4_384_cifar"))

@@ -236,6 +236,11 @@ class SpikingTransformer(TimmCalls, BaseModule):
 
     def _step_by_step(self, x: Tensor) -> Tensor:
         """Feed one step at a time, neurons keeping their state: as a chip would."""
+        if isinstance(x, Proxy):
+            raise UserError(
+                f"{type(self).__name__}: torch.fx can't trace a network that keeps state from step to step; call "
+                "set_streaming(False) and set_attr('layer_by_layer', True) first."
+            )
         if self.grad_checkpointing and torch.is_grad_enabled():
             raise UserError(
                 f"{type(self).__name__}: gradient checkpointing runs a block twice, which neurons that keep state "
@@ -272,7 +277,8 @@ class SpikingTransformer(TimmCalls, BaseModule):
         """Average over tokens or positions, if `global_pool` says so, and fire, if the head does: `(T, B, C)`, without
         pooling `(T, B, N, C)` or `(T, B, C, H', W')`."""
         if self.global_pool:
-            x = x.mean(dim=1 if self.has_tokens else (2, 3))
+            tokens = self.has_tokens if isinstance(x, Proxy) else x.dim() == 3
+            x = x.mean(dim=1 if tokens else (2, 3))
         steps = 1 if self.streaming else self.step
         frames = [x] if self.layer_by_layer else x.chunk(steps)
         return torch.cat([self.head_node(frame) for frame in frames]).unflatten(0, (steps, -1))

@@ -165,9 +165,10 @@ class TimmCalls:
         """Return a block's output as a client of timm's reads it."""
         if not self.feature_steps:
             x = x.unflatten(0, (self.step, -1)).mean(0)
+        tokens = x.dim() == 3
         if output_fmt == "NLC":
-            return x if self.has_tokens else x.flatten(2).transpose(1, 2)
-        return x.transpose(1, 2).unflatten(2, self.patch_embed.grid_size) if self.has_tokens else x
+            return x if tokens else x.flatten(2).transpose(1, 2)
+        return x.transpose(1, 2).unflatten(2, self.patch_embed.grid_size) if tokens else x
 
     def prune_intermediate_layers(
         self, indices: int | list[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
@@ -192,5 +193,5 @@ class TimmCalls:
         """Refuse TorchScript, which can't compile BrainCog's neurons."""
         raise UserError(
             f"{type(self).__name__} can't be compiled by torch.jit.script, since BrainCog's neurons are not written in "
-            "its part of Python; use torch.compile, torch.export, torch.jit.trace or export.export_model"
+            "its part of Python; use torch.compile, torch.export, torch.jit.trace or braincog_transformers.export"
         )
