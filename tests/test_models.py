@@ -4,38 +4,15 @@ import pytest
 import timm
 import torch
 from braincog.base.node import node as braincog_node
-from families import FAMILIES, family_of
+from families import DISTINCT, EXAMPLES, FAMILIES, NAMES, batch, family_of, tiny, wake
 
-import braincog_transformers
 from braincog_transformers import UserError
 
-NAMES = braincog_transformers.list_models()
 PARAMETERS = {name: count for family in FAMILIES for name, count in family.PARAMETERS.items()}
 ALIASES = {alias: name for family in FAMILIES for alias, name in family.ALIASES.items()}
-EXAMPLES = [family.EXAMPLE for family in FAMILIES]
 
 
-def tiny(name, **kwargs):
-    torch.manual_seed(0)
-    return timm.create_model(name, **{**family_of(name).TINY, **kwargs})
-
-
-def batch(model, size=2, events=None):
-    channels, (height, width) = model.in_chans, model.img_size
-    if events if events is not None else channels == 2 or height == 1:  # a sequence has a height of 1
-        return torch.rand(size, model.step, channels, height, width).mul(3).round()
-    return torch.rand(size, channels, height, width)
-
-
-def wake(model):
-    """Raise the normalisations' biases, so that the neurons of a fresh tiny network fire."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            torch.nn.init.constant_(module.bias, 0.7)
-    return model
-
-
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=DISTINCT)
 def model(request):
     return wake(tiny(request.param))
 
@@ -68,6 +45,9 @@ def test_default_configuration_describes_the_network():
         assert cfg["input_size"] == (network.in_chans, *network.img_size)
         assert cfg["num_classes"] == network.num_classes
         assert cfg["classifier"] == "head"
+        last = network.feature_info[-1]["reduction"]
+        pooled = None if network.has_tokens else tuple(side // last for side in network.img_size)
+        assert cfg["pool_size"] == pooled
         if cfg["first_conv"]:  # a sequence is folded before its first convolution, so timm can't convert its channels
             assert network.get_submodule(cfg["first_conv"]).in_channels == network.in_chans
         assert cfg["architecture"] == ALIASES.get(name, name)
@@ -140,17 +120,6 @@ def test_state_between_steps_refuses_what_would_run_twice_or_at_once():
         assert model(batch(model)).shape == (2, 5)
 
 
-def test_new_head_and_no_head(model):
-    x = batch(model)
-    model.reset_classifier(3)
-    assert model(x).shape == (2, 3)
-    assert model.get_classifier().out_features == model.num_classes == 3
-    model.reset_classifier(0)
-    assert model(x).shape == (2, model.num_features)
-    with pytest.raises(UserError, match="global_pool"):
-        model.reset_classifier(3, "max")
-
-
 def test_other_step_changes_every_neuron(model):
     if model.joins_steps:
         with pytest.raises(UserError, match=r"step stays 2.* got 3 \(build the network with step=3\)"):
@@ -161,33 +130,6 @@ def test_other_step_changes_every_neuron(model):
     assert model.step == model.encoder.step == 3
     assert {node.step for node in model.nodes.values()} == {3}
     assert model(batch(model)).shape == (2, 5)
-
-
-def test_intermediates(model):
-    model.eval()
-    x = batch(model)
-    final, maps = model.forward_intermediates(x)
-    assert torch.equal(final, model.forward_features(x))
-    assert len(maps) == len(model.feature_info) == len(getattr(model, model.units))
-    assert torch.equal(maps[-1], final if final.dim() == 4 else final.transpose(1, 2).reshape(maps[-1].shape))
-    for info, features in zip(model.feature_info, maps, strict=True):
-        sides = (side // info["reduction"] for side in model.img_size)
-        if model.img_size[0] == 1:  # a sequence, which the stem folds into frames of its own size
-            sides = model.patch_embed.grid_size
-        assert features.shape == (4, info["num_chs"], *sides)
-        assert model.get_submodule(info["module"])
-    tokens = model.forward_intermediates(x, indices=[0], output_fmt="NLC", stop_early=True, intermediates_only=True)
-    assert torch.equal(tokens[0].transpose(1, 2).reshape(maps[0].shape), maps[0])
-    assert model.prune_intermediate_layers([0]) == [0]
-    assert len(getattr(model, model.units)) == 1
-    assert model(x).shape == (2, model.feature_info[0]["num_chs"])
-
-
-def test_features_only_wraps_the_network():
-    features = tiny("spikformer_4_384_cifar", features_only=True, out_indices=(0, 1))
-    maps = features(torch.rand(2, 3, 16, 16))
-    assert [m.shape for m in maps] == [(4, 16, 4, 4)] * 2
-    assert features.feature_info.channels() == [16, 16]
 
 
 def test_checkpointed_gradients_and_statistics_equal_plain_ones(model):
@@ -234,15 +176,6 @@ def test_brain_cogs_calls(model):
     assert all(node.feature_map == [] for node in nodes)
     with pytest.raises(UserError, match="neither the network nor"):
         model.set_attr("stpe", 3)
-
-
-def test_parameter_groups_for_timms_optimizers(model):
-    from timm.optim import create_optimizer_v2
-
-    optimizer = create_optimizer_v2(model, opt="adamw", weight_decay=0.05, layer_decay=0.75)
-    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] > 0 for p in group["params"]}
-    assert all(p.dim() > 1 for p in model.parameters() if id(p) in decayed)
-    assert len({group["lr_scale"] for group in optimizer.param_groups}) == len(getattr(model, model.units)) + 2
 
 
 def _shallow(name):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, unknown
 from .firing import align_table
-from .operations import Operation, Operations, Seen, count_operations
+from .operations import Operation, Operations, count_operations
 from .output import writing
 from .recorder import unwrap
 
@@ -135,44 +135,46 @@ class Analysis:
         return sum(row.energy for row in self.rows)
 
 
-def _spikingformer(row: Operation, call: Seen, whole_as_spikes: bool) -> tuple[float, float]:
-    """Return multiply-accumulates and accumulates of one call."""
-    rates = [operand.rate for operand in call.operands]
+def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]:
+    """Return multiply-accumulates and accumulates of all calls of a row."""
+    macs = row.total("macs")
     if row.type == "product":
-        q, k, v = rates
-        return 0.0, (call.macs - call.query_macs) * min(k, v) + call.query_macs * q
+        q, k, v = (row.average("rate", operand) for operand in range(3))
+        query_macs = row.total("query_macs")
+        return 0.0, (macs - query_macs) * min(k, v) + query_macs * q
     if row.type in ("matmul", "sum"):
-        return 0.0, call.macs * rates[0]
-    operand = call.operands[0]
-    if operand.kind == "binary" or (whole_as_spikes and operand.kind == "integer"):
-        return 0.0, (call.macs + call.biases) * operand.mean
-    return call.macs + call.biases, 0.0
+        return 0.0, macs * row.average("rate")
+    dense = macs + row.total("biases")
+    if row.kind == "binary" or (whole_as_spikes and row.kind == "integer"):
+        return 0.0, dense * row.average("mean")
+    return dense, 0.0
 
 
-def _sdt(row: Operation, call: Seen, first: bool, events: bool, pre_pool: bool) -> tuple[float, float]:
-    operand = call.operands[0]
+def _sdt(row: Operation, first: bool, events: bool, pre_pool: bool) -> tuple[float, float]:
+    macs = row.total("macs")
     if first:
-        return call.macs * (operand.rate if events else 1.0), 0.0
+        return macs * (row.average("rate") if events else 1.0), 0.0
     if row.type == "product":
-        return 0.0, (call.macs - call.query_macs) * call.operands[1].mean + call.query_macs * operand.mean
-    if operand.kind == "real":
-        return call.macs, 0.0
-    seen_before = pre_pool and call.before_pooling is not None
-    return 0.0, call.macs * (call.before_pooling if seen_before else operand.mean)
+        query_macs = row.total("query_macs")
+        return 0.0, (macs - query_macs) * row.average("mean", 1) + query_macs * row.average("mean")
+    if row.kind == "real":
+        return macs, 0.0
+    return 0.0, macs * (row.average_before_pooling() if pre_pool else row.average("mean"))
 
 
 def _charge(counted: Operations, row: Operation, rules: EnergyRules) -> tuple[float, float]:
-    """Return multiply-accumulates and accumulates of a row, for one sample."""
+    """Return multiply-accumulates and accumulates of a row, for one sample.
+
+    A row is charged as a whole, by what it read over all data: charged call by call, a batch of zeros would be binary
+    in a layer that reads whole numbers, and the figure would depend on the batches.
+    """
     first = row is counted.first
     if rules.method == "sdt" and (row.folded or (row.name in counted.classifier and not rules.count_head)):
         return 0.0, 0.0
-    mac = ac = 0.0
-    for call in row.calls:
-        if rules.method == "spikingformer":
-            more = _spikingformer(row, call, rules.whole_as_spikes)
-        else:
-            more = _sdt(row, call, first, counted.events, rules.pre_pool)
-        mac, ac = mac + more[0], ac + more[1]
+    if rules.method == "spikingformer":
+        mac, ac = _spikingformer(row, rules.whole_as_spikes)
+    else:
+        mac, ac = _sdt(row, first, counted.events, rules.pre_pool)
     times = counted.first_times if first and rules.first_layer_times_steps else 1
     return mac * times / counted.samples, ac * times / counted.samples
 
@@ -206,13 +208,12 @@ def charge(counted: Operations, rules: EnergyRules) -> Analysis:
     rows = []
     for row in counted.rows:
         mac, ac = _charge(counted, row, rules)
-        macs = 0.0 if row.folded else sum(call.macs for call in row.calls) / counted.samples
+        macs = 0.0 if row.folded else row.total("macs") / counted.samples
         macs *= counted.first_times if row is counted.first else 1
         energy = (rules.e_mac * mac + rules.e_ac * ac) / 1e9
         rate = row.average("rate")
         rows.append(EnergyRow(row.name, row.type, row.kind, rate, macs, mac, ac, energy, row.parameters))
-    once = sum(sum(call.macs for call in row.calls) / sum(call.rows for call in row.calls) for row in counted.rows
-               if not row.folded)  # fmt: skip
+    once = sum(row.total("macs") / row.total("rows") for row in counted.rows if not row.folded)
     ann_energy = once * rules.e_mac / 1e9
     return Analysis(rules.method, rows, counted.samples, counted.steps, rules.e_mac, rules.e_ac, ann_energy)
 

@@ -1,7 +1,8 @@
 """Count the operations of a network on real data: every layer with weights and every product of attention.
 
 Hooks on layers and on the modules of `layers.products` see what enters; nothing is assumed of the network. Whether an
-input is binary, whole numbers or real is observed, batch by batch.
+input is binary, whole numbers or real is observed call by call, and what is said of a layer holds over all its calls:
+so it does not matter how the data were batched.
 """
 
 import math
@@ -92,10 +93,22 @@ class Operation:
         """Return the largest entry of any input."""
         return max(operand.largest for call in self.calls for operand in call.operands)
 
+    def total(self, attribute: str) -> float:
+        """Return the sum of "rows", "macs", "biases" or "query_macs" over all calls."""
+        return sum(getattr(call, attribute) for call in self.calls)
+
     def average(self, attribute: str, operand: int = 0) -> float:
         """Return the mean of "rate" or "mean" over all calls, weighted by their operations."""
-        total = sum(call.macs for call in self.calls)
-        return sum(call.macs * getattr(call.operands[operand], attribute) for call in self.calls) / total
+        return self._weighted(lambda call: getattr(call.operands[operand], attribute))
+
+    def average_before_pooling(self) -> float:
+        """Return the mean of the maps that were pooled to become the input, or of the input where none was."""
+        return self._weighted(
+            lambda call: call.operands[0].mean if call.before_pooling is None else call.before_pooling
+        )
+
+    def _weighted(self, value: Callable[[Seen], float]) -> float:
+        return sum(call.macs * value(call) for call in self.calls) / self.total("macs")
 
 
 @dataclass
@@ -144,7 +157,7 @@ class _Counter:
 
     def __init__(self, model: nn.Module, fold: bool) -> None:
         self.model, self.fold = model, fold
-        self.samples, self.events = 0, False
+        self.samples, self.events = 0, None
         self._modules = dict(model.named_modules())
         self.rows: dict[str, Operation] = {}
         self._values: tuple[Tensor | None, Values | None] = (None, None)
@@ -181,9 +194,18 @@ class _Counter:
         seen = tuple(observe(operand) for operand in operands)
         row.calls.append(Seen(output.shape[0], macs, 0, seen, query_macs=query_macs))
 
-    def entered(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def entered(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if getattr(module, "streaming", False):
+            raise UserError(
+                f"count_operations: {type(module).__name__} is streaming, so a call is one step, and what a sample "
+                "costs can't be told from it; call set_streaming(False) and give whole samples (step by step: "
+                "set_attr('layer_by_layer', False))"
+            )
+        events = inputs[0].dim() != 4
+        if self.events not in (None, events):
+            raise UserError("count_operations: the data hold both images and frames of events; count each by itself")
         self.samples += len(inputs[0])
-        self.events = inputs[0].dim() != 4
+        self.events = events
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -260,7 +282,7 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
         first = next((row for row in rows if row.type in ("conv", "linear")), None)
         if first is None:
             raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
-        shared = steps > 1 and sum(call.rows for call in first.calls) == counter.samples
+        shared = steps > 1 and first.total("rows") == counter.samples
         times = steps if shared else 1
         return Operations(rows, first, counter.samples, steps, counter.events, times, _classifier(inner))
 

@@ -105,9 +105,10 @@ class ConvBN(nn.Module):
         x = repeat(self.pool(shared_over_steps(self.bn, x, copies)), "b c h w -> (t b) h w c", t=copies)
         return rearrange(x, "b h w c -> b c h w")  # channels stay last in memory
 
-    def fuse(self) -> None:
+    def fuse(self) -> "ConvBN":
         """Fold the normalisation's running statistics into the convolution, if they are `foldable`."""
         self.conv, self.bn = folded(self.conv, self.bn)
+        return self
 
 
 class ConvBNNode(ConvBN):

@@ -31,9 +31,10 @@ class LinearBN(nn.Module):
     def _normalise(self, x: Tensor) -> Tensor:
         return self.bn(x.flatten(0, 1)).view(x.shape)
 
-    def fuse(self) -> None:
+    def fuse(self) -> "LinearBN":
         """Fold the normalisation's running statistics into the linear layer, if they are `foldable`."""
         self.linear, self.bn = folded(self.linear, self.bn)
+        return self
 
 
 class LinearBNNode(LinearBN):

@@ -6,30 +6,38 @@ and `head`, and defines nothing else if it can.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from braincog.base.node.node import BaseNode
 from braincog.model_zoo.base_module import BaseModule
 from timm.layers import to_2tuple
-from timm.models._features import feature_take_indices
+from timm.models import register_notrace_module
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..errors import UserError
+from ..layers.block import Block
 from ..layers.checkpointing import checkpoint_module
+from ..layers.conv import ConvBN
 from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
+from ..layers.linear import LinearBN
 from ..layers.spike_input import SpikeConv2d, SpikeLinear
 from ..ops.packing import packed_spikes
 from ..ops.watching import transformed
 from .neurons import NodeOptions
+from .timm_calls import TimmCalls
 
 __all__ = ["SpikingTransformer", "init_linear"]
 
+for leaf in (BaseNode, Block, ConvBN, Encoder, LinearBN):
+    register_notrace_module(leaf)  # they look at shapes and modes, so torch.fx takes each of them whole
 
-class SpikingTransformer(BaseModule):
+
+class SpikingTransformer(TimmCalls, BaseModule):
     """Base of the networks: encoding, features, head.
 
     Args:
@@ -38,6 +46,8 @@ class SpikingTransformer(BaseModule):
         in_chans: channels of the input (2 for events).
         num_classes: classes K; 0 for features only.
         drop_rate: dropout in front of the classifier.
+        global_pool: "avg", or "" for features of every token or position, see `forward_head`.
+        feature_steps: features of blocks by step instead of their mean over time, see `forward_intermediates`.
         step: number of time steps T.
         encode_type: how a static image becomes T inputs: "direct", "rate", "ttfs" or "phase", see
             `layers.encoder.Encoder`.
@@ -69,6 +79,8 @@ class SpikingTransformer(BaseModule):
         in_chans: int = 3,
         num_classes: int = 1000,
         drop_rate: float = 0.0,
+        global_pool: Literal["avg", ""] = "avg",
+        feature_steps: bool = False,
         step: int = 4,
         encode_type: str = "direct",
         **neuron: Any,
@@ -82,6 +94,8 @@ class SpikingTransformer(BaseModule):
         self.img_size = to_2tuple(img_size)
         self.in_chans = in_chans
         self.num_classes = num_classes
+        self._set_pooling(global_pool, num_classes)
+        self.feature_steps = feature_steps
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.grad_checkpointing = False
         self.output_steps = False
@@ -127,10 +141,11 @@ class SpikingTransformer(BaseModule):
         if self.embed_dim % multiple:
             raise UserError(f"{type(self).__name__}: embed_dim must be a multiple of {multiple}; got {self.embed_dim}")
 
-    def _grid(self, patch_size: int) -> tuple[int, int]:
-        """Return height and width of the map of tokens; raise `UserError` unless the patches fill the input."""
-        self._require_sides(patch_size)
-        return self.img_size[0] // patch_size, self.img_size[1] // patch_size
+    def _layout(self) -> tuple[int, int] | None:
+        """Return height and width of the map of tokens, None in a pyramid; raise `UserError` unless the patches fill
+        the input."""
+        self._require_sides(self.patch_size)
+        return self.img_size[0] // self.patch_size, self.img_size[1] // self.patch_size
 
     def _pooled(self, patch_size: int) -> list[bool]:
         """Tell which of a stem's four convolutions are pooled: the last log2(patch_size)."""
@@ -179,43 +194,7 @@ class SpikingTransformer(BaseModule):
         """The neurons by name, in the order in which they were built."""
         return {name: module for name, module in self.named_modules() if isinstance(module, BaseNode)}
 
-    # timm's interface
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Name the parameters that must not decay: thresholds and leaks of neurons."""
-        return {
-            f"{name}.{parameter}" if name else parameter
-            for name, node in self.nodes.items()
-            for parameter, _ in node.named_parameters()
-        }
-
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Describe the layers for layer-wise learning rates."""
-        return {"stem": r"^patch_embed", "blocks": rf"^{self.units}\.(\d+)"}
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block (of a pyramid, each stage) in the backward pass instead of keeping what is inside."""
-        self.grad_checkpointing = enable
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last layer by a new one for `num_classes` classes, or by none for 0.
-
-        Args:
-            num_classes: classes K.
-            global_pool: "avg" is all there is.
-        """
-        if global_pool not in (None, "avg"):
-            raise UserError(f"{type(self).__name__}: global_pool must be 'avg'; got {global_pool!r}")
-        self.num_classes = num_classes
-        self.head = self._new_head(num_classes)
+    # What a call consists of
 
     def _new_head(self, num_classes: int) -> nn.Module:
         """Build a classifier with the official initialisation."""
@@ -233,35 +212,37 @@ class SpikingTransformer(BaseModule):
     def _frames(self, x: Tensor) -> Tensor:
         """Return the input as the stem takes it; raise `ValueError` if it does not fit."""
         expected = (self.in_chans, *self.img_size)
-        dims = (4,) if self.streaming else (4, 5)
-        if x.dim() not in dims or tuple(x.shape[-3:]) != expected:
-            shapes = "one step, (B, C, H, W)," if self.streaming else "(B, C, H, W) or, for events, (B, T, C, H, W)"
-            raise ValueError(
-                f"{type(self).__name__}: input must be {shapes} with "
-                f"(C, H, W)={expected}; got {tuple(x.shape)} (img_size= and in_chans= build it for other sizes)."
-            )
-        if x.dim() == 5 and x.shape[1] != self.step:
-            way_out = f"step={x.shape[1]} builds" if self.joins_steps else f"set_attr('step', {x.shape[1]}) changes"
-            raise ValueError(
-                f"{type(self).__name__}: the input has {x.shape[1]} steps, the network {self.step} ({way_out} it)."
-            )
-        return x
+        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, bool(self.joins_steps))
 
     def _embed(self, x: Tensor) -> Tensor:
         """Encode and embed: `(T*B, N, C)` or `(T*B, C, H', W')`. What all steps share is computed once."""
-        copied = x.dim() == 4 and self.encoder.encode_type == "direct"
+        # one graph of torch.fx holds for images and events, so in it nothing is known of what the steps share
+        copied = not isinstance(x, Proxy) and x.dim() == 4 and self.encoder.encode_type == "direct"
         # convolutions are faster, and maps turn into tokens without a copy, where channels are last in memory
         x = x if copied else self.encoder(x)
         x = x if transformed() else x.contiguous(memory_format=torch.channels_last)
         return self.patch_embed(x, copies=self.step) if copied else self.patch_embed(x)
 
+    def _forward_unit(self, unit: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint_module(unit, x) if self.grad_checkpointing and torch.is_grad_enabled() else unit(x)
+
     def _forward_units(self, x: Tensor) -> Tensor:
         for unit in getattr(self, self.units):
-            x = checkpoint_module(unit, x) if self.grad_checkpointing and torch.is_grad_enabled() else unit(x)
+            x = self._forward_unit(unit, x)
         return x
+
+    def _packing(self) -> AbstractContextManager:
+        """Return the context in which spikes are kept as bits for a backward pass, if one follows."""
+        packs = self.pack_spikes and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        return packed_spikes() if packs else nullcontext()
 
     def _step_by_step(self, x: Tensor) -> Tensor:
         """Feed one step at a time, neurons keeping their state: as a chip would."""
+        if isinstance(x, Proxy):
+            raise UserError(
+                f"{type(self).__name__}: torch.fx can't trace a network that keeps state from step to step; call "
+                "set_streaming(False) and set_attr('layer_by_layer', True) first."
+            )
         if self.grad_checkpointing and torch.is_grad_enabled():
             raise UserError(
                 f"{type(self).__name__}: gradient checkpointing runs a block twice, which neurons that keep state "
@@ -291,20 +272,26 @@ class SpikingTransformer(BaseModule):
     def forward_features(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`."""
         x = self._frames(x)
-        packs = self.pack_spikes and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        with packed_spikes() if packs else nullcontext():
+        with self._packing():
             return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
 
     def _pool(self, x: Tensor) -> Tensor:
-        """Average over tokens or positions and fire, if the head does: `(T, B, C)`."""
-        x = x.mean(dim=1) if x.dim() == 3 else x.mean(dim=(2, 3))
+        """Average over tokens or positions, if `global_pool` says so, and fire, if the head does: `(T, B, C)`, without
+        pooling `(T, B, N, C)` or `(T, B, C, H', W')`."""
+        if self.global_pool:
+            tokens = self.has_tokens if isinstance(x, Proxy) else x.dim() == 3
+            x = x.mean(dim=1 if tokens else (2, 3))
         steps = 1 if self.streaming else self.step
         frames = [x] if self.layer_by_layer else x.chunk(steps)
         return torch.cat([self.head_node(frame) for frame in frames]).unflatten(0, (steps, -1))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features to logits `(B, K)`, or `(T, B, K)` with `output_steps`; with `pre_logits` to what the
-        classifier reads."""
+        classifier reads.
+
+        With `global_pool=""` every token has its own: `(B, N, K)`; in a pyramid, which then has no classifier, the maps
+        leave: `(B, C, H', W')`.
+        """
         x = self._pool(x)
         x = self.head_drop(x if self.output_steps else x.mean(dim=0))
         return x if pre_logits else self.head(x)
@@ -312,60 +299,6 @@ class SpikingTransformer(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to logits `(B, K)`, or `(T, B, K)` with `output_steps`."""
         return self.forward_head(self.forward_features(x))
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return features and the outputs of chosen blocks.
-
-        Args:
-            x: `(B, C, H, W)` or `(B, T, C, H, W)`.
-            indices: which blocks: the last n, a list of numbers, or all.
-            norm: there is no final normalisation; accepted for timm's callers.
-            stop_early: leave out the blocks after the last chosen one.
-            output_fmt: "NCHW" for maps `(T*B, C, H', W')`, "NLC" for tokens `(T*B, N, C)`.
-            intermediates_only: return only the list.
-
-        Returns:
-            Features as `forward_features` gives them and the list, T outermost: `unflatten(0, (model.step, -1))` gives
-            time back.
-        """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise UserError(f"{type(self).__name__}: output_fmt must be 'NCHW' or 'NLC'; got {output_fmt!r}")
-        if not self.layer_by_layer:
-            raise UserError(
-                f"{type(self).__name__}: intermediates come from all steps at once; call "
-                "set_attr('layer_by_layer', True) first."
-            )
-        units = getattr(self, self.units)
-        take, last = feature_take_indices(len(units), indices)
-        x = self._embed(self._frames(x))
-        intermediates = []
-        for i, unit in enumerate(units[: last + 1] if stop_early else units):
-            x = unit(x)
-            if i in take:
-                tokens = x if x.dim() == 3 else x.flatten(2).transpose(1, 2)
-                maps = x if x.dim() == 4 else x.transpose(1, 2).unflatten(2, self.patch_embed.grid_size)
-                intermediates.append(maps if output_fmt == "NCHW" else tokens)
-        return intermediates if intermediates_only else (x, intermediates)
-
-    def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Remove the blocks after the last chosen one, and the classifier; return the chosen numbers."""
-        units = getattr(self, self.units)
-        take, last = feature_take_indices(len(units), indices)
-        setattr(self, self.units, units[: last + 1])
-        self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-        if prune_head:
-            self.reset_classifier(0)
-        return take
 
     # Inference
 
@@ -389,3 +322,29 @@ def init_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@torch.fx.wrap
+def checked_frames(
+    x: Tensor, owner: str, expected: tuple[int, int, int], step: int, streaming: bool, joins_steps: bool
+) -> Tensor:
+    """Return an input whose shape fits; raise `ValueError` for any other.
+
+    Args:
+        x: what was fed.
+        owner: class of the network.
+        expected: `(C, H, W)`.
+        step: number of steps T.
+        streaming: whether a call takes one step.
+        joins_steps: whether T is fixed.
+    """
+    if x.dim() not in ((4,) if streaming else (4, 5)) or tuple(x.shape[-3:]) != expected:
+        shapes = "one step, (B, C, H, W)," if streaming else "(B, C, H, W) or, for events, (B, T, C, H, W)"
+        raise ValueError(
+            f"{owner}: input must be {shapes} with (C, H, W)={expected}; got {tuple(x.shape)} (img_size= and in_chans= "
+            "build it for other sizes)."
+        )
+    if x.dim() == 5 and x.shape[1] != step:
+        way_out = f"step={x.shape[1]} builds" if joins_steps else f"set_attr('step', {x.shape[1]}) changes"
+        raise ValueError(f"{owner}: the input has {x.shape[1]} steps, the network {step} ({way_out} it).")
+    return x

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 from einops import rearrange
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
@@ -92,6 +93,7 @@ class SpikingPatchEmbedding(nn.Module):
         return x + self.shortcut(start)
 
 
+@register_notrace_module
 class Stage(nn.Module):
     """One level of the pyramid: embedding, then blocks on the tokens.
 
@@ -136,6 +138,11 @@ _STEMS = {
 }
 
 
+def _reduction(stem: str, depths: tuple[int, ...]) -> int:
+    """Return the input's side over that of the last of these stages; each halves the side that it gets."""
+    return 2 ** (sum(_STEMS[stem].pooled) + len(depths) - 1)
+
+
 class QKFormer(BatchMixingFault, SpikingTransformer):
     """QKFormer: stages of Q-K token attention, a last one of spiking self-attention, the mean over positions and
     steps, one linear classifier.
@@ -170,9 +177,9 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         if stem not in _STEMS:
             raise unknown("stem", stem, _STEMS)
         shares, pooled, branch, later = _STEMS[stem]
-        reduction = 2 ** sum(pooled)
         self._check_sizes(depths, num_heads, shares[0])
-        self._require_sides(reduction << (len(depths) - 1))
+        self.reduction = _reduction(stem, depths)
+        self._layout()
         node, attn_node = self._neuron(), self._neuron(0.5)
         widths = [embed_dim >> i for i in reversed(range(len(depths)))]
         stem_widths = [self.in_chans, *(widths[0] // share for share in shares)]
@@ -191,11 +198,14 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
                 for _ in range(depth)
             )
             self.stages.append(Stage(embed, blocks))
-        self.feature_info = self._units_info(widths, [reduction << i for i in range(len(widths))])
+        self.feature_info = self._units_info(widths, [_reduction(stem, depths[:i]) for i in range(1, len(depths) + 1)])
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
         if as_released:
             self.set_as_released()
+
+    def _layout(self) -> None:
+        self._require_sides(self.reduction)
 
     def _check_sizes(self, depths: tuple[int, ...], num_heads: int, share: int) -> None:
         """Raise `UserError` unless every stage has blocks and a width that its heads, and the stem's widths, divide."""
@@ -245,4 +255,5 @@ register(
         "qkformer_2_256_gesture": Variant({**_DVS, "mlp_ratio": 4.0}, events(_PAPER, None, "")),
     },
     first_conv="patch_embed.convs.0.conv",
+    reduction=lambda args: _reduction(args["stem"], args["depths"]),
 )

@@ -136,7 +136,14 @@ def _build(cls: type, name: str, pretrained: bool, **kwargs: Any) -> nn.Module:
             f"{name}: no official weights were released for download, so there is nothing to fetch; train it, or load "
             "a file with checkpoints.load_checkpoint (--initial-checkpoint on the command line)."
         )
-    return build_model_with_cfg(cls, name, pretrained, feature_cfg={"feature_cls": "getter"}, **kwargs)
+    if kwargs.get("features_only") and kwargs.get("feature_cls", "getter") != "getter":
+        raise UserError(
+            f"{name}: feature_cls must be 'getter', since other classes of timm's would give T*B maps for B samples; "
+            f"got {kwargs['feature_cls']!r} (leave it out)"
+        )
+    # out_indices=None: see TimmCalls.prune_intermediate_layers
+    features = {"feature_cls": "getter", "out_indices": None}
+    return build_model_with_cfg(cls, name, pretrained, feature_cfg=features, **kwargs)
 
 
 def _entry_point(name: str, entry: Entry) -> Callable[..., nn.Module]:
@@ -154,8 +161,22 @@ def _entry_point(name: str, entry: Entry) -> Callable[..., nn.Module]:
     return build
 
 
+def _pool_size(entry: Entry, tag: str, reduction: Callable[[Mapping[str, Any]], int] | None) -> dict[str, Any]:
+    """Return timm's field for height and width of what a pyramid pools; tokens have no such field."""
+    if reduction is None:
+        return {}
+    _, height, width = entry.variant.cfgs[tag]["input_size"]
+    factor = reduction(entry.variant.args)
+    return {"pool_size": (height // factor, width // factor)}
+
+
 def register(
-    cls: type, variants: Mapping[str, Variant], *, first_conv: str, aliases: Mapping[str, str] | None = None
+    cls: type,
+    variants: Mapping[str, Variant],
+    *,
+    first_conv: str,
+    reduction: Callable[[Mapping[str, Any]], int] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Register variants with timm, and make each name a function of the module that defines `cls`.
 
@@ -164,6 +185,7 @@ def register(
         variants: by registry name.
         first_conv: name of the first convolution, for timm's conversion of input channels; a configuration may have
             its own.
+        reduction: of a pyramid: tells from a variant's arguments the input's side over that of the last maps.
         aliases: further names, each with the variant that it stands for.
     """
     module = sys.modules[cls.__module__]
@@ -171,9 +193,9 @@ def register(
     entries |= {alias: Entry(cls, variants[name], alias_of=name) for alias, name in (aliases or {}).items()}
     configurations = generate_default_cfgs(
         {
-            f"{name}.{tag}" if tag else name: {"first_conv": first_conv, **configuration}
+            f"{name}.{tag}" if tag else name: {"first_conv": first_conv, **_pool_size(entry, tag, reduction), **found}
             for name, entry in entries.items()
-            for tag, configuration in entry.variant.cfgs.items()
+            for tag, found in entry.variant.cfgs.items()
         }
     )
     module.default_cfgs = {**getattr(module, "default_cfgs", {}), **configurations}

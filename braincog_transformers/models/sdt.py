@@ -168,8 +168,8 @@ class SpikeDrivenTransformer(ReleasedFault, SpikingTransformer):
         super().__init__(embed_dim=embed_dim, **common)
         self._require_heads(embed_dim, num_heads)
         self._require_width(8)
-        self.attn_pool = attn_pool
-        node, grid = self._neuron(), self._grid(patch_size)
+        self.attn_pool, self.patch_size = attn_pool, patch_size
+        node, grid = self._neuron(), self._layout()
         self.patch_embed = SpikingPatchSplitting(grid, self._pooled(patch_size), self.in_chans, embed_dim, node=node)
         nodes = {"node": node, "gate_node": self._neuron(0.5)}
         self.blocks = nn.Sequential(

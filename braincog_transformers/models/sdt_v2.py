@@ -76,14 +76,14 @@ class RepConv(nn.Module):
         return self.body(x)
 
     @torch.no_grad()
-    def fuse(self) -> None:
+    def fuse(self) -> "RepConv":
         """Fold the stack into the convolution that it stands for, all of whose inputs are spikes, if its layers are
         `foldable`."""
         if isinstance(self.body, nn.Conv2d):
-            return
+            return self
         first, padded, depthwise, last, inner, outer = self.body
         if not foldable(first, padded.bn, depthwise, last, inner, outer):
-            return
+            return self
         first, depthwise, last = baked(first), baked(depthwise), baked(last)
         first = fuse_conv_bn_eval(first, padded.bn)
         mix = last.weight[:, :, 0, 0]
@@ -92,6 +92,7 @@ class RepConv(nn.Module):
         conv.weight.copy_(kernel)
         conv.bias.copy_(mix @ (depthwise.weight.sum(dim=(1, 2, 3)) * first.bias))
         self.body = fuse_conv_bn_eval(fuse_conv_bn_eval(conv, inner), outer)
+        return self
 
 
 class RepSelfAttention(nn.Module):
@@ -224,6 +225,9 @@ class MetaSpikeformer(SpikingTransformer):
         self.head = self._new_head(self.num_classes)
         self.head_dist = self._new_head(self.num_classes) if distilled else None
 
+    def _layout(self) -> None:
+        """Do nothing: any size of the input does."""
+
     def set_distilled_training(self, enable: bool = True) -> None:
         """Return both classifiers' logits in training mode, as a pair, instead of their mean."""
         if enable and not self.distilled:
@@ -281,5 +285,6 @@ register(
         "sdt_v2_46m_dvs": Variant(_dvs(128, 256, 512, 640), _HARDVS),
     },
     first_conv="patch_embed.conv",
+    reduction=lambda args: 16,
     aliases={"sd_transformer_v2": "sdt_v2_55m", "sd_transformer_v2_dvs": "sdt_v2_18m_dvs"},
 )

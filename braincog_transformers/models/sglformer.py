@@ -23,6 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 from einops import rearrange
+from timm.layers import to_2tuple
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -84,6 +86,7 @@ class LocalAttention(SpikingSelfAttention):
         return self.proj(self.attn_node(rearrange(x, "b (i j h) (y x) d -> b (y i x j) (h d)", **grid)))
 
 
+@register_notrace_module
 class FusionBlock(nn.Module):
     """Branches in a row, each added to the stream that runs past it.
 
@@ -128,6 +131,7 @@ class Stem(nn.Module):
         return self.convs(x, copies).flatten(2).transpose(1, 2)
 
 
+@register_notrace_module
 class TimeTokenPool(nn.Module):
     """Weigh every token of every step, each channel for itself: a depthwise convolution over all of them, normalised.
 
@@ -147,9 +151,10 @@ class TimeTokenPool(nn.Module):
         x = rearrange(x, "(t b) n c -> b c n t", t=self.conv.kernel_size[1])
         return self.bn(self.conv(x)).flatten(1)
 
-    def fuse(self) -> None:
+    def fuse(self) -> "TimeTokenPool":
         """Fold the normalisation's running statistics into the convolution, if they are `foldable`."""
         self.conv, self.bn = folded(self.conv, self.bn)
+        return self
 
 
 def _local_branches(
@@ -196,8 +201,8 @@ class SGLFormer(SpikingTransformer):
         super().__init__(embed_dim=embed_dim, **common)
         self._require_heads(embed_dim, num_heads)
         self._require_width(8)
-        self._require_sides(2 * patch_size)  # two sub-grids each way
-        grid_size, pooled = self._grid(patch_size), [False, *self._pooled(patch_size)]
+        self.patch_size = patch_size
+        grid_size, pooled = self._layout(), [False, *self._pooled(patch_size)]
         nodes = {"node": self._neuron(), "attn_node": self._neuron(0.5)}
         widths = [self.in_chans, *(embed_dim // share for share in (6, 4, 2, 1, 1))]
         self.patch_embed = Stem(widths, pooled, grid_size, node=nodes["node"])
@@ -217,15 +222,34 @@ class SGLFormer(SpikingTransformer):
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
 
+    def _layout(self) -> tuple[int, int]:
+        self._require_sides(2 * self.patch_size)  # two sub-grids each way
+        return super()._layout()
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
+    ) -> None:
+        """Refuse another size, see `SpikingTransformer`.
+
+        Raises:
+            UserError: always, unless nothing changes.
+        """
+        if img_size is not None and to_2tuple(img_size) != self.img_size:
+            raise UserError(
+                f"SGLFormer: img_size stays {self.img_size}, as built, because {self.joins_steps}; got {img_size} "
+                "(build the network with img_size=)"
+            )
+        super().set_input_size(img_size, patch_size)
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map features to logits `(B, K)`, with `pre_logits` to what the classifier reads.
+        """Map features to logits `(B, K)`, with `pre_logits` to what the classifier reads, see `SpikingTransformer`.
 
         Raises:
             UserError: with `output_steps`.
         """
         if self.output_steps:
             raise UserError(f"SGLFormer has no logits by step (output_steps, the TET loss): {self.joins_steps}")
-        x = self.head_drop(self.pool(x))
+        x = self.head_drop(self.pool(x) if self.global_pool else self._pool(x).mean(dim=0))
         return x if pre_logits else self.head(x)
 
 
@@ -264,8 +288,8 @@ class SGLFormerImageNet(BatchMixingFault, SpikingTransformer):
             raise UserError(f"SGLFormerImageNet: depth counts the local block as 2, so it is at least 2; got {depth}")
         self._require_heads(embed_dim, num_heads)
         self._require_width(8)
-        self._require_sides(2 * patch_size)  # two sub-grids each way
-        grid_size, pooled = self._grid(patch_size), self._pooled(patch_size)
+        self.patch_size = patch_size
+        grid_size, pooled = self._layout(), self._pooled(patch_size)
         nodes = {"node": self._neuron(), "attn_node": self._neuron(0.5)}
         widths = [self.in_chans, *(embed_dim // share for share in (8, 4, 2, 1, 1))]
         self.late_pooling = late_pooling
@@ -289,6 +313,10 @@ class SGLFormerImageNet(BatchMixingFault, SpikingTransformer):
         self.apply(init_linear)
         if as_released:
             self.set_as_released()
+
+    def _layout(self) -> tuple[int, int]:
+        self._require_sides(2 * self.patch_size)  # two sub-grids each way
+        return super()._layout()
 
     def _nodes_over_batch(self) -> list[nn.Module]:
         first = [self.patch_embed.convs[0].node] if self.late_pooling else []

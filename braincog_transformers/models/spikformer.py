@@ -65,11 +65,10 @@ class Spikformer(SpikingTransformer):
         super().__init__(embed_dim=embed_dim, **common)
         self._require_heads(embed_dim, num_heads)
         self._require_width(8)
+        self.patch_size = patch_size
         node, attn_node = self._neuron(), self._neuron(0.5)
         pooled = self._pooled(patch_size)
-        self.patch_embed = SpikingPatchSplitting(
-            self._grid(patch_size), pooled, self.in_chans, embed_dim, pool=pool, node=node
-        )
+        self.patch_embed = SpikingPatchSplitting(self._layout(), pooled, self.in_chans, embed_dim, pool=pool, node=node)
         self.blocks = nn.Sequential(
             *(
                 Block(

@@ -51,6 +51,13 @@ class FiringRate(nn.Module):
         # Where nothing fires any scale will do but an infinite one.
         return torch.where(rate == 0, 1, rate)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        # Module.to(memory_format=torch.channels_last) takes a tensor of five axes for a map, and fails
+        self.rate = self.rate.flatten()
+        super()._apply(fn, recurse)
+        self.rate = self.rate.view(1, 1, -1, 1, 1)
+        return self
+
     @torch.no_grad()
     def _update(self, spikes: Tensor) -> None:
         current = spikes.mean((0, 2, 3), dtype=self.rate.dtype).view_as(self.rate)
@@ -151,7 +158,8 @@ class SpikingResformer(SpikingTransformer):
         self._require_stages(embed_dims, depths, num_heads, patch_sizes, group_size)
         if stem_stride not in (1, 4):
             raise UserError(f"SpikingResformer: stem_stride must be 1 or 4; got {stem_stride}")
-        self._require_sides(math.lcm(*(stem_stride * 2**i * p for i, p in enumerate(patch_sizes))))
+        self.multiple = math.lcm(*(stem_stride * 2**i * p for i, p in enumerate(patch_sizes)))
+        self._layout()
         node, drop_paths = self._neuron(), iter(self._drop_paths(drop_path_rate, sum(depths)))
         first = {"kernel_size": 7, "stride": 2, "pool": True} if stem_stride == 4 else {}
         self.patch_embed = ConvBN(self.in_chans, embed_dims[0], **first)
@@ -165,6 +173,9 @@ class SpikingResformer(SpikingTransformer):
         self.feature_info = self._units_info(embed_dims, [stem_stride * 2**i for i in range(len(embed_dims))])
         self.head = self._new_head(self.num_classes)
         self.apply(_init_weights)
+
+    def _layout(self) -> None:
+        self._require_sides(self.multiple)
 
     def _require_stages(self, dims, depths, heads, patches, group_size: int) -> None:
         counts = [len(sizes) for sizes in (dims, depths, heads, patches)]
@@ -257,4 +268,5 @@ register(
         ),
     },
     first_conv="patch_embed.conv",
+    reduction=lambda args: 4 * args.get("stem_stride", 4),  # three stages
 )

@@ -129,10 +129,24 @@ class TemporalAttention(SpikingSelfAttention):
         return self.tim(q, node.step) if node.layer_by_layer else self.tim.step(q)
 
 
+@torch.fx.wrap
 def cochlear_frames(x: Tensor) -> Tensor:
     """Fold 700 cochlear channels `(..., 700)` into two frames `(..., 2, 16, 16)`: the nearest 256 of each half."""
     nearest = torch.arange(256, device=x.device) * 350 // 256
     return x.unflatten(-1, (2, 350))[..., nearest].unflatten(-1, (16, 16))
+
+
+@torch.fx.wrap
+def checked_sequences(x: Tensor, step: int, streaming: bool) -> Tensor:
+    """Return `(B, T, 700)`, or `(B, 700)` for a single step; raise `ValueError` for anything else."""
+    steps = () if streaming else (step,)
+    if tuple(x.shape[1:]) not in [(*steps, *ones, 700) for ones in ((), (1,), (1, 1))]:
+        expected = "one step, (B, 700)," if streaming else f"(B, T, 700) with T={step}"
+        raise ValueError(
+            f"TIMSpikformer: input must be {expected} of shd's 700 channels, at most with axes of 1 in front of them; "
+            f"got {tuple(x.shape)} (set_attr('step', T) changes T)."
+        )
+    return x.flatten(1 + len(steps))
 
 
 class TIMSpikformer(ReleasedFault, SpikingTransformer):
@@ -145,7 +159,8 @@ class TIMSpikformer(ReleasedFault, SpikingTransformer):
         num_heads: attention heads h; C/h must be the number of tokens.
         mlp_ratio: width of the MLP over C.
         tim_alpha: weight of the past in the recurrent query, 0 to 1.
-        pool_to: side to which frames of another size are averaged; None leaves them. Sequences (`img_size=(1, 700)`,
+        pool_to: side to which frames of another size are averaged, 64 for the official `if_UCF=True`; None leaves
+            them. Sequences (`img_size=(1, 700)`,
             `in_chans=1`) become frames of 2x16x16 instead.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
         as_released: the attention's neurons have the network's threshold, as in the released code.
@@ -175,15 +190,8 @@ class TIMSpikformer(ReleasedFault, SpikingTransformer):
         if not 0 <= tim_alpha <= 1:
             raise UserError(f"TIMSpikformer: tim_alpha must be 0 to 1; got {tim_alpha}")
         self.is_sequence = self.img_size[0] == 1
-        self.pool_to = pool_to
-        chans, grid = self._stem_input(patch_size)
-        tokens = grid[0] * grid[1]
-        if tokens != embed_dim // num_heads:
-            raise UserError(
-                "TIMSpikformer: the temporal interaction needs as many tokens as a head is wide; got "
-                f"{grid[0]}x{grid[1]}={tokens} tokens, embed_dim/num_heads={embed_dim}/{num_heads}="
-                f"{embed_dim // num_heads} (another img_size, pool_to, patch_size or num_heads)"
-            )
+        self.pool_to, self.patch_size, self.num_heads = pool_to, patch_size, num_heads
+        chans, grid = 2 if self.is_sequence else self.in_chans, self._layout()
         node = self._neuron()
         attn_node, in_node, out_node = (self._neuron(_RATIOS[name]) for name in ("attn_node", "in_node", "out_node"))
         self.patch_embed = SpikingPatchSplitting(
@@ -191,52 +199,63 @@ class TIMSpikformer(ReleasedFault, SpikingTransformer):
         )
         self.blocks = nn.Sequential()
         for drop_path in self._drop_paths(drop_path_rate, depth):
-            tim = TemporalInteraction(tokens, tim_alpha, in_node=in_node, out_node=out_node)
+            tim = TemporalInteraction(embed_dim // num_heads, tim_alpha, in_node=in_node, out_node=out_node)
             attn = TemporalAttention(embed_dim, num_heads, tim, node=node, attn_node=attn_node)
             self.blocks.append(Block(attn, SpikingMLP(embed_dim, mlp_ratio, node=node), drop_path))
-        reduction = patch_size if self.is_sequence else self.img_size[0] // grid[0]
-        self.feature_info = self._blocks_info(reduction)
+        self.feature_info = self._blocks_info(self._reduction(grid))
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
         if as_released:
             self.set_as_released()
 
-    def _stem_input(self, patch_size: int) -> tuple[int, tuple[int, int]]:
-        """Return the channels of the stem's frames, and height and width of the map of tokens."""
+    def _layout(self) -> tuple[int, int]:
+        """Return height and width of the map of tokens; raise `UserError` unless a head is as wide as there are
+        tokens."""
+        grid, heads = self._grid_of_tokens(), self.num_heads
+        width = self.embed_dim // heads
+        if grid[0] * grid[1] != width:
+            raise UserError(
+                "TIMSpikformer: the temporal interaction needs as many tokens as a head is wide; got "
+                f"{grid[0]}x{grid[1]}={grid[0] * grid[1]} tokens, embed_dim/num_heads={self.embed_dim}/{heads}={width} "
+                "(another img_size, pool_to, patch_size or num_heads)"
+            )
+        return grid
+
+    def _grid_of_tokens(self) -> tuple[int, int]:
         if self.is_sequence:
             if (self.in_chans, *self.img_size) != (1, 1, 700):
                 raise UserError(
                     "TIMSpikformer: a sequence must have in_chans=1, img_size=(1, 700), the channels of shd; got "
                     f"in_chans={self.in_chans}, img_size={self.img_size}"
                 )
-            return 2, (16 // patch_size, 16 // patch_size)
+            return 16 // self.patch_size, 16 // self.patch_size
         if self.pool_to is None:
-            return self.in_chans, self._grid(patch_size)
-        if self.pool_to < patch_size or self.pool_to % patch_size:
+            return super()._layout()
+        if self.pool_to < self.patch_size or self.pool_to % self.patch_size:
             raise UserError(
                 f"TIMSpikformer: pool_to must be a multiple of patch_size; got pool_to={self.pool_to}, "
-                f"patch_size={patch_size}"
+                f"patch_size={self.patch_size}"
             )
-        return self.in_chans, (self.pool_to // patch_size, self.pool_to // patch_size)
+        return self.pool_to // self.patch_size, self.pool_to // self.patch_size
+
+    def _reduction(self, grid: tuple[int, int]) -> int:
+        """Return the input's height over that of the map of tokens; of a sequence, that of its frames."""
+        return self.patch_size if self.is_sequence else self.img_size[0] // grid[0]
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
+    ) -> None:
+        """Take frames of another size, see `SpikingTransformer`; with `pool_to` any will do."""
+        super().set_input_size(img_size, patch_size)
+        self.feature_info = self._blocks_info(self._reduction(self.patch_embed.grid_size))
 
     def _frames(self, x: Tensor) -> Tensor:
         if self.is_sequence:
-            return cochlear_frames(self._sequences(x))
+            return cochlear_frames(checked_sequences(x, self.step, self.streaming))
         x = super()._frames(x)
         if self.pool_to is None or self.img_size == (self.pool_to, self.pool_to):
             return x
         return adaptive_avg_pool2d(x.flatten(0, -4), self.pool_to).unflatten(0, x.shape[:-3])
-
-    def _sequences(self, x: Tensor) -> Tensor:
-        """Return `(B, T, 700)`, or `(B, 700)` for a single step; raise `ValueError` for anything else."""
-        steps = () if self.streaming else (self.step,)
-        if tuple(x.shape[1:]) not in [(*steps, *ones, 700) for ones in ((), (1,), (1, 1))]:
-            expected = "one step, (B, 700)," if self.streaming else f"(B, T, 700) with T={self.step}"
-            raise ValueError(
-                f"TIMSpikformer: input must be {expected} of shd's 700 channels, at most with axes of 1 in front of "
-                f"them; got {tuple(x.shape)} (set_attr('step', T) changes T)."
-            )
-        return x.flatten(1 + len(steps))
 
     def set_as_released(self, enable: bool = True) -> None:
         """Give the attention's neurons the network's threshold, or their own."""

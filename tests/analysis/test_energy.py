@@ -184,6 +184,82 @@ def test_dense_operations_equal_an_independent_counters(family):
     assert 2 * ours == sum(count for op, count in flops.items() if "bmm" not in str(op))
 
 
+_WAYS = {
+    "one by one": lambda x: [sample[None] for sample in x],
+    "3 and 5": lambda x: [x[:3], x[3:]],
+    "backwards": lambda x: [x[5:], x[:5].flip(0)],
+}
+
+
+def _uneven(model):
+    """Return eight samples of which some say little: what a layer reads is then of another kind in some batches."""
+    shape = (8, model.step, 2) if model.in_chans == 2 else (8, model.in_chans)
+    x = torch.rand(*shape, *model.img_size)
+    x[:3] *= 0.2
+    x[5:] = 0
+    return x
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.EXAMPLE)
+@pytest.mark.parametrize("method", METHODS)
+def test_energy_does_not_depend_on_how_the_samples_are_batched(family, method):
+    model = timm.create_model(family.EXAMPLE, **family.TINY)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.init.constant_(module.weight, 1.5)
+            nn.init.constant_(module.bias, 0.3)
+    x = _uneven(model)
+    with torch.no_grad():
+        model(x)
+    at_once = analyze(model, [x], method=method)
+    found = {name: analyze(model, cut(x), method=method) for name, cut in _WAYS.items()}
+    model.set_attr("layer_by_layer", False)
+    found["step by step"] = analyze(model.eval(), [x], method=method)
+    for way, analysis in found.items():
+        assert analysis.energy == pytest.approx(at_once.energy, rel=1e-9), way
+        assert analysis.ann_energy == pytest.approx(at_once.ann_energy, rel=1e-9), way
+        rows = _by_name(analysis)  # step by step, a layer that the first step has not comes later
+        assert rows.keys() == _by_name(at_once).keys(), way
+        for name, expected in _by_name(at_once).items():
+            row = rows[name]
+            assert row.inputs == expected.inputs, (way, name)
+            figures = [row.rate, row.macs, row.mac, row.ac]
+            assert figures == pytest.approx([expected.rate, expected.macs, expected.mac, expected.ac], rel=1e-9), way
+
+
+class _Product(nn.Sequential):
+    """Read a sample's first row as it is, and multiply spikes whose rates are another sample's by turns."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.product, self.node = nn.Linear(4, 4), SpikingProduct(1.0), LIFNode(step=1)
+
+    def forward(self, x):
+        return self.product(self.fc(x) * 0, x[:, :, :1] % 2, 1 - x[:, :, :1] % 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_and_a_product_are_charged_by_what_they_read_over_all_data(method):
+    x = torch.zeros(4, 3, 5, 4)  # B, h, N, d
+    x[1], x[2], x[3, :, 0] = 1, 2, 0.5
+    whole = analyze(_Product(), [x], method=method)
+    apart = analyze(_Product(), [sample[None] for sample in x], method=method)
+    assert [row.inputs for row in apart.rows] == ["real", "real"]
+    assert [(row.mac, row.ac) for row in apart.rows] == [(row.mac, row.ac) for row in whole.rows]
+
+
+def test_images_and_frames_in_one_count_and_single_steps_are_refused():
+    model = timm.create_model("spikformer_ndigits")
+    frames, image = torch.rand(2, 4, 2, 16, 16), torch.rand(2, 2, 16, 16)
+    for batches in ([frames, image], [image, frames]):
+        with pytest.raises(UserError, match="both images and frames"):
+            analyze(model, batches)
+    model.set_streaming()
+    with pytest.raises(UserError, match=r"is streaming.* set_streaming\(False"):
+        analyze(model, frames.unbind(1))
+
+
 def test_a_table_and_two_files(tmp_path):
     analysis = analyze(_awake("spikformer_digits"), [torch.rand(2, 1, 8, 8)])
     lines = format_energy(analysis).splitlines()

@@ -1,8 +1,37 @@
 """One module by family of models: tiny sizes, parameter counts, and how to build the networks of its vectors."""
 
+import timm
+import torch
+from safetensors import safe_open
+
+from braincog_transformers import list_models
+from braincog_transformers.models import REGISTERED
+
 from . import qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim
+from .official import source_of
 
 FAMILIES = (qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim)
+
+NAMES = list_models()
+EXAMPLES = [family.EXAMPLE for family in FAMILIES]
+
+
+def builder_of(meta):
+    """Return what builds the network of a vector with these metadata; None if no family does."""
+    repository, path = source_of(meta)
+    if repository == "BrainCog-X/Brain-Cog" and "TIM" not in path.split("/"):
+        return None
+    builders = (family.SOURCES.get((repository, meta.get("class"))) for family in FAMILIES)
+    return next((build for build in builders if build), None)
+
+
+def vectors_in(folder):
+    """Return the paths of a folder's vectors: those that a family builds, and the others."""
+    built, others = [], []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            (built if builder_of(file.metadata() or {}) else others).append(path)
+    return built, others
 
 
 def family_of(name):
@@ -13,3 +42,37 @@ def family_of(name):
 
 def _stem(module):
     return module.__name__.rsplit(".", 1)[1]
+
+
+def _structure(name):
+    """Return what is left of a variant at its family's tiny size."""
+    entry = REGISTERED[name]
+    rest = {key: value for key, value in entry.variant.args.items() if key not in family_of(name).TINY}
+    size = next(iter(entry.variant.cfgs.values()))["input_size"]
+    return entry.cls, str(sorted(rest.items())), size[0], size[1] == 1, "img_size" in family_of(name).TINY or size
+
+
+DISTINCT = list({_structure(name): name for name in reversed(NAMES)}.values())
+"""Names whose networks differ at the tiny size: what is tested of one holds of those that are the same there."""
+
+
+def tiny(name, **kwargs):
+    """Build a registered network at its family's tiny size, always with the same weights."""
+    torch.manual_seed(0)
+    return timm.create_model(name, **{**family_of(name).TINY, **kwargs})
+
+
+def batch(model, size=2, events=None):
+    """Return inputs of a network: images, or frames where it is made for events."""
+    channels, (height, width) = model.in_chans, model.img_size
+    if events if events is not None else channels == 2 or height == 1:  # a sequence has a height of 1
+        return torch.rand(size, model.step, channels, height, width).mul(3).round()
+    return torch.rand(size, channels, height, width)
+
+
+def wake(model):
+    """Raise the normalisations' biases, so that the neurons of a fresh tiny network fire."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.bias, 0.7)
+    return model

@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import QKFormer
 
+from .official import builder
+
 # A size at which every variant of the family builds and runs at once.
 TINY = {"embed_dim": 32, "depths": (1, 1), "num_heads": 2, "num_classes": 5, "img_size": 32, "step": 2}
 # The variant that the tests of what all variants share take.
@@ -24,29 +26,26 @@ PARAMETERS = {
 }
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments; what the class hard-codes is told from its file."""
-    folder = meta["source"].rsplit(":", 1)[1].split("/")[0]
-    depth = kwargs["depths"]
-    stem, depths, heads = {
-        "imagenet": ("imagenet", (1, 2, depth - 3), kwargs["num_heads"]),
-        "cifar10": ("cifar", (1, 1, depth - 2), 8),
-        "cifar100": ("cifar", (1, 1, depth - 2), 8),
-        "cifar10-dvs": ("dvs", (1, 1), 16),
-        "dvs128-gesture": ("dvs", (1, 1), 16),
-    }[folder]
-    return QKFormer(
-        stem=stem,
-        img_size=(kwargs["img_size_h"], kwargs["img_size_w"]),
-        in_chans=kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        embed_dim=kwargs["embed_dims"],
-        depths=depths,
-        num_heads=heads,
-        mlp_ratio=kwargs["mlp_ratios"],
-        step=int(meta["timesteps"]),
-    )
+@builder
+def build(official):
+    """Build the network of an official class, which hard-codes what its folder tells, and the heads but for
+    ImageNet."""
+    kind = official.require_kind()
+    common = official.common({"cifar": 384, "imagenet": 512, "events": 256}[kind], 8)
+    if kind == "events":
+        common["mlp_ratio"] = official.read("mlp_ratios", 4 if "gesture" in official.path else 1)
+    depth = official.read("depths", 10 if kind == "imagenet" else 4)
+    stem, depths = {
+        "imagenet": ("imagenet", (1, 2, depth - 3)),
+        "cifar": ("cifar", (1, 1, depth - 2)),
+        "events": ("dvs", (1, 1)),
+    }[kind]
+    common["num_heads"] = {"imagenet": common["num_heads"], "cifar": 8, "events": 16}[kind]
+    return QKFormer(**common, stem=stem, depths=depths, step=official.steps())
 
 
-# How to build the network of a test vector, by the start of the file's name.
-VECTORS = {"qkformer": build}
+# How to build the network of a test vector, by official repository and classes.
+SOURCES = {
+    ("zhouchenlin2096/QKFormer", name): build
+    for name in ("hierarchical_spiking_transformer", "spiking_transformer", "vit_snn")
+}

@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import SpikeDrivenTransformer
 
+from .official import builder
+
 # A size at which every variant of the family builds and runs at once.
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5, "img_size": 16, "step": 2}
 # The variant that the tests of what all variants share take.
@@ -25,24 +27,20 @@ PARAMETERS = {
 }
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments."""
+@builder
+def build(official):
+    """Build the network of the official class, whose poolings make the patches."""
     model = SpikeDrivenTransformer(
-        img_size=(kwargs["img_size_h"], kwargs["img_size_w"]),
-        patch_size=2 ** kwargs["pooling_stat"].count("1"),
-        in_chans=kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        embed_dim=kwargs["embed_dims"],
-        depth=kwargs["depths"],
-        num_heads=kwargs["num_heads"],
-        mlp_ratio=kwargs["mlp_ratios"],
-        attn_pool=kwargs["dvs_mode"],
-        step=int(meta["timesteps"]),
-        node_type={"lif": "LIFNode", "plif": "PLIFNode"}[kwargs["spike_mode"]],
+        **official.common(512, 8),
+        patch_size=2 ** official.read("pooling_stat", "1111").count("1"),
+        depth=official.read("depths", 8),
+        attn_pool=official.read("dvs_mode", False),
+        step=official.steps(),
+        node_type={"lif": "LIFNode", "plif": "PLIFNode"}[official.read("spike_mode", "lif")],
     )
-    model.output_steps = kwargs["TET"]
+    model.output_steps = official.read("TET", False)
     return model
 
 
-# How to build the network of a test vector, by the start of the file's name.
-VECTORS = {"spike_driven_transformer_static": build, "spike_driven_transformer_dvs": build}
+# How to build the network of a test vector, by official repository and classes.
+SOURCES = {("BICLab/Spike-Driven-Transformer", name): build for name in ("SpikeDrivenTransformer", "sdt")}

@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import MetaSpikeformer
 
+from .official import builder
+
 # A size at which every variant of the family builds and runs at once.
 TINY = {
     "embed_dims": (8, 8, 8, 16),
@@ -29,23 +31,26 @@ PARAMETERS = {
 }
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments; the depths are fixed in each of the two classes."""
+@builder
+def build(official):
+    """Build the network of one of the two official classes, which fix the depths; that of events takes time first."""
+    official.read("depths", None)
+    common = official.common(None, 8)
+    common.pop("embed_dim")
     model = MetaSpikeformer(
-        img_size=(kwargs["img_size_h"], kwargs["img_size_w"]),
-        in_chans=kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        embed_dims=tuple(kwargs["embed_dim"]),
-        depths=(4, 2) if "DVS" in meta["source"] else (6, 2),
-        num_heads=kwargs["num_heads"],
-        mlp_ratio=kwargs["mlp_ratios"],
-        distilled=kwargs.get("kd", False),
-        step=int(meta["timesteps"]),
+        **common,
+        embed_dims=tuple(official.read("embed_dim", (64, 128, 256, 512))),
+        depths=(4, 2) if official.kind == "events" else (6, 2),
+        distilled=official.read("kd", False),
+        step=official.steps(),
     )
     if model.distilled:
         model.set_distilled_training()
     return model
 
 
-# How to build the network of a test vector, by the start of the file's name.
-VECTORS = {"spike_driven_transformer_v2": build}
+# How to build the network of a test vector, by official repository and classes.
+SOURCES = {
+    ("BICLab/Spike-Driven-Transformer-V2", "Spiking_vit_MetaFormer"): build,
+    ("BICLab/Spike-Driven-Transformer-V3", "Spiking_vit_MetaFormer"): build,
+}

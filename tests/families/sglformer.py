@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import SGLFormer, SGLFormerImageNet
 
+from .official import builder
+
 # A size at which every variant of the family builds and runs at once.
 TINY = {"embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 5, "img_size": 32, "step": 2}
 # The variant that the tests of what all variants share take.
@@ -22,29 +24,21 @@ PARAMETERS = {
 }
 
 
-def _common(kwargs, meta):
-    return {
-        "img_size": (kwargs["img_size_h"], kwargs["img_size_w"]),
-        "patch_size": kwargs["patch_size"],
-        "in_chans": kwargs["in_channels"],
-        "num_classes": kwargs["num_classes"],
-        "embed_dim": kwargs["embed_dims"],
-        "depth": kwargs["depths"],
-        "num_heads": kwargs["num_heads"],
-        "mlp_ratio": kwargs["mlp_ratios"],
-        "step": int(meta["timesteps"]),
+@builder
+def build(official):
+    """Build the network of an official class; of ImageNet's two the name tells the pooling."""
+    kind, name = official.require_kind(), official.meta["class"]
+    dim, heads, depth = {"cifar": (384, 16, 1), "imagenet": (512, 8, 8), "events": (256, 16, 1)}[kind]
+    common = {
+        **official.common(dim, heads),
+        "depth": official.read("depths", depth),
+        "patch_size": 4 if kind == "cifar" else 16,
+        "step": official.steps(),
     }
+    if kind == "imagenet":
+        return SGLFormerImageNet(late_pooling=name == "sglformer_ima2", **common)
+    return SGLFormer(**common)
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments for CIFAR and events."""
-    return SGLFormer(**_common(kwargs, meta))
-
-
-def build_imagenet(kwargs, meta):
-    """Translate the official constructor's arguments for ImageNet, where the class tells the pooling."""
-    return SGLFormerImageNet(late_pooling=meta["class"] == "sglformer_ima2", **_common(kwargs, meta))
-
-
-# How to build the network of a test vector, by the start of the file's name.
-VECTORS = {"sglformer": build, "sglformer_ima": build_imagenet}
+# How to build the network of a test vector, by official repository and classes.
+SOURCES = {("ZhangHanN1/SGLFormer", name): build for name in ("vit_snn", "sglformer_ima", "sglformer_ima2")}

@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import Spikformer
 
+from .official import builder
+
 # A size at which every variant of the family builds and runs at once.
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5, "img_size": 16, "step": 2}
 # The variant that the tests of what all variants share take.
@@ -37,24 +39,25 @@ PARAMETERS = {
 }
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments; what the class hard-codes is told from its file."""
-    folder = meta["source"].rsplit(":", 1)[1].split("/")[0]
+@builder
+def build(official):
+    """Build the network of an official class, which hard-codes what its folder tells; CIFAR has no defaults."""
+    kind = official.require_kind()
+    dim, heads, depth = {"cifar": (384, 12, 4), "imagenet": (512, 8, 8), "events": (256, 16, 2)}[kind]
     return Spikformer(
-        img_size=(kwargs["img_size_h"], kwargs["img_size_w"]),
-        patch_size=4 if folder == "cifar10" else 16,
-        in_chans=kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        embed_dim=kwargs["embed_dims"],
-        depth=kwargs["depths"],
-        num_heads=kwargs["num_heads"],
-        mlp_ratio=kwargs["mlp_ratios"],
-        qkv_bias=folder == "cifar10",
-        attn_scale=0.25 if folder == "cifar10dvs" else 0.125,
-        pool="before" if "CML" in meta["source"] else "after",
-        step=int(meta["timesteps"]),
+        **official.common(dim, heads),
+        patch_size=4 if kind == "cifar" else 16,
+        depth=official.read("depths", depth),
+        qkv_bias=kind == "cifar",
+        attn_scale=0.25 if kind == "events" else 0.125,
+        pool="before" if official.repository.endswith("CML") else "after",
+        step=official.steps(),
     )
 
 
-# How to build the network of a test vector, by the start of the file's name.
-VECTORS = {"spikformer": build}
+# How to build the network of a test vector, by official repository and classes.
+SOURCES = {
+    ("ZK-Zhou/spikformer", "Spikformer"): build,
+    ("zhouchenlin2096/Spikingformer-CML", "Spikformer"): build,
+    ("zhouchenlin2096/Spikingformer-CML", "CML_Spikformer"): build,
+}

@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import Spikingformer
 
+from .official import builder
+
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5, "img_size": 16, "step": 2}
 EXAMPLE = "spikingformer_cml_4_384_cifar"
 SMALL = {"spikingformer_digits"}
@@ -25,23 +27,23 @@ PARAMETERS = {
 }
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments; what the class hard-codes is told from its repository."""
-    repository, folder = meta["source"].split("@")[0], meta["source"].rsplit(":", 1)[1].split("/")[0]
-    cml = repository.endswith("CML")
+@builder
+def build(official):
+    """Build the network of an official class, which hard-codes what its folder and repository tell."""
+    kind, cml = official.require_kind(), official.repository.endswith("CML")
+    dim, heads, depth = {"cifar": (384, 12, 4), "imagenet": (512, 8, 8), "events": (256, 16, 2)}[kind]
     return Spikingformer(
-        img_size=(kwargs["img_size_h"], kwargs["img_size_w"]),
-        patch_size=4 if folder == "cifar10" else 16,
-        in_chans=kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        embed_dim=kwargs["embed_dims"],
-        depth=kwargs["depths"],
-        num_heads=kwargs["num_heads"],
-        mlp_ratio=kwargs["mlp_ratios"],
+        **official.common(dim, heads),
+        patch_size=4 if kind == "cifar" else 16,
+        depth=official.read("depths", depth),
         pool="potentials" if cml else "spikes",
-        tau=(1.75 if cml else 1.5) if "dvs" in folder else 2.0,
-        step=int(meta["timesteps"]),
+        tau=(1.75 if cml else 1.5) if kind == "events" else 2.0,
+        step=official.steps(),
     )
 
 
-VECTORS = {"spikingformer": build}
+SOURCES = {
+    (f"zhouchenlin2096/{repository}", name): build
+    for repository in ("Spikingformer", "Spikingformer-CML")
+    for name in ("vit_snn", "Spikingformer")
+}

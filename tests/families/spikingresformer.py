@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import SpikingResformer
 
+from .official import builder
+
 # A size at which every variant of the family builds and runs at once.
 TINY = {
     "embed_dims": (16, 16),
@@ -36,24 +38,27 @@ PARAMETERS = {
 }
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments; the official class returns the logits of every step."""
+@builder
+def build(official):
+    """Build the network of the official class, which returns the logits of every step."""
+    for name in ("in_channels", "num_classes"):
+        official.read(name, None)
     model = SpikingResformer(
-        img_size=kwargs["img_size"],
-        in_chans=kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        stem_stride=1 if kwargs["prologue"] else 4,
-        embed_dims=kwargs["planes"],
-        depths=[stage.count("DSSA") for stage in kwargs["layers"]],
-        num_heads=kwargs["num_heads"],
-        patch_sizes=kwargs["patch_sizes"],
-        group_size=kwargs["group_size"],
-        node_type=f"{kwargs['activation']}Node",
-        step=kwargs["T"],
+        img_size=official.size(),
+        in_chans=official.input[-3],
+        num_classes=official.classes,
+        stem_stride=1 if official.read("prologue", None) else 4,
+        embed_dims=official.read("planes"),
+        depths=[stage.count("DSSA") for stage in official.read("layers")],
+        num_heads=official.read("num_heads"),
+        patch_sizes=official.read("patch_sizes"),
+        group_size=official.read("group_size", 64),
+        node_type=f"{official.read('activation', 'LIF').removesuffix('Node')}Node",
+        step=official.steps(),
     )
     model.output_steps = True
     return model
 
 
-# How to build the network of a test vector, by the start of the file's name.
-VECTORS = {"spikingresformer": build}
+# How to build the network of a test vector, by official repository and classes.
+SOURCES = {("xyshi2000/SpikingResformer", "SpikingResformer"): build}

@@ -2,6 +2,8 @@
 
 from braincog_transformers.models import TIMSpikformer
 
+from .official import builder
+
 # A size at which every variant of the family builds and runs at once; as many tokens, 16, as a head is wide.
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5, "step": 2}
 # The variant that the tests of what all variants share take.
@@ -20,22 +22,21 @@ PARAMETERS = {
 }
 
 
-def build(kwargs, meta):
-    """Translate the official constructor's arguments."""
-    sounds = meta["input_layout"] == "B,T,700"
+@builder
+def build(official):
+    """Build the network of one of the two official classes: of sounds, or of frames, which `if_UCF` averages."""
+    sounds, pooled = official.input[-1] == 700, official.read("if_UCF", False)
+    if sounds:
+        common = {**official.common(256, 16), "img_size": (1, 700), "in_chans": 1, "patch_size": 4}
+    else:
+        common = {**official.common(256, 16), "pool_to": 64 if pooled else None}
     return TIMSpikformer(
-        img_size=(1, 700) if sounds else (kwargs["img_size_h"], kwargs["img_size_w"]),
-        patch_size=4 if sounds else kwargs["patch_size"],
-        in_chans=1 if sounds else kwargs["in_channels"],
-        num_classes=kwargs["num_classes"],
-        embed_dim=kwargs["embed_dims"],
-        depth=kwargs["depths"],
-        num_heads=kwargs["num_heads"],
-        mlp_ratio=kwargs["mlp_ratios"],
-        tim_alpha=kwargs["TIM_alpha"],
-        step=kwargs["step"],
+        **common,
+        depth=official.read("depths", 2),
+        tim_alpha=official.read("TIM_alpha", 0.5),
+        step=official.steps("step"),
     )
 
 
-# How to build the network of a test vector, by the start of the file's name.
-VECTORS = {"tim": build}
+# How to build the network of a test vector, by official repository and classes.
+SOURCES = {("BrainCog-X/Brain-Cog", "Spikformer"): build, ("Fancyssc/TIM", "Spikformer"): build}

@@ -1,0 +1,197 @@
+"""What timm's clients call on a network: classifier, input size, features of blocks, groups of parameters."""
+
+from typing import Any, NoReturn
+
+import torch
+from timm.layers import to_2tuple
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+__all__ = ["TimmCalls"]
+
+
+class TimmCalls:
+    """Mixin of `SpikingTransformer`: timm's interface, apart from `forward_features` and `forward_head`."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether features are tokens `(T*B, N, C)`; those of a pyramid are maps `(T*B, C, H', W')`."""
+        return self.units == "blocks"
+
+    # Parameters
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that must not decay: thresholds and leaks of neurons."""
+        return {
+            f"{name}.{parameter}" if name else parameter
+            for name, node in self.nodes.items()
+            for parameter, _ in node.named_parameters()
+        }
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Describe the layers for layer-wise learning rates."""
+        return {"stem": r"^patch_embed", "blocks": rf"^{self.units}\.(\d+)"}
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block (of a pyramid, each stage) in the backward pass instead of keeping what is inside."""
+        self.grad_checkpointing = enable
+
+    # Classifier and pooling
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the last layer by a new one for `num_classes` classes, or by none for 0.
+
+        Args:
+            num_classes: classes K.
+            global_pool: "avg", "" for features of every token or position, None for what there is.
+
+        Raises:
+            UserError: for another pooling, or a classifier on the maps of a pyramid, which has none.
+        """
+        self._set_pooling(self.global_pool if global_pool is None else global_pool, num_classes)
+        self.num_classes = num_classes
+        self.head = self._new_head(num_classes)
+
+    def _set_pooling(self, global_pool: str, num_classes: int) -> None:
+        """Pool with "avg" or not with ""; raise `UserError` if `num_classes` can't be told from the result."""
+        name = type(self).__name__
+        if global_pool not in ("avg", ""):
+            raise UserError(f"{name}: global_pool must be 'avg' or ''; got {global_pool!r}")
+        if not global_pool and num_classes and not self.has_tokens:
+            raise UserError(
+                f"{name}: global_pool='' leaves maps, which its classifier can't read; got num_classes={num_classes} "
+                "(num_classes=0 gives the maps)"
+            )
+        self.global_pool = global_pool
+
+    # Size of the input
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
+    ) -> None:
+        """Take inputs of another size from now on; the parameters stay, since no position has any of its own.
+
+        Args:
+            img_size: height and width, or one number for both, in pixels; None leaves them.
+            patch_size: as built, or None: convolutions make the patches.
+
+        Raises:
+            UserError: for sides that the patches don't fill, other patches, or a network that is built for a number of
+                tokens.
+        """
+        own = getattr(self, "patch_size", None)
+        if patch_size is not None and to_2tuple(patch_size) != to_2tuple(own):
+            built = "the stem's convolutions make the patches" if own is None else f"patch_size stays {own}, as built"
+            raise UserError(f"{type(self).__name__}: {built}; got patch_size={patch_size} (build another network)")
+        if img_size is None or to_2tuple(img_size) == self.img_size:
+            return
+        before, self.img_size = self.img_size, to_2tuple(img_size)
+        try:
+            grid_size = self._layout()
+        except UserError:
+            self.img_size = before
+            raise
+        for module in self.modules():
+            if hasattr(module, "grid_size"):
+                module.grid_size = grid_size
+        self.reset()
+
+    # Features of blocks
+
+    def _take(self, indices: int | list[int] | None) -> tuple[list[int], int]:
+        """Return the numbers of chosen blocks, and the last one."""
+        count = len(getattr(self, self.units))
+        try:
+            return feature_take_indices(count, indices)
+        except (AssertionError, ValueError):
+            raise UserError(
+                f"{type(self).__name__}: features come from {self.units} 0 to {count - 1}, or the last 1 to {count} of "
+                f"them; got {indices}"
+            ) from None
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return features and the outputs of chosen blocks (of a pyramid, stages).
+
+        Args:
+            x: `(B, C, H, W)` or `(B, T, C, H, W)`.
+            indices: which blocks: the last n, a list of numbers, or all.
+            norm: there is no final normalisation; accepted for timm's callers.
+            stop_early: leave out the blocks after the last chosen one.
+            output_fmt: "NCHW" for maps `(B, C, H', W')`, "NLC" for tokens `(B, N, C)`.
+            intermediates_only: return only the list.
+
+        Returns:
+            Features as `forward_features` gives them, T*B in front, and the list of means over time. With
+            `feature_steps` the list has T*B in front too: `unflatten(0, (model.step, -1))` gives time back.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise UserError(f"{type(self).__name__}: output_fmt must be 'NCHW' or 'NLC'; got {output_fmt!r}")
+        if not self.layer_by_layer:
+            raise UserError(
+                f"{type(self).__name__}: intermediates come from all steps at once; call "
+                "set_attr('layer_by_layer', True) first."
+            )
+        units = getattr(self, self.units)
+        take, last = self._take(indices)
+        x = self._frames(x)
+        intermediates = []
+        with self._packing():
+            x = self._embed(x)
+            for i, unit in enumerate(units[: last + 1] if stop_early else units):
+                x = self._forward_unit(unit, x)
+                if i in take:
+                    intermediates.append(self._feature(x, output_fmt))
+        return intermediates if intermediates_only else (x, intermediates)
+
+    def _feature(self, x: Tensor, output_fmt: str) -> Tensor:
+        """Return a block's output as a client of timm's reads it."""
+        if not self.feature_steps:
+            x = x.unflatten(0, (self.step, -1)).mean(0)
+        tokens = x.dim() == 3
+        if output_fmt == "NLC":
+            return x if tokens else x.flatten(2).transpose(1, 2)
+        return x.transpose(1, 2).unflatten(2, self.patch_embed.grid_size) if tokens else x
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove the blocks after the last chosen one, and the classifier; return the chosen numbers.
+
+        Args:
+            indices: as in `forward_intermediates`; None, what `features_only` has by default, for all stages of a
+                pyramid, or the last three blocks.
+            prune_norm: there is none; accepted for timm's callers.
+            prune_head: whether the classifier goes.
+        """
+        units = getattr(self, self.units)
+        take, last = self._take(min(len(units), 3) if indices is None and self.has_tokens else indices)
+        setattr(self, self.units, units[: last + 1])
+        self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if prune_head:
+            self.reset_classifier(0)
+        return take
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse TorchScript, which can't compile BrainCog's neurons."""
+        raise UserError(
+            f"{type(self).__name__} can't be compiled by torch.jit.script, since BrainCog's neurons are not written in "
+            "its part of Python; use torch.compile, torch.export, torch.jit.trace or braincog_transformers.export"
+        )
