@@ -210,7 +210,9 @@ def _train(parts: _Parts) -> dict[str, Any]:
         if options.run.no_resume_opt:
             _say(ranks)(load_checkpoint(parts.network, path, ema=options.run.use_ema))
             state = None
-        elif changed := difference(_saved_options(path, state), options.to_dict(), free=FREE):
+        elif changed := difference(
+            saved_options(state, Options().to_dict(), path=path), options.to_dict(), free=FREE
+        ):  # fmt: skip
             raise UserError(
                 f"--resume {options.run.resume}: {changed}; a run continues with its own options "
                 "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
@@ -247,13 +249,6 @@ def _train(parts: _Parts) -> dict[str, Any]:
             f"main.py -c {folder / 'args.yaml'} --resume {folder}"
         )
     return _report(parts, rows, progress, checkpoints, journal, metric)
-
-
-def _saved_options(path: Path, state: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return saved_options(state, Options().to_dict())
-    except UserError as error:
-        raise UserError(f"--resume {path}: {error}") from error
 
 
 def _say(ranks: Ranks) -> Callable[[str], None]:

@@ -95,13 +95,23 @@ def require_run(state: Mapping[str, Any]) -> None:
     check_state(state)
 
 
-def saved_options(state: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def saved_options(
+    state: Mapping[str, Any], defaults: Mapping[str, Any], *, path: str | os.PathLike = ""
+) -> dict[str, Any]:
     """Return the options of the run that a state belongs to; what its version did not know has its default.
+
+    Args:
+        state: of `collect`.
+        defaults: options by name.
+        path: the file that the state is from, for messages.
 
     Raises:
         UserError: for a state that training has not written.
     """
-    require_run(state)
+    try:
+        require_run(state)
+    except UserError as error:
+        raise UserError(f"{shown(path)}: {error}" if str(path) else str(error)) from error
     return {**defaults, **state.get("options", {})}
 
 

@@ -131,7 +131,7 @@ def check_optimizer(optimizer: Optimizer, before: list[dict[str, Any]]) -> None:
     """
     for own, group in zip(before, optimizer.param_groups, strict=True):
         for name, value in own.items():
-            if name not in group or not _alike(value, group[name], rate=name in ("lr", "initial_lr")):
+            if name not in group or not _alike(value, group[name], moves=name.endswith(("lr", "step"))):
                 got = quoted(group[name], 80) if name in group else "nothing"
                 raise UserError(f"'optimizer' of the state has {got} for {shown(name, 60)}, where {value!r} is usual")
         kinds: dict[tuple[bool, bool], dict] = {}
@@ -155,14 +155,14 @@ def _kind(value: Any, parameter: Tensor) -> tuple:
     return (type(value),)
 
 
-def _alike(usual: Any, value: Any, *, rate: bool = False) -> bool:
-    """Tell whether a hyperparameter from a file is of the usual one's kind, and in its range; rates may rise."""
+def _alike(usual: Any, value: Any, *, moves: bool = False) -> bool:
+    """Tell whether a hyperparameter from a file is of the usual one's kind, and in its range; rates and counts move."""
     if usual is None or isinstance(usual, (bool, str)):
         return type(value) is type(usual) and value == usual
     if isinstance(usual, (list, tuple)):
         return isinstance(value, (list, tuple)) and len(usual) == len(value) and all(map(_alike, usual, value))
     if _number(usual):
-        end = 1 if not rate and type(usual) is float and 0 < usual < 1 else float("inf")
+        end = 1 if not moves and 0 <= usual < 1 else float("inf")
         return _number(value) and (0 if usual >= 0 else -end) <= value < end
     return type(value) is type(usual)
 
