@@ -12,8 +12,8 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from braincog_transformers import UserError
 from braincog_transformers.analysis.recorder import record
 from braincog_transformers.checkpoints import load_state
+from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.models.tim import TemporalInteraction, cochlear_frames
-from braincog_transformers.nodes import LIFNode
 
 
 def tiny(name="tim_ndigits", **kwargs):
@@ -25,8 +25,12 @@ def tiny(name="tim_ndigits", **kwargs):
     return model
 
 
+def neuron(threshold):
+    return NodeOptions(threshold=threshold).constructor(step=4)
+
+
 def interaction(alpha, bias):
-    module = TemporalInteraction(4, alpha, in_node=lambda: LIFNode(0.3), out_node=lambda: LIFNode(0.5))
+    module = TemporalInteraction(4, alpha, in_node=neuron(0.3), out_node=neuron(0.5))
     torch.nn.init.zeros_(module.conv.weight)
     torch.nn.init.constant_(module.conv.bias, bias)
     return module
@@ -132,7 +136,7 @@ def test_nothing_is_left_behind_but_what_was_recorded():
 
 def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
     torch.manual_seed(0)
-    module = TemporalInteraction(4, 0.5, in_node=lambda: LIFNode(0.3), out_node=lambda: LIFNode(0.5))
+    module = TemporalInteraction(4, 0.5, in_node=neuron(0.3), out_node=neuron(0.5))
     torch.nn.init.normal_(module.conv.weight)
     q = (torch.rand(5 * 3, 2, 4, 7) < 0.4).float()
     expected = module(q, step=5)
