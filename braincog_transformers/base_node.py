@@ -83,7 +83,7 @@ def _check_keywords(owner: str, keywords: dict[str, Any]) -> None:
 
 
 def _is_scalar(value: Any) -> bool:
-    return value is None or (isinstance(value, Tensor) and value.numel() == 1)
+    return value is None or (isinstance(value, Tensor) and value.dim() == 0)
 
 
 def _versions(*values: Any) -> list[int | None]:

@@ -14,7 +14,9 @@ Corrected here, and kept with `as_released`: the code asks for lower thresholds 
 neuron drops, so all are 1 and the recurrent query never fires.
 """
 
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +37,9 @@ __all__ = ["TIMSpikformer"]
 
 # Thresholds of the attention's neurons over the network's, by the last part of their names.
 _RATIOS = {"attn_node": 0.5, "in_node": 0.3, "out_node": 0.5}
+
+# One for all networks: a module with a lock of its own could be neither copied nor pickled.
+_ONE_CALL_AT_A_TIME = threading.RLock()
 
 
 class TemporalInteraction(nn.Module):
@@ -79,7 +84,14 @@ class TemporalInteraction(nn.Module):
         return self.before
 
     def forward(self, q: Tensor, step: int) -> Tensor:
-        """Map queries `(T*B, h, N, d)` of `step=T` steps to recurrent ones, from the resting potential."""
+        """Map queries `(T*B, h, N, d)` of `step=T` steps to recurrent ones, from the resting potential.
+
+        Its neurons hold the state of the call, so two threads take turns.
+        """
+        with nullcontext() if torch.compiler.is_compiling() else _ONE_CALL_AT_A_TIME:
+            return self._all_steps(q, step)
+
+    def _all_steps(self, q: Tensor, step: int) -> Tensor:
         for node in self._nodes():
             node.layer_by_layer = False
             node.n_reset()
