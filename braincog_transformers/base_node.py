@@ -9,8 +9,10 @@ its input when they are read: in a forward hook, or as long as somebody holds th
 `requires_mem` kept the potentials.
 """
 
+import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +27,9 @@ from .ops.neuron import multi_step, step
 from .ops.surrogate import SURROGATES
 
 __all__ = ["FusableNode", "build_surrogate", "fires_above", "is_hooked", "is_patched", "state_without_graph"]
+__all__ += ["taking_turns"]
+
+_TURN = threading.RLock()
 
 # Keywords for the network around a node. BrainCog's networks and the scripts that build them hand all they were given
 # to every node, and its nodes drop what they don't know.
@@ -100,6 +105,14 @@ def _without_graph(value: Any) -> Any:
 def state_without_graph(module: nn.Module) -> dict[str, Any]:
     """Return the attributes of a module, tensors among them as values: a copy or a pickle takes no graph."""
     return {name: _without_graph(value) for name, value in module.__dict__.items()}
+
+
+def taking_turns() -> AbstractContextManager:
+    """Return what lets one thread at a time through, for a call that holds its state in a node while it runs.
+
+    There is one for all networks: a module with a lock of its own could be neither copied nor pickled.
+    """
+    return nullcontext() if torch.compiler.is_compiling() else _TURN
 
 
 def is_hooked(module: nn.Module) -> bool:

@@ -17,7 +17,15 @@ from braincog.base.node.node import BaseNode
 from braincog.base.strategy import surrogate as braincog_surrogate
 from torch import Tensor, nn
 
-from .base_node import FusableNode, build_surrogate, fires_above, is_hooked, is_patched, state_without_graph
+from .base_node import (
+    FusableNode,
+    build_surrogate,
+    fires_above,
+    is_hooked,
+    is_patched,
+    state_without_graph,
+    taking_turns,
+)
 from .errors import UserError, unknown
 
 __all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode", "WrappedNode", "accelerate", "make_node"]
@@ -137,9 +145,10 @@ class WrappedNode(nn.Module):
         self.node = node
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.node.layer_by_layer:
-            self.node.n_reset()
-        return self.node(inputs.flatten(1)).view(inputs.shape)
+        with taking_turns():
+            if self.node.layer_by_layer:
+                self.node.n_reset()
+            return self.node(inputs.flatten(1)).view(inputs.shape)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle takes along, see `FusableNode`."""

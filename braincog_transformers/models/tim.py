@@ -14,9 +14,7 @@ Corrected here, and kept with `as_released`: the code asks for lower thresholds 
 neuron drops, so all are 1 and the recurrent query never fires.
 """
 
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +22,7 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from ..base_node import state_without_graph, taking_turns
 from ..errors import UserError
 from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
@@ -37,9 +36,6 @@ __all__ = ["TIMSpikformer"]
 
 # Thresholds of the attention's neurons over the network's, by the last part of their names.
 _RATIOS = {"attn_node": 0.5, "in_node": 0.3, "out_node": 0.5}
-
-# One for all networks: a module with a lock of its own could be neither copied nor pickled.
-_ONE_CALL_AT_A_TIME = threading.RLock()
 
 
 class TemporalInteraction(nn.Module):
@@ -88,7 +84,7 @@ class TemporalInteraction(nn.Module):
 
         Its neurons hold the state of the call, so two threads take turns.
         """
-        with nullcontext() if torch.compiler.is_compiling() else _ONE_CALL_AT_A_TIME:
+        with taking_turns():
             return self._all_steps(q, step)
 
     def _all_steps(self, q: Tensor, step: int) -> Tensor:
@@ -101,6 +97,10 @@ class TemporalInteraction(nn.Module):
         for node in self._nodes():
             _forget(node)
         return torch.cat(z)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle takes along: the query of the step before as values."""
+        return state_without_graph(self)
 
     def _nodes(self) -> list[BaseNode]:
         return [module for module in self.modules() if isinstance(module, BaseNode)]
