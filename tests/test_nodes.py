@@ -1,17 +1,17 @@
 """BrainCog nodes: interface, both modes, and swapping a BrainCog network's own."""
 
-import logging
+import copy
+import io
+import pickle
+import weakref
 
 import pytest
+import timm
 import torch
 from braincog.base.node import node as braincog_node
-from braincog.base.node.node import BaseNode
-from braincog.base.strategy.surrogate import RoundGrad, SigmoidGrad
-from braincog.model_zoo.resnet import resnet18
-from braincog.model_zoo.vgg_snn import SNN7_tiny
-from torch import nn
+from braincog.base.strategy.surrogate import SigmoidGrad
 
-from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError, accelerate
+from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError
 from braincog_transformers.nodes import _WRAPPED, WrappedNode, make_node
 
 NODES = [LIFNode, PLIFNode, IFNode]
@@ -156,62 +156,91 @@ def test_brain_cogs_other_nodes_run_on_any_shape_without_leftovers(name):
         assert node.node.threshold.item() == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(
-    ("network", "kind", "act_fun"),
-    [
-        ("resnet", "LIFNode", "QGateGrad"),
-        ("resnet", "PLIFNode", "AtanGrad"),
-        ("resnet", "IFNode", "SigmoidGrad"),
-        ("resnet step by step", "LIFNode", "GateGrad"),
-        ("resnet step by step", "PLIFNode", "SigmoidGrad"),
-        ("vgg", "LIFNode", "AtanGrad"),
-        ("vgg", "PLIFNode", "QGateGrad"),
-        ("vgg", "IFNode", "QGateGrad"),
-    ],
-)
-def test_accelerated_networks_are_identical(network, kind, act_fun):
-    build, side = (SNN7_tiny, 32) if network == "vgg" else (resnet18, 16)
+# What a call leaves behind
 
-    def make():
-        torch.manual_seed(3)
-        return build(
-            num_classes=4,
-            step=8,  # BrainCog's ResNet does not hand its step to its nodes, which stay at 8
-            node_type=getattr(braincog_node, kind),
-            act_fun=act_fun,
-            dataset="cifar10",
-            layer_by_layer=network != "resnet step by step",
-        )
 
-    x = torch.rand(1, 3, side, side)
-    plain, swapped = make(), accelerate(make())
-    nodes = [m for m in swapped.modules() if isinstance(m, BaseNode)]
-    assert nodes
-    assert all(type(m).__module__.endswith("nodes") for m in nodes)
-    assert swapped.state_dict().keys() == plain.state_dict().keys()
-    out, expected = swapped(x), plain(x)
-    assert torch.equal(out, expected)
-    out.sum().backward()
+def read(node, x):
+    """Return membrane and spikes of the last step, as a hook meets them and after the call."""
+    met = []
+    handle = node.register_forward_hook(lambda module, *_: met.append((module.mem, module.spike)))
+    for part in [x] if node.layer_by_layer else x.chunk(3):
+        node(part)
+    handle.remove()
+    return [*met[-1], node.mem, node.spike]
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True], ids=["steps", "layers"])
+@pytest.mark.parametrize("kind", ["LIFNode", "PLIFNode", "IFNode"])
+def test_membrane_and_spikes_of_the_last_step_are_brain_cogs(kind, layer_by_layer):
+    x = quarters(6, 4).requires_grad_()
+    theirs = getattr(braincog_node, kind)(step=3, layer_by_layer=layer_by_layer)
+    ours = make_node(kind, step=3, layer_by_layer=layer_by_layer)
+    for got, expected in zip(read(ours, x), read(theirs, x), strict=True):
+        torch.testing.assert_close(got, expected)
+    ours.n_reset()
+    assert (ours.mem, ours.spike) == (None, 0.0)
+
+
+def test_a_membrane_that_runs_through_the_batch_is_read_too():
+    node, x = LIFNode(step=3, layer_by_layer=True), quarters(6, 4)
+    node.over_batch = True
+    node(x)
+    membrane, spike = node.mem, node.spike
+    node.requires_mem = node.requires_fp = True
+    node(x)
+    assert torch.equal(membrane, node.mem_collect[-1])
+    assert torch.equal(spike, node.feature_map[-1])
+
+
+def test_a_call_of_all_steps_keeps_nothing_alive_and_tells_nothing_stale():
+    node, x = LIFNode(step=2, layer_by_layer=True), quarters(4, 5)
+    node(x)
+    membrane = node.mem
+    x.add_(1)
+    assert node.mem is node.spike is None
+    node(x)
+    assert not torch.equal(node.mem, membrane)
+    node.set_n_threshold(0.1)
+    assert node.mem is None
+    gone = weakref.ref(x)
+    node(x)
+    del x
+    assert gone() is None
+    assert node.mem is None
+    node.requires_mem = True
+    node(quarters(4, 5))
+    assert node.mem.shape == (2, 5)
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True], ids=["steps", "layers"])
+@pytest.mark.parametrize("kind", ["LIFNode", "PLIFNode", "IFNode", "BiasLIFNode"])
+def test_a_node_is_copied_and_pickled_in_the_middle_of_a_sequence(kind, layer_by_layer):
+    node, x = make_node(kind, step=2, layer_by_layer=layer_by_layer), quarters(4, 3).requires_grad_()
+    getattr(node, "node", node).requires_fp = getattr(node, "node", node).requires_mem = True
+    node(x)
+    file = io.BytesIO()
+    torch.save(node, file)
+    file.seek(0)
+    copies = [copy.deepcopy(node), pickle.loads(pickle.dumps(node)), torch.load(file, weights_only=False)]
+    expected = node(x)
+    for twin in copies:
+        assert type(twin) is type(node)
+        assert torch.equal(twin(x), expected)
     expected.sum().backward()
-    for (name, ours), theirs in zip(swapped.named_parameters(), plain.parameters(), strict=True):
-        if theirs.grad is not None:
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    assert x.grad.abs().sum() > 0
 
 
-def test_accelerate_shares_parameters_and_leaves_what_it_cannot_reproduce(caplog):
-    burst = braincog_node.BurstLIFNode()
-    resting = braincog_node.LIFNode(v_reset=-0.5)
-    rounded = braincog_node.LIFNode(act_fun=RoundGrad)
-    known = braincog_node.PLIFNode()
-    network = nn.Sequential(burst, resting, rounded, known)
-    with caplog.at_level(logging.INFO):
-        assert accelerate(network) is network
-    assert [type(m) for m in network] == [
-        braincog_node.BurstLIFNode,
-        braincog_node.LIFNode,
-        braincog_node.LIFNode,
-        PLIFNode,
-    ]
-    assert network[3].w is known.w
-    assert network[3].threshold is known.threshold
-    assert "left 3 nodes" in caplog.text
+@pytest.mark.parametrize("name", ["spikformer_digits", "tim_ndigits"])
+def test_a_network_is_copied_in_the_middle_of_a_stream(name):
+    model = timm.create_model(name).eval()
+    model.set_streaming()
+    frame = torch.rand(2, model.in_chans, *model.img_size)
+    for _ in range(2):
+        model(frame)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(frame), model(frame))
+
+
+def test_a_mistyped_keyword_of_a_derived_class_is_named_too():
+    with pytest.raises(TypeError, match="Mine got an unexpected keyword argument tua; did you mean tau"):
+        type("Mine", (PLIFNode,), {})(tua=3.0)

@@ -1,6 +1,8 @@
 """What the vectors can't show of TIM: sizes, sounds, released thresholds, state."""
 
 import copy
+import sys
+import threading
 
 import pytest
 import timm
@@ -146,6 +148,32 @@ def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
         for part in module.modules():
             if hasattr(part, "n_reset"):
                 part.n_reset()
+
+
+def test_two_threads_share_a_network():
+    model = tiny().eval()
+    clips = [torch.rand(2, 2, 2, 16, 16) * (i + 1) for i in range(2)]
+    found = [[], []]
+
+    @torch.no_grad()
+    def work(i):
+        found[i] += [model(clips[i]) for _ in range(8)]
+
+    with torch.no_grad():
+        expected = [model(x) for x in clips]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    for logits, right in zip(found, expected, strict=True):
+        assert len(logits) == 8
+        assert all(torch.equal(one, right) for one in logits)
 
 
 def test_compiled_and_checkpointed_statistics_are_updated_once():
