@@ -287,9 +287,9 @@ def test_a_sequence_goes_on_where_accelerate_meets_it():
     whole, node = braincog_node.LIFNode(), braincog_node.LIFNode()
     expected = [whole(x_t) for x_t in x]
     node(x[0])
-    accelerate(node)
+    network = accelerate(nn.Sequential(node))
     for x_t, spikes in zip(x[1:], expected[1:], strict=True):
-        assert torch.equal(node(x_t), spikes)
+        assert torch.equal(network(x_t), spikes)
 
 
 @pytest.mark.parametrize("layer_by_layer", [False, True], ids=["steps", "layers"])
@@ -348,9 +348,9 @@ def test_a_node_that_was_changed_stays_and_is_named(make, caplog):
 def test_a_time_constant_that_became_a_parameter_goes_on_learning():
     node = braincog_node.LIFNode(step=2, layer_by_layer=True)
     node.tau = nn.Parameter(torch.tensor(1.5))
-    accelerate(node)
+    network = accelerate(nn.Sequential(node))
     x = torch.rand(4, 5)
-    node(x).sum().backward()
+    network(x).sum().backward()
     other = braincog_node.LIFNode(step=2, layer_by_layer=True, act_fun=QGateGrad)
     other.tau = nn.Parameter(torch.tensor(1.5))
     other(x).sum().backward()

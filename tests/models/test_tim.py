@@ -1,7 +1,6 @@
 """What the vectors can't show of TIM: sizes, sounds, released thresholds, state."""
 
 import copy
-import sys
 import threading
 
 import pytest
@@ -150,30 +149,30 @@ def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
                 part.n_reset()
 
 
-def test_two_threads_share_a_network():
-    model = tiny().eval()
-    clips = [torch.rand(2, 2, 2, 16, 16) * (i + 1) for i in range(2)]
-    found = [[], []]
+@torch.no_grad()
+def test_a_second_thread_waits_for_the_call_of_the_first():
+    module = interaction(0.5, 0.8)
+    queries = [(torch.rand(6 * 2, 2, 4, 7) < rate).float() for rate in (0.3, 0.6)]
+    expected = [module(q, step=6) for q in queries]
+    assert not torch.equal(*expected)
+    found, calls = [None, None], []
 
-    @torch.no_grad()
-    def work(i):
-        found[i] += [model(clips[i]) for _ in range(8)]
+    def second():
+        with torch.no_grad():
+            found[1] = module(queries[1], step=6)
 
-    with torch.no_grad():
-        expected = [model(x) for x in clips]
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
+    thread = threading.Thread(target=second)
+
+    def in_the_middle(*_):
+        calls.append(None)
+        if len(calls) == 3:
             thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    for logits, right in zip(found, expected, strict=True):
-        assert len(logits) == 8
-        assert all(torch.equal(one, right) for one in logits)
+            thread.join(timeout=0.2)  # it can't end before this call does
+
+    module.out_node.register_forward_hook(in_the_middle)
+    found[0] = module(queries[0], step=6)
+    thread.join()
+    assert all(torch.equal(got, right) for got, right in zip(found, expected, strict=True))
 
 
 def test_compiled_and_checkpointed_statistics_are_updated_once():
