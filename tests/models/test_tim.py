@@ -151,7 +151,7 @@ def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
 
 @torch.no_grad()
 def test_a_second_thread_waits_for_the_call_of_the_first():
-    module = interaction(0.5, 0.8)
+    module = interaction(0.6, 0.8)
     queries = [(torch.rand(6 * 2, 2, 4, 7) < rate).float() for rate in (0.3, 0.6)]
     expected = [module(q, step=6) for q in queries]
     assert not torch.equal(*expected)
