@@ -29,7 +29,9 @@ def sides(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     from braincog.base.strategy.surrogate import SigmoidGrad
     from spikingjelly.activation_based import neuron, surrogate
 
-    ours = LIFNode(step=SHAPE[0]).to(x.device)
+    ours = LIFNode(
+        threshold=1.0, act_fun="SigmoidGrad", alpha=4.0, strict=False, step=SHAPE[0], layer_by_layer=True
+    ).to(x.device)
     theirs = neuron.LIFNode(
         tau=2.0, surrogate_function=surrogate.Sigmoid(alpha=4.0), detach_reset=True, step_mode="m"
     ).to(x.device)

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from braincog_transformers import LIFNode, analyze
+from braincog_transformers import analyze
 from braincog_transformers.analysis.energy import format_energy
 from braincog_transformers.analysis.firing import firing_rates, overall_rate
 from braincog_transformers.layers.linear import LinearBNNode
@@ -40,7 +40,7 @@ classes = torch.tensor(load_digits().target)
 
 model = timm.create_model("spikformer_digits", step=2, threshold=0.5)
 for block, along in zip(model.blocks, ("row", "column"), strict=True):
-    block.attn = AxialAttention(64, 4, width=8, along=along, node=lambda: LIFNode(threshold=0.5, step=2))
+    block.attn = AxialAttention(64, 4, width=8, along=along, node=model.neurons.constructor(step=2))
 
 for module in model.modules():
     if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):

@@ -16,6 +16,8 @@ __all__ = ["NodeOptions"]
 class NodeOptions:
     """How a network's neurons are built; the defaults are those of the Spikformer family's papers.
 
+    Whatever the surrogate, they fire at the threshold, not only above it, and its steepness is not learnt.
+
     Args:
         node_type: BrainCog's node class or its name.
         threshold: firing threshold; neurons with a threshold of their own keep its ratio to the network's.
@@ -61,4 +63,6 @@ class NodeOptions:
             requires_thres_grad=self.requires_thres_grad,
             sigmoid_thres=self.sigmoid_thres,
             mem_detach=self.mem_detach,
+            strict=False,
+            requires_alpha_grad=False,
         )

@@ -22,6 +22,7 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from ..base_node import state_without_graph, taking_turns
 from ..errors import UserError
 from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
@@ -79,7 +80,14 @@ class TemporalInteraction(nn.Module):
         return self.before
 
     def forward(self, q: Tensor, step: int) -> Tensor:
-        """Map queries `(T*B, h, N, d)` of `step=T` steps to recurrent ones, from the resting potential."""
+        """Map queries `(T*B, h, N, d)` of `step=T` steps to recurrent ones, from the resting potential.
+
+        Its neurons hold the state of the call, so two threads take turns.
+        """
+        with taking_turns():
+            return self._all_steps(q, step)
+
+    def _all_steps(self, q: Tensor, step: int) -> Tensor:
         for node in self._nodes():
             node.layer_by_layer = False
             node.n_reset()
@@ -89,6 +97,10 @@ class TemporalInteraction(nn.Module):
         for node in self._nodes():
             _forget(node)
         return torch.cat(z)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle takes along: the query of the step before as values."""
+        return state_without_graph(self)
 
     def _nodes(self) -> list[BaseNode]:
         return [module for module in self.modules() if isinstance(module, BaseNode)]

@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import nn
 
-from braincog_transformers import LIFNode
 from braincog_transformers.analysis.doctor import diagnose, format_checkup
+from braincog_transformers.models.neurons import NodeOptions
 
 
 def _batch():
@@ -25,7 +25,7 @@ def _model(bias=0.7, **kwargs):
 
 
 def test_figures_of_one_neuron_are_those_of_its_equations():
-    net = nn.Sequential(nn.Linear(1, 1, bias=False), LIFNode(step=2, threshold=1.0))
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), NodeOptions().constructor(step=2)())
     nn.init.ones_(net[0].weight)
     # charges to 0.75, then 0.75 + (1.5 - 0.75) / 2 = 1.125, which fires
     found = diagnose(net, (torch.tensor([[1.5], [1.5]]), torch.zeros(2)), lambda y, t: y.sum())

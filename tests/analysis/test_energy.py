@@ -52,7 +52,7 @@ class _Toy(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(1, 2, 3, padding=1)
-        self.node = LIFNode(step=2)
+        self.node = LIFNode(step=2, layer_by_layer=True)
         self.fc = nn.Linear(2 * 16, 5)
 
     def forward(self, x):
@@ -290,6 +290,6 @@ def test_nothing_to_measure():
     with pytest.raises(UserError, match="no batch"):
         analyze(_Toy(), [])
     with pytest.raises(UserError, match="no convolution"):
-        analyze(LIFNode(step=1), [torch.rand(1, 1, 4, 4)])
+        analyze(LIFNode(step=1, layer_by_layer=True), [torch.rand(1, 1, 4, 4)])
     with pytest.raises(UserError, match="Linear has no neuron"):
         analyze(nn.Linear(4, 4), [torch.rand(1, 4)])

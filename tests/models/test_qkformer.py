@@ -7,8 +7,8 @@ from families.qkformer import TINY
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_state
 from braincog_transformers.models import QKFormer
+from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.models.qkformer import QKTokenAttention
-from braincog_transformers.nodes import LIFNode
 
 
 def tiny(**kwargs):
@@ -95,7 +95,7 @@ def test_neurons_that_cant_run_over_the_batch_are_refused_at_any_time():
 
 
 def test_mask_is_the_or_over_the_channels_of_a_head():
-    attention = QKTokenAttention(8, 2, node=lambda: LIFNode(step=3), attn_node=lambda: LIFNode(threshold=0.5, step=3))
+    attention = QKTokenAttention(8, 2, node=NodeOptions().constructor(3), attn_node=NodeOptions().constructor(3, 0.5))
     seen = {}
     attention.attn_node.register_forward_hook(lambda m, args, out: seen.update(sums=args[0], mask=out))
     attention.q.register_forward_hook(lambda m, args, out: seen.update(q=out))

@@ -7,8 +7,8 @@ from families.sdt import TINY
 
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_state
+from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.models.sdt import PooledSelfAttention
-from braincog_transformers.nodes import LIFNode
 
 
 def tiny(name="sdt_2_256_dvs", **kwargs):
@@ -34,7 +34,8 @@ def official(model):
 
 
 def test_pooling_stays_on_the_map_and_released_it_leaves_it():
-    attention = PooledSelfAttention(4, (2, 3), 2, node=LIFNode, gate_node=LIFNode)
+    node = NodeOptions().constructor(step=4)
+    attention = PooledSelfAttention(4, (2, 3), 2, node=node, gate_node=node)
     spike = torch.zeros(1, 6, 4)
     spike[0, 2, 1] = 1.0  # the end of the first row; the second channel of the first head
 

@@ -9,8 +9,8 @@ from torch import nn
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_state
 from braincog_transformers.models import SGLFormer, SGLFormerImageNet
+from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.models.sglformer import LocalAttention, TimeTokenPool
-from braincog_transformers.nodes import LIFNode
 
 
 def tiny(cls=SGLFormerImageNet, **kwargs):
@@ -113,9 +113,8 @@ def test_the_networks_for_cifar_and_events_have_no_such_fault():
 
 
 def test_local_attention_stays_in_rows_and_columns_of_equal_parity():
-    attention = LocalAttention(
-        8, 2, (4, 6), node=lambda: LIFNode(threshold=0.1, step=1), attn_node=lambda: LIFNode(threshold=0.1, step=1)
-    ).eval()
+    node = NodeOptions(threshold=0.1).constructor(step=1)
+    attention = LocalAttention(8, 2, (4, 6), node=node, attn_node=node).eval()
     x = torch.rand(1, 4, 6, 8).round() * 4
     changed = x.clone()
     changed[0, 1, 2] = 4 - x[0, 1, 2]

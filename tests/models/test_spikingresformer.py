@@ -7,6 +7,7 @@ from families.spikingresformer import TINY
 
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_state
+from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.models.spikingresformer import DualSpikeSelfAttention, FiringRate
 
 
@@ -59,9 +60,7 @@ def test_rate_of_16_bit_spikes_is_counted_in_32():
 
 def test_attention_of_a_map_that_is_not_square():
     """Against the equations, written with loops over heads; positions are those of the map at hand."""
-    from braincog_transformers.nodes import LIFNode
-
-    attention = DualSpikeSelfAttention(8, 2, 2, node=lambda: LIFNode(step=1)).double().eval()
+    attention = DualSpikeSelfAttention(8, 2, 2, node=NodeOptions().constructor(step=1)).double().eval()
     torch.nn.init.constant_(attention.dual.bn.weight, 5.0)
     attention.rate_x.rate.copy_(torch.tensor([0.2, 0.4]).view(1, 1, 2, 1, 1))
     attention.rate_attn.rate.copy_(torch.tensor([0.1, 0.3]).view(1, 1, 2, 1, 1))

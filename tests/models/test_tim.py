@@ -1,6 +1,7 @@
 """What the vectors can't show of TIM: sizes, sounds, released thresholds, state."""
 
 import copy
+import threading
 
 import pytest
 import timm
@@ -12,8 +13,8 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from braincog_transformers import UserError
 from braincog_transformers.analysis.recorder import record
 from braincog_transformers.checkpoints import load_state
+from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.models.tim import TemporalInteraction, cochlear_frames
-from braincog_transformers.nodes import LIFNode
 
 
 def tiny(name="tim_ndigits", **kwargs):
@@ -25,8 +26,12 @@ def tiny(name="tim_ndigits", **kwargs):
     return model
 
 
+def neuron(threshold):
+    return NodeOptions(threshold=threshold).constructor(step=4)
+
+
 def interaction(alpha, bias):
-    module = TemporalInteraction(4, alpha, in_node=lambda: LIFNode(0.3), out_node=lambda: LIFNode(0.5))
+    module = TemporalInteraction(4, alpha, in_node=neuron(0.3), out_node=neuron(0.5))
     torch.nn.init.zeros_(module.conv.weight)
     torch.nn.init.constant_(module.conv.bias, bias)
     return module
@@ -132,7 +137,7 @@ def test_nothing_is_left_behind_but_what_was_recorded():
 
 def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
     torch.manual_seed(0)
-    module = TemporalInteraction(4, 0.5, in_node=lambda: LIFNode(0.3), out_node=lambda: LIFNode(0.5))
+    module = TemporalInteraction(4, 0.5, in_node=neuron(0.3), out_node=neuron(0.5))
     torch.nn.init.normal_(module.conv.weight)
     q = (torch.rand(5 * 3, 2, 4, 7) < 0.4).float()
     expected = module(q, step=5)
@@ -142,6 +147,32 @@ def test_single_steps_give_the_recurrent_query_and_a_reset_begins_anew():
         for part in module.modules():
             if hasattr(part, "n_reset"):
                 part.n_reset()
+
+
+@torch.no_grad()
+def test_a_second_thread_waits_for_the_call_of_the_first():
+    module = interaction(0.6, 0.8)
+    queries = [(torch.rand(6 * 2, 2, 4, 7) < rate).float() for rate in (0.3, 0.6)]
+    expected = [module(q, step=6) for q in queries]
+    assert not torch.equal(*expected)
+    found, calls = [None, None], []
+
+    def second():
+        with torch.no_grad():
+            found[1] = module(queries[1], step=6)
+
+    thread = threading.Thread(target=second)
+
+    def in_the_middle(*_):
+        calls.append(None)
+        if len(calls) == 3:
+            thread.start()
+            thread.join(timeout=0.2)  # it can't end before this call does
+
+    module.out_node.register_forward_hook(in_the_middle)
+    found[0] = module(queries[0], step=6)
+    thread.join()
+    assert all(torch.equal(got, right) for got, right in zip(found, expected, strict=True))
 
 
 def test_compiled_and_checkpointed_statistics_are_updated_once():

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 
-from braincog_transformers import LIFNode
 from braincog_transformers.layers import normed
 from braincog_transformers.layers.conv import ConvBNNode
 from braincog_transformers.layers.linear import LinearBNNode
+from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.ops import fused_neuron, norm_neuron
 from braincog_transformers.ops.compiler import compiled
 from braincog_transformers.ops.dynamics import Dynamics
@@ -114,7 +114,7 @@ def test_running_statistics_that_move_on_leave_the_gradient_of_an_evaluation(mon
 
 def _layers(kind):
     torch.manual_seed(0)
-    node = lambda: LIFNode(step=T, threshold=0.5)  # noqa: E731
+    node = NodeOptions(threshold=0.5).constructor(step=T)
     if kind == "linear":
         return LinearBNNode(8, 6, node=node), torch.randn(T * B, 9, 8)
     return ConvBNNode(3, 6, node=node, pool="after"), torch.randn(T * B, 3, 8, 8)
