@@ -18,7 +18,7 @@ from .pictures import MOST_PIXELS
 from .places import find_root
 from .tars import TarPictures
 
-__all__ = ["ArrayPictures", "FilePictures", "PictureDataset", "picture_sources"]
+__all__ = ["ArrayPictures", "FilePictures", "PictureDataset", "Pictures", "picture_sources"]
 
 _TORCHVISION = {
     "mnist": "MNIST", "fashion": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100",

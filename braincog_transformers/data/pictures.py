@@ -60,13 +60,13 @@ def photos_only(name: str, max_pixels: int = MOST_PIXELS) -> Iterator[None]:
     """Let Pillow open photos alone, as `decoded` does, for code of others that opens them by itself.
 
     Args:
-        name: of the data set in messages, for photos that don't come from a file.
+        name: in messages, of a photo that doesn't come from a file.
         max_pixels: see `decoded`.
     """
 
     def guarded(fp: Any, mode: str = "r", formats: Any = None) -> Image.Image:
         path = fp if isinstance(fp, (str, Path)) else getattr(fp, "name", None)
-        return _decode(fp, str(path) if isinstance(path, (str, Path)) else f"{name}: a picture", max_pixels)
+        return _decode(fp, str(path) if isinstance(path, (str, Path)) else name, max_pixels)
 
     kept, Image.open = Image.open, guarded
     try:

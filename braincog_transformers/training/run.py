@@ -28,6 +28,7 @@ from .build import (
     build_losses,
     build_mixer,
     build_network,
+    evaluates,
     find_shape,
 )
 from .distributed import Ranks, device_of, set_up, wrap
@@ -57,13 +58,14 @@ _SPEED = {
     "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend", "pack_spikes",
     "integer_products",
 }  # fmt: skip
+_LIMITS = {"max_pixels"}
 _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
 _SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "look"}
 # these only say what the weights were before the first step
 _START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained"}
 _TOLD = 10
 """Damaged recordings that are named one by one."""
-FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _START)
+FREE = frozenset(_PLACES | _SPEED | _LIMITS | _SAVING | _SHOWN | _START)
 
 
 @dataclass
@@ -111,7 +113,7 @@ def run(options: Options) -> dict[str, Any]:
         keep_freed_memory()
     try:
         parts = _build(options, ranks)
-        if options.run.eval or options.run.eval_checkpoint or options.look.analyze or options.look.audit:
+        if evaluates(options):
             return _evaluate(parts)
         return _check_up(parts) if options.look.doctor else _train(parts)
     finally:
