@@ -192,7 +192,7 @@ def _check_folders(stored: Any, name: str) -> None:
     if other:
         raise UserError(
             f"--dataset-source {name}: torchvision reads {len(stored.samples)} photos of {len(stored.classes)} classes "
-            f"in {stored.root}, which holds {len(paths)} of {len(set(labels))} ({min(other)}); use --dataset imnet alone"
+            f"in {stored.root}, which holds {len(paths)} of {len(set(labels))} ({min(other)}); leave the option out"
         )
 
 

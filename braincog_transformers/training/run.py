@@ -31,6 +31,7 @@ from .build import (
     evaluates,
     find_shape,
 )
+from .class_names import compare_classes, difference_of_classes
 from .distributed import Ranks, device_of, set_up, wrap
 from .folder import run_folder
 from .generators import isolated, seed_everything
@@ -131,6 +132,8 @@ def _build(options: Options, ranks: Ranks) -> _Parts:
     train_loader, test_loader = build_loaders(options, bundle, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
     network = build_network(options, shape, ranks, say=_say(ranks))
+    if path := options.model.initial_checkpoint:
+        compare_classes(path, bundle.classes, options, refuses=evaluates(options), say=_say(ranks))
     network, train_call, test_call = wrap(
         network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
     )
@@ -173,6 +176,7 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
     journal = Journal(folder, epochs=0, speaks=ranks.first)
     if path:
         path = load_weights(parts.network, path, journal.say)
+        compare_classes(path, parts.bundle.classes, options, refuses=True, say=journal.say)
     elif (options.look.analyze or options.look.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):
@@ -211,12 +215,15 @@ def _train(parts: _Parts) -> dict[str, Any]:
         path, state = find_state(options.run.resume, _say(ranks))
         if options.run.no_resume_opt:
             load_checkpoint(parts.network, path)
+            compare_classes(path, parts.bundle.classes, options, refuses=False, say=_say(ranks))
             state = None
         elif changed := difference(Options().to_dict() | state.get("options", {}), options.to_dict(), free=FREE):
             raise UserError(
                 f"--resume {options.run.resume}: {changed}; a run continues with its own options "
                 "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
             )
+        elif other := difference_of_classes(state, parts.bundle.classes):
+            raise UserError(f"--resume {options.run.resume}: {other}; bring the classes back to what they were")
     folder = run_folder(options, ranks, fresh=state is None)
     metric = _metric(options, parts.bundle)
     learner, plan = _learner(parts, metric)
@@ -292,7 +299,12 @@ def _learner(parts: _Parts, metric: str) -> tuple[Learner, Plan]:
         random_steps=parts.shape.step if options.model.rand_step else 0,
         step_outputs=train.tet_loss,
     )
-    about = {"version": __version__, "arch": options.model.model, "options": options.to_dict()}
+    about = {
+        "version": __version__,
+        "arch": options.model.model,
+        "options": options.to_dict(),
+        "classes": list(parts.bundle.classes),
+    }
     plan = Plan(
         epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
         max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
