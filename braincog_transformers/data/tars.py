@@ -146,7 +146,8 @@ def _labels(root: Path, tars: list[_Tar]) -> list[list[str]]:
     alone = root.is_file() and len(tars) == 1
     folders = next((tar for tar, own in zip(tars, tops, strict=True) if any(own)), None)
     if alone or folders is not None:
-        name = "/".join(next(names for names, *_ in bare.photos if len(names) == 1 or alone))
+        place = tops[tars.index(bare)].index("")
+        name = "/".join(bare.photos[place][0])
         beside = f", while {folders.where} has folders" if folders not in (None, bare) else ""
         raise UserError(f"{bare.where}: {name} lies in no class folder{beside}; put all photos into <class>/")
     return [[tar.stem] * len(tar.photos) for tar in tars]
@@ -196,7 +197,7 @@ def _list(tar: _Tar, file: _Bounded, begin: int, end: int) -> None:
     seen: set[str] = set()
     for member in _members(tar.where, file, begin, end):
         names = [name for name in member.name.split("/") if name not in ("", ".")]
-        if member.isdir() or not names or any(map(is_left_behind, names)):
+        if member.isdir() or not names or any(map(is_left_behind, set(names) - {".."})):
             continue
         name = "/".join(names)
         _check(tar.where, name, names, member, seen)
