@@ -19,6 +19,12 @@ def pytest_addoption(parser):
         default=Path(__file__).parent / "golden",
         help="folder of test vectors computed with the official networks (tests/golden/README.md)",
     )
+    parser.addoption("--fuzz-cases", type=int, default=60, help="random cases each fuzz test tries")
+
+
+@pytest.fixture
+def fuzz_cases(request):
+    return request.config.getoption("--fuzz-cases")
 
 
 @pytest.fixture(autouse=True)

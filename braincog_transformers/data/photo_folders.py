@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .pictures import is_photo
+from .text import short
 
 __all__ = [
     "entries",
@@ -55,7 +56,9 @@ def number_classes(names: Iterable[str], part: Path) -> dict[str, int]:
     for name in sorted(set(names), key=natural_key):
         key = unicodedata.normalize("NFC", name).casefold()
         if (other := alike.setdefault(key, name)) != name:
-            raise UserError(f"{part}: its classes {other!r} and {name!r} differ in writing only; rename one")
+            raise UserError(
+                f"{part}: its classes {short(other)!r} and {short(name)!r} differ in writing only; rename one"
+            )
     return {name: number for number, name in enumerate(alike.values())}
 
 

@@ -13,7 +13,7 @@ from .photo_folders import entries, list_folder, number_classes, photos_below
 from .pictures import MOST_PIXELS, decoded, is_photo
 from .places import VALIDATION_FOLDERS, MissingData, photo_part
 from .tars import TarPictures, read_tars, tars_in
-from .text import read_lines
+from .text import read_lines, short
 
 __all__ = ["FilePictures", "read_class_folders", "read_tiny_imagenet"]
 
@@ -103,9 +103,9 @@ def _check_training(part: Path, photos: Photos, numbers: dict[str, int], info: D
             f"them; expected {info.tree}"
         )
     if len(numbers) < 2:
+        where = f"one folder, {short(next(iter(numbers)))}" if numbers else "no folder"
         raise UserError(
-            f"{part}: all of its photos lie in {'one folder, ' + next(iter(numbers)) if numbers else 'no folder'}; "
-            f"its top folders are the classes, expected {info.tree}"
+            f"{part}: all of its photos lie in {where}; its top folders are the classes, expected {info.tree}"
         )
 
 
@@ -114,11 +114,11 @@ def _compare(training: Path, numbers: dict[str, int], held_out: Path, own: dict[
     if strangers := sorted(set(own) - set(numbers)):
         raise UserError(
             f"{held_out}: {len(strangers)} of its class folders are not in {training} "
-            f"({', '.join(strangers[:3])}); sort the validation pictures into the training set's class folders"
+            f"({short(', '.join(strangers[:3]))}); sort the validation pictures into the training set's class folders"
         )
     if untested := [name for name in numbers if own.get(name) not in held]:
         counts = f"{len(untested)} of the {len(numbers)} classes"
-        warnings.warn(f"{held_out}: no photos of {counts} of imnet ({', '.join(untested[:3])})", stacklevel=2)
+        warnings.warn(f"{held_out}: no photos of {counts} of imnet ({short(', '.join(untested[:3]))})", stacklevel=2)
     if os.path.samefile(training, held_out):
         warnings.warn(f"{held_out}: is {training} once more; imnet is tested on what was trained on", stacklevel=2)
 

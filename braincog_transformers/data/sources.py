@@ -161,7 +161,7 @@ class SourcePictures(Dataset):
         self.name, self.transform, self.max_pixels = source.name, transform, max_pixels
         self.stored = source.open(train=train)
         self.classes = class_names(self.stored)
-        _check_folders(self.stored, source.name)
+        _check_folders(self.stored, source, source.train_split if train else source.val_split)
         self.num_classes = len(self.classes) or num_classes
 
     def __len__(self) -> int:
@@ -181,18 +181,21 @@ class SourcePictures(Dataset):
         return self.transform(picture), checked_label(label, self.num_classes, self.name)
 
 
-def _check_folders(stored: Any, name: str) -> None:
-    """Raise `UserError` where torchvision finds other photos in class folders than there are."""
+def _check_folders(stored: Any, source: Source, split: str) -> None:
+    """Raise `UserError` where torchvision finds other photos in class folders than there are, or timm no split."""
     from torchvision.datasets import ImageFolder
 
     if type(stored) is not ImageFolder:
         return
+    name = f"--dataset-source {source.name}"
+    if Path(stored.root).resolve() == Path(source.root).resolve():
+        raise UserError(f"{name}: there is no folder of the split {split} in {source.root}")
     paths, labels, _ = list_folder(Path(stored.root))
     other = set(labels) ^ set(stored.classes) or set(paths) ^ {path for path, _ in stored.samples}
     if other:
         raise UserError(
-            f"--dataset-source {name}: torchvision reads {len(stored.samples)} photos of {len(stored.classes)} classes "
-            f"in {stored.root}, which holds {len(paths)} of {len(set(labels))} ({min(other)}); leave the option out"
+            f"{name}: torchvision reads {len(stored.samples)} photos of {len(stored.classes)} classes, and "
+            f"{stored.root} holds {len(paths)} of {len(set(labels))} ({min(other)}); leave the option out"
         )
 
 

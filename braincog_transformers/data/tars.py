@@ -18,6 +18,7 @@ from PIL import Image
 from ..errors import UserError
 from .photo_folders import is_left_behind, natural_key, number_classes, warn_of_others
 from .pictures import MOST_PIXELS, decoded, is_photo
+from .text import short
 
 __all__ = ["TarPictures", "read_tars", "tars_in"]
 
@@ -70,7 +71,7 @@ class TarPictures:
                 content = io.BytesIO(stored.read(self.size[index]))
         except OSError as error:
             raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
-        return decoded(content, f"{path}: {self.names[index]}", self.max_pixels)
+        return decoded(content, f"{path}: {short(self.names[index])}", self.max_pixels)
 
 
 @dataclass
@@ -123,7 +124,7 @@ def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, d
     if not rows:
         raise _damaged(str(root), "it holds no photos")
     rows.sort()
-    warn_of_others(root, [f"{tar.where}: {name}" for tar in tars for name in tar.others])
+    warn_of_others(root, [f"{tar.where}: {short(name)}" for tar in tars for name in tar.others])
     numbers = number_classes((label for own in labels for label in own), root)
     pictures = TarPictures(
         files,
@@ -147,7 +148,7 @@ def _labels(root: Path, tars: list[_Tar]) -> list[list[str]]:
     folders = next((tar for tar, own in zip(tars, tops, strict=True) if any(own)), None)
     if alone or folders is not None:
         place = tops[tars.index(bare)].index("")
-        name = "/".join(bare.photos[place][0])
+        name = short("/".join(bare.photos[place][0]))
         beside = f", while {folders.where} has folders" if folders not in (None, bare) else ""
         raise UserError(f"{bare.where}: {name} lies in no class folder{beside}; put all photos into <class>/")
     return [[tar.stem] * len(tar.photos) for tar in tars]
@@ -172,14 +173,15 @@ def _tars_of(path: Path, number: int) -> list[_Tar]:
         outer = _Tar(path.stem, str(path), number)
         _list(outer, file, 0, os.fstat(file.fileno()).st_size)
         if outer.inner and outer.photos:
-            name = "/".join(outer.photos[0][0])
-            raise UserError(f"{path}: holds photos ({name}) beside tars ({outer.inner[0][0]}); keep one of the two")
+            name, beside = short("/".join(outer.photos[0][0])), short(outer.inner[0][0])
+            raise UserError(f"{path}: holds photos ({name}) beside tars ({beside}); keep one of the two")
         tars = []
         for name, begin, end in outer.inner:
-            tars.append(_Tar(Path(name).stem, f"{path}: {name}", number))
+            tars.append(_Tar(Path(name).stem, f"{path}: {short(name)}", number))
             _list(tars[-1], file, begin, end)
             if tars[-1].inner:
-                raise UserError(f"{path}: {name} holds tars in its turn ({tars[-1].inner[0][0]}); unpack it")
+                deeper = short(tars[-1].inner[0][0])
+                raise UserError(f"{path}: {short(name)} holds tars in its turn ({deeper}); unpack it")
     return tars or [outer]
 
 
@@ -213,7 +215,7 @@ def _list(tar: _Tar, file: _Bounded, begin: int, end: int) -> None:
 
 def _check(where: str, name: str, names: list[str], member: tarfile.TarInfo, seen: set[str]) -> None:
     """Raise `UserError` for a member that would unpack to something else than one ordinary file of its own."""
-    shown = name if len(name) <= 200 else f"{name[:200]}..."
+    shown = short(name)
     problem = None
     if member.issym() or member.islnk():
         problem = "a link"
@@ -245,7 +247,7 @@ def _members(where: str, file: _Bounded, begin: int, end: int) -> Iterator[tarfi
         if opened.offset <= after or count > _MOST_MEMBERS:
             raise _damaged(where, f"more than {_MOST_MEMBERS:,} members, or one of less than no bytes")
         if member.isreg() and not 0 <= member.size <= end - member.offset_data:
-            raise _damaged(where, f"{member.name[:200]} declares {member.size:,} bytes, more than there are")
+            raise _damaged(where, f"{short(member.name)} declares {member.size:,} bytes, more than there are")
         yield member
         opened.members.clear()  # or it would keep them all
         after = opened.offset
