@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import UserError
 from .catalog import DatasetInfo
 from .gesture import gesture_sides
+from .photo_folders import is_left_behind
 from .places import MissingData
 from .readers import Recording
 from .recordings import Character, GivenSteps, Pickled, read_stretches
@@ -28,7 +29,8 @@ _DRAWINGS, _TRAINING_DRAWINGS = 20, 15
 def _bullying_sides(root: Path, info: DatasetInfo) -> list[Side]:
     samples, missing, kinds = [], [], set()
     for name in sorted(info.classes):
-        clips = sorted(path for path in (root / name).rglob("*") if path.suffix in info.endings)
+        found = (path for path in (root / name).rglob("*") if path.suffix in info.endings)
+        clips = sorted(path for path in found if not any(map(is_left_behind, path.relative_to(root).parts)))
         kinds |= {path.suffix for path in clips}
         missing += [] if clips else [name]
         label = info.classes.index(name)

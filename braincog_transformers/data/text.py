@@ -14,7 +14,7 @@ _LONGEST = 256 << 20
 
 
 def short(text: str, most: int = 160) -> str:
-    """Return a name, or its beginning, for a message: one may be as long as a page, and hold signs that move a cursor."""
+    """Return a name for a message, at most its beginning: one may be a page long and hold signs that move a cursor."""
     shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[:most])
     return shown if len(text) <= most else f"{shown}..."
 

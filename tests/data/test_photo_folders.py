@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from event_writers import write_bullying10k
 from PIL import Image
 
 from braincog_transformers import cli
@@ -275,3 +276,22 @@ def test_the_command_line_evaluates_with_val_alone(tmp_path, capsys):
     assert "label 1 was 'dog' and is 'owl' in the data; its classifier learnt the former" in capsys.readouterr().out
     assert cli.main([*common, *short, "--resume", str(tmp_path / "runs" / "a")]) == 2
     assert "label 1 was 'dog' and is 'owl' in the data; bring the classes back" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", ["._clip_0.npy", "__MACOSX/clip_9.npy", ".trash/clip_9.npy"])
+def test_what_belongs_to_no_set_moves_no_recording_to_the_other_side(tmp_path, left):
+    write_bullying10k(tmp_path, 5)
+    options = {"step": 1, "use_cache": False, "size": (8, 8)}
+    before = build_datasets("bullying10k", tmp_path, **options)
+    path = tmp_path / "fingerguess" / left
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\0\5\26\7")
+    after = build_datasets("bullying10k", tmp_path, **options)
+    assert (after.train.targets, after.test.targets) == (before.train.targets, before.test.targets)
+    assert len(after.test) == 10
+
+
+def test_no_cache_is_not_advised_where_it_does_not_help(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"can't be written .*; name another with --cache-dir$"):
+        build_datasets("ndigits", tmp_path, cache_dir=tmp_path / "file", use_cache=False)
