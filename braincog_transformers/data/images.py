@@ -134,4 +134,8 @@ def _from_torchvision(info: DatasetInfo, root: Path, *, train: bool, download: b
         remedy = "check the network" if download else "fetch it anew, or let --download fetch it into an empty folder"
         problem = f"data set {info.name} in {root} is missing, incomplete or damaged ({reason})"
         raise UserError(f"{problem}; {remedy}") from None
-    return ArrayPictures(np.asarray(stored.data), stored.targets)
+    found = ArrayPictures(np.asarray(stored.data), stored.targets)
+    if len(found.targets) != len(found) or not all(0 <= label < info.num_classes for label in found.targets):
+        counts = f"{len(found)} pictures and {len(found.targets)} labels, from 0 to {info.num_classes - 1}"
+        raise UserError(f"data set {info.name} in {root} is damaged (it should hold {counts}); fetch it anew")
+    return found

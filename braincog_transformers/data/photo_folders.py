@@ -139,9 +139,16 @@ def entries(folder: Path) -> Iterator[os.DirEntry]:
     except OSError as error:
         raise UserError(f"{folder}: can't be looked into ({error.strerror or error})") from None
     for entry in entries:
-        if not entry.is_dir() and not entry.is_file():
+        if not _is_ordinary(entry):
             raise UserError(f"{entry.path}: is a link that leads nowhere, or no ordinary file; mend or remove it")
         yield entry
+
+
+def _is_ordinary(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir() or entry.is_file()
+    except OSError:  # such as of a link to itself
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int]:

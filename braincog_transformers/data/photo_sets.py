@@ -156,8 +156,9 @@ def _tiny_training(info: DatasetInfo, root: Path, max_pixels: int) -> FilePictur
 def _tiny_validation(info: DatasetInfo, root: Path, max_pixels: int) -> FilePictures:
     numbers = {name: number for number, name in enumerate(info.classes)}
     notes, folder = root / "val" / "val_annotations.txt", root / "val" / "images"
+    lines = read_lines(notes)
     try:
-        rows = sorted(line.split("\t")[:2] for line in read_lines(notes) if line)
+        rows = sorted(line.split("\t")[:2] for line in lines if line)
         labels = {name: numbers[wnid] for name, wnid in rows}
     except (ValueError, KeyError) as error:
         reason = " ".join(str(error).split())

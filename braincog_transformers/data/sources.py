@@ -169,15 +169,19 @@ class SourcePictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return a picture (3, H, W) float32 and its label."""
-        reader = getattr(self.stored, "reader", None)
-        if reader is None:  # torchvision's sets decode by themselves
-            with photos_only(self.name, self.max_pixels):
-                picture, label = self.stored[index]
-            picture = picture.convert("RGB")
-        else:
-            # Not through timm's data set, which puts another picture into the place of a damaged one.
-            file, label = reader[index]
-            picture = decoded(file, f"{self.name}, sample {index}", self.max_pixels)
+        reader, name = getattr(self.stored, "reader", None), f"{self.name}, sample {index}"
+        try:
+            with photos_only(name, self.max_pixels):
+                # Not through timm's data set, which puts another picture into the place of a damaged one.
+                found, label = (self.stored if reader is None else reader)[index]
+        except UserError:
+            raise
+        except Exception as error:
+            # The packages behind timm raise whatever a file, or a label that a map does not know, does to them.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{name}: can't be read ({type(error).__name__}: {reason})") from None
+        # torchvision's sets decode by themselves
+        picture = found.convert("RGB") if reader is None else decoded(found, name, self.max_pixels)
         return self.transform(picture), checked_label(label, self.num_classes, self.name)
 
 

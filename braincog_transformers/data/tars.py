@@ -117,7 +117,7 @@ def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, d
     """
     files = [root] if root.is_file() else tars_in(root)
     tars = [tar for number, path in enumerate(files) for tar in _tars_of(path, number)]
-    labels = _labels(root, tars)
+    labels, classes = _labels(root, tars)
     rows = [(natural_key("/".join(names)), tar.file, start, size, label)
             for tar, own in zip(tars, labels, strict=True)
             for (names, start, size), label in zip(tar.photos, own, strict=True)]  # fmt: skip
@@ -125,7 +125,7 @@ def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, d
         raise _damaged(str(root), "it holds no photos")
     rows.sort()
     warn_of_others(root, [f"{tar.where}: {short(name)}" for tar in tars for name in tar.others])
-    numbers = number_classes((label for own in labels for label in own), root)
+    numbers = number_classes(classes, root)
     pictures = TarPictures(
         files,
         np.array([row[1] for row in rows], np.int32),
@@ -138,12 +138,12 @@ def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, d
     return pictures, numbers
 
 
-def _labels(root: Path, tars: list[_Tar]) -> list[list[str]]:
-    """Return the class of each photo of each tar: its top folder, or its tar where no tar has folders."""
+def _labels(root: Path, tars: list[_Tar]) -> tuple[list[list[str]], set[str]]:
+    """Return each photo's class, by tar: its top folder or, where none has folders, the tar; and all classes."""
     tops = [_top_folders(tar) for tar in tars]
     bare = next((tar for tar, own in zip(tars, tops, strict=True) if "" in own), None)
     if bare is None:
-        return tops
+        return tops, {top for own in tops for top in own}
     alone = root.is_file() and len(tars) == 1
     folders = next((tar for tar, own in zip(tars, tops, strict=True) if any(own)), None)
     if alone or folders is not None:
@@ -151,7 +151,7 @@ def _labels(root: Path, tars: list[_Tar]) -> list[list[str]]:
         name = short("/".join(bare.photos[place][0]))
         beside = f", while {folders.where} has folders" if folders not in (None, bare) else ""
         raise UserError(f"{bare.where}: {name} lies in no class folder{beside}; put all photos into <class>/")
-    return [[tar.stem] * len(tar.photos) for tar in tars]
+    return [[tar.stem] * len(tar.photos) for tar in tars], {tar.stem for tar in tars}
 
 
 def _top_folders(tar: _Tar) -> list[str]:

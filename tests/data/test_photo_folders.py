@@ -140,6 +140,10 @@ def dead_photo(train):
     (train / "cat" / "9.png").symlink_to("/nowhere/9.png")
 
 
+def link_to_itself(train):
+    (train / "ant").symlink_to("ant", target_is_directory=True)
+
+
 def pipe(train):
     os.mkfifo(train / "cat" / "9.png")
 
@@ -173,6 +177,7 @@ def tar_beside(train):
         (link_up, r"train/cat/up: is .*train once more, through a link"),
         (linked_class, r"train/feline: is .*train/cat once more"),
         (dead_class, r"train/ant: is a link that leads nowhere"),
+        (link_to_itself, r"train/ant: is a link that leads nowhere"),
         (dead_photo, r"9\.png: is a link that leads nowhere"),
         (pipe, r"9\.png: is a link that leads nowhere, or no ordinary file"),
         (capitals, r"its classes '[Cc]at' and '[Cc]at' differ in writing only"),

@@ -87,6 +87,16 @@ def test_one_tar_for_each_class_gives_it_its_name(tmp_path, inside):
     assert (bundle.classes, sorted(bundle.train.targets)) == (CLASSES, [0, 0, 1, 1, 2, 2])
 
 
+def test_a_class_whose_tar_holds_no_photo_is_named(tmp_path):
+    for half in ("train", "val"):
+        (tmp_path / half).mkdir()
+        for name in CLASSES:
+            (tmp_path / half / f"{name}.tar").write_bytes(packed([member("0.png")]))
+    (tmp_path / "train" / "owl.tar").write_bytes(packed([]))
+    with pytest.raises(UserError, match=r"train: Found 0 images in 1 of its class folders \(owl\)"):
+        read(tmp_path)
+
+
 def test_parts_of_one_set_share_the_classes_inside(tmp_path):
     for half in ("train", "val"):
         (tmp_path / half).mkdir()

@@ -270,6 +270,20 @@ def test_torchvisions_folders(tmp_path):
         build_datasets("imnet", tmp_path, source=Source(name="torch/nope", root=str(tmp_path)))
 
 
+@pytest.mark.parametrize("error", [KeyError(7), FileNotFoundError(2, "No such file", "x.png"), AssertionError()])
+def test_a_sample_that_a_set_by_index_cannot_give_is_one_line(tmp_path, monkeypatch, error):
+    class Broken(Reader):
+        def __getitem__(self, index):
+            raise error
+
+    stored = type("Stored", (), {"reader": Broken([0, 1])})()
+    monkeypatch.setattr(sources, "find_spec", lambda package: package)
+    monkeypatch.setattr("timm.data.create_dataset", lambda name, **given: stored)
+    bundle = build_datasets("imnet", tmp_path, source=Source(name="hfds/x", root=""), **PLAIN)
+    with pytest.raises(UserError, match=rf"^hfds/x, sample 1: can't be read \({type(error).__name__}"):
+        bundle.train[1]
+
+
 def write_image_folder(root):
     for part in ("train", "validation"):
         for name in ("a", "b"):
