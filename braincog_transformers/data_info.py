@@ -19,7 +19,7 @@ __all__ = ["data_info", "data_table"]
 _RECIPES = Path(__file__).resolve().parents[1] / "examples" / "recipes"
 # options of the groups below that say where samples lie and how they are loaded, not what is made of them
 _LOADING = {
-    "dataset", "data_dir", "download", "cache_dir", "no_cache", "skip_bad", "num_classes", "batch_size",
+    "dataset", "data_dir", "download", "cache_dir", "no_cache", "skip_bad", "max_pixels", "num_classes", "batch_size",
     "validation_batch_size_multiplier", "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader",
 }  # fmt: skip
 _MOST_CLASSES = 20
@@ -127,7 +127,7 @@ def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            bundle = build_datasets(info.name, data_dir, step=info.given_steps or 1, use_cache=False)
+            bundle = build_datasets(info.name, data_dir, step=info.given_steps or 1, use_cache=False, needs_train=False)
     except UserError as error:
         return [("missing", str(error))]
     train, test = (Counter(side.targets) for side in (bundle.train, bundle.test))

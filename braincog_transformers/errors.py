@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 __all__ = ["UserError", "nearest", "quoted", "shown", "unknown"]
 
+
 class _Short(reprlib.Repr):
     """A `repr` of bounded length: a recipe's aliases can make a value of gigabytes."""
 
@@ -17,8 +18,8 @@ class _Short(reprlib.Repr):
         self.maxlevel, self.maxstring, self.maxother = 3, 120, 120
 
     def repr_int(self, value: int, level: int) -> str:
-        """Write a whole number; Python itself refuses those of many digits."""
-        return repr(value) if value.bit_length() < 400 else f"a whole number of {value.bit_length()} bits"
+        """Write a whole number."""
+        return shown(value)
 
 
 _short = _Short()
@@ -30,6 +31,8 @@ class UserError(ValueError):
 
 def shown(text: object, most: int = 300) -> str:
     """Write a name or a path on one line of at most `most` characters, with escapes for what can't be printed."""
+    if isinstance(text, int) and text.bit_length() >= 400:  # Python itself refuses to write those of many digits
+        text = f"a whole number of {text.bit_length()} bits"
     text = " ".join(str(text)[: 8 * most].split())
     text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-(most // 3) :]}"

@@ -35,6 +35,7 @@ class DataOptions:
     cache_dir: str | None = option(None, "folder of the cached event frames (default: inside --data-dir)")
     no_cache: bool = option(False, "read the recordings anew in every epoch, and write no cache")
     skip_bad: bool = option(False, "leave event recordings out that can't be read, and list them")
+    max_pixels: int = option(178_956_970, "largest number of pixels of a photo; one with more is refused", low=1)
     num_classes: int | None = option(None, "size of the head (default: the data set's classes)", low=1)
     img_size: int | None = option(None, "side of static images (default: the data set's or the model's)", low=1)
     event_size: int | None = option(

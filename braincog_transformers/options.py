@@ -38,7 +38,7 @@ _ONLY_FOR = {
               "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order",
               "frames", "surface_tau", "clip_counts", "event_resize", "frame_norm", "merge_polarity", "skip_bad"),
     "image": ("img_size", "crop_pct", "mean", "std", "interpolation", "encode", "scale", "ratio", "color_jitter",
-              "aa", "reprob", "remode", "recount", "train_interpolation", "aug_repeats", "teacher"),
+              "aa", "reprob", "remode", "recount", "train_interpolation", "aug_repeats", "teacher", "max_pixels"),
 }  # fmt: skip
 _NOT_FOR_SEQUENCES = ("hflip", "vflip", "cutmix", "cutmix_minmax")
 

@@ -12,7 +12,9 @@ from .event_transforms import PolaritySum, event_transforms
 from .events import event_datasets
 from .frames import FRAME_KINDS, FRAME_NORMS, FRAMES_BY, REMAINDERS, RESIZES, event_channels
 from .image_transforms import picture_transforms
-from .images import PictureDataset, picture_sources
+from .images import PictureDataset, Pictures, picture_sources
+from .photo_sets import FilePictures
+from .pictures import MOST_PIXELS
 from .pixels import pixel_datasets
 from .places import describe
 from .sequences import sequence_datasets
@@ -79,6 +81,8 @@ def build_datasets(
     normalize: bool = True,
     source: Source | None = None,
     num_classes: int | None = None,
+    max_pixels: int = MOST_PIXELS,
+    needs_train: bool = True,
 ) -> DataBundle:
     """Build the training and the test set of one name.
 
@@ -114,6 +118,8 @@ def build_datasets(
         normalize: bring pictures to zero mean; otherwise they stay in [0, 1]. Events are raw counts either way.
         source: read photos from here, through timm's dataset factory, and not from folders.
         num_classes: of a source that does not name its classes; by default the set's.
+        max_pixels: of a photo; a larger one is refused.
+        needs_train: whether photos for training have to be there; otherwise the training set may be empty.
 
     Raises:
         UserError: for an unknown name or rule, missing or damaged data, or a value that doesn't fit the set.
@@ -128,8 +134,12 @@ def build_datasets(
     if info.kind == "image":
         colours = [_per_channel(mean or info.mean, chans, "--mean"), _per_channel(std or info.std, chans, "--std")]
         if source is not None:
-            return _source_pictures(info, source, size, colours, augment, normalize, num_classes)
-        return _pictures(info, Path(data_dir), size, colours, augment, download=download, normalize=normalize)
+            return _source_pictures(
+                info, source, size, colours, augment, normalize, num_classes, max_pixels=max_pixels,
+                needs_train=needs_train,
+            )  # fmt: skip
+        found = picture_sources(info, Path(data_dir), download=download, max_pixels=max_pixels, train=needs_train)
+        return _pictures(info, found, size, colours, augment, normalize=normalize)
     if mean or std:
         has = "its own mean and deviation" if info.mean else "raw counts, which are not normalised"
         raise UserError(f"data set {name} has {has}; leave out --mean and --std")
@@ -175,15 +185,14 @@ def build_datasets(
 
 def _pictures(
     info: DatasetInfo,
-    data_dir: Path,
+    found: tuple[Pictures, Pictures, tuple[str, ...]],
     size: tuple[int, int],
     colours: list[tuple[float, ...]],
     augment: Augment,
     *,
-    download: bool,
     normalize: bool,
 ) -> DataBundle:
-    train, test, classes = picture_sources(info, data_dir, download=download)
+    train, test, classes = found
     mean, std = colours
     varied, plain = picture_transforms(size, augment, mean=mean, std=std, normalize=normalize)
     mode = "L" if len(mean) == 1 else "RGB"
@@ -199,17 +208,26 @@ def _source_pictures(
     augment: Augment,
     normalize: bool,
     num_classes: int | None,
+    *,
+    max_pixels: int,
+    needs_train: bool,
 ) -> DataBundle:
     mean, std = colours
     varied, plain = picture_transforms(size, augment, mean=mean, std=std, normalize=normalize)
     kind = PictureStream if source.streamed else SourcePictures
-    train, test = (
-        kind(source, train=part, transform=transform, num_classes=num_classes or info.num_classes)
-        for part, transform in ((True, varied), (False, plain))
-    )
-    if train.classes != test.classes:
+    ends = {"num_classes": num_classes or info.num_classes, "max_pixels": max_pixels}
+    try:
+        train = kind(source, train=True, transform=varied, **ends)
+    except UserError:
+        if needs_train:
+            raise
+        train = None
+    test = kind(source, train=False, transform=plain, **ends)
+    if train is None:
+        train = PictureDataset(FilePictures([], []), mode="RGB", transform=varied)
+    elif train.classes != test.classes:
         raise UserError(f"--dataset-source {source.name}: its two splits have different classes; give a --class-map")
-    return DataBundle(info, train, test, train.num_classes, (len(mean), *size), train.classes)
+    return DataBundle(info, train, test, test.num_classes, (len(mean), *size), test.classes)
 
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -173,8 +173,13 @@ def damaged_in(target: Path) -> dict[int, str]:
 
 
 @contextmanager
-def writing_folder(folder: Path) -> Iterator[None]:
-    """Make a folder of the cache, and turn a failure to write there into one line with the remedy."""
+def writing_folder(folder: Path, *, needed: bool = False) -> Iterator[None]:
+    """Make a folder of the cache, and turn a failure to write there into one line with the remedy.
+
+    Args:
+        folder: to be made.
+        needed: whether --no-cache would not help, because what is written is the data set itself.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -182,8 +187,9 @@ def writing_folder(folder: Path) -> Iterator[None]:
         if isinstance(error, UserError):
             raise
         reason = error.strerror or error
+        way_out = "" if needed else ", or use --no-cache"
         raise UserError(
-            f"the cache {folder} can't be written ({reason}); name another with --cache-dir, or use --no-cache"
+            f"the cache {folder} can't be written ({reason}); name another with --cache-dir{way_out}"
         ) from None
 
 

@@ -13,11 +13,12 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from .catalog import DatasetInfo
 from .digits import digit_pictures
-from .pictures import decoded
-from .places import VALIDATION_FOLDERS, MissingData, find_root, photo_part
-from .tars import TarPictures, read_tars
+from .photo_sets import FilePictures, read_class_folders, read_tiny_imagenet
+from .pictures import MOST_PIXELS
+from .places import find_root
+from .tars import TarPictures
 
-__all__ = ["ArrayPictures", "FilePictures", "PictureDataset", "picture_sources"]
+__all__ = ["ArrayPictures", "FilePictures", "PictureDataset", "Pictures", "picture_sources"]
 
 _TORCHVISION = {
     "mnist": "MNIST", "fashion": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100",
@@ -42,25 +43,6 @@ class ArrayPictures:
 
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
-
-
-class FilePictures:
-    """Photos in files.
-
-    Args:
-        paths: of the photos.
-        targets: labels.
-    """
-
-    def __init__(self, paths: Sequence[str], targets: Sequence[int]) -> None:
-        self.paths = list(paths)
-        self.targets = list(targets)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return decoded(self.paths[index], self.paths[index])
 
 
 Pictures = ArrayPictures | FilePictures | TarPictures
@@ -99,7 +81,7 @@ class PictureDataset(Dataset):
 
 
 def picture_sources(
-    info: DatasetInfo, data_dir: Path, *, download: bool = False
+    info: DatasetInfo, data_dir: Path, *, download: bool = False, max_pixels: int = MOST_PIXELS, train: bool = True
 ) -> tuple[Pictures, Pictures, tuple[str, ...]]:
     """Return the training pictures, the test pictures and the names of the classes.
 
@@ -107,19 +89,21 @@ def picture_sources(
         info: entry of the catalogue.
         data_dir: folder in which it is looked for.
         download: fetch a missing set, where that is possible.
+        max_pixels: of a photo in a file.
+        train: whether photos for training have to be there; otherwise there may be none.
 
     Raises:
         UserError: for a set that is missing, damaged, or can't be fetched.
     """
     if info.name == "digits":
-        train, test = (_digits(train=train) for train in (True, False))
-        return train, test, info.classes
+        return _digits(train=True), _digits(train=False), info.classes
     if info.name in _TORCHVISION:
         root = _torchvision_root(info, data_dir, download)
-        train, test = (_from_torchvision(info, root, train=train, download=download) for train in (True, False))
-        return train, test, info.classes
-    root = find_root(info, data_dir)
-    return _tiny_imagenet(info, root) if info.name == "tinyimagenet" else _photo_folders(info, root)
+        sides = (_from_torchvision(info, root, train=side, download=download) for side in (True, False))
+        return *sides, info.classes
+    root = find_root(info, data_dir, train=train)
+    read = read_tiny_imagenet if info.name == "tinyimagenet" else read_class_folders
+    return read(info, root, max_pixels=max_pixels, train=train)
 
 
 def _digits(*, train: bool) -> ArrayPictures:
@@ -150,59 +134,8 @@ def _from_torchvision(info: DatasetInfo, root: Path, *, train: bool, download: b
         remedy = "check the network" if download else "fetch it anew, or let --download fetch it into an empty folder"
         problem = f"data set {info.name} in {root} is missing, incomplete or damaged ({reason})"
         raise UserError(f"{problem}; {remedy}") from None
-    return ArrayPictures(np.asarray(stored.data), stored.targets)
-
-
-def _photo_folders(info: DatasetInfo, root: Path) -> tuple[Pictures, Pictures, tuple[str, ...]]:
-    """Read `train` and `val` or `validation`; the training classes, in their natural order, number the labels."""
-    held_out = next(path for name in VALIDATION_FOLDERS if (path := photo_part(root, name)))
-    training = photo_part(root, "train")
-    train, numbers = _photos(training, info)
-    test, test_numbers = _photos(held_out, info)
-    if strangers := sorted(set(test_numbers) - set(numbers)):
-        raise UserError(
-            f"{held_out}: {len(strangers)} of its class folders are not in {training} "
-            f"({', '.join(strangers[:3])}); sort the validation pictures into the training set's class folders"
-        )
-    names = {number: name for name, number in test_numbers.items()}
-    test.targets = [numbers[names[number]] for number in test.targets]
-    return train, test, tuple(numbers)
-
-
-def _photos(part: Path, info: DatasetInfo) -> tuple[FilePictures | TarPictures, dict[str, int]]:
-    """List the photos of one half, with the labels by class."""
-    from timm.data import create_dataset
-
-    if part.suffix == ".tar" or any(part.glob("*.tar")):
-        return read_tars(part)
-    try:
-        reader = create_dataset("", str(part), search_split=False).reader
-    except RuntimeError as error:
-        raise UserError(f"{part.parent}: {' '.join(str(error).split())}; expected {info.tree}") from None
-    return FilePictures(*zip(*reader.samples, strict=True)), reader.class_to_idx
-
-
-def _tiny_imagenet(info: DatasetInfo, root: Path) -> tuple[FilePictures, FilePictures, tuple[str, ...]]:
-    """Read the official layout, whose validation photos lie in one folder beside a list of their classes."""
-    root /= info.folder
-    folders = [root / "train" / name / "images" for name in info.classes]
-    files = [sorted(folder.glob("*.JPEG")) for folder in folders]
-    if empty := [name for name, photos in zip(info.classes, files, strict=True) if not photos]:
-        raise MissingData(
-            f"{root}: no photos of {len(empty)} of {len(info.classes)} classes in train/<wnid>/images "
-            f"({', '.join(empty[:3])}); unpack the archive anew"
-        )
-    numbers = {name: number for number, name in enumerate(info.classes)}
-    trains = FilePictures([str(p) for photos in files for p in photos], [n for n, f in enumerate(files) for _ in f])
-    notes = root / "val" / "val_annotations.txt"
-    try:
-        rows = sorted(line.split("\t")[:2] for line in notes.read_text(encoding="utf-8").splitlines())
-        labels = [numbers[wnid] for _, wnid in rows]
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{notes}: not a list of photos and their classes ({reason}); unpack the archive anew"
-        ) from None
-    if not rows:
-        raise UserError(f"{notes}: lists no photos; unpack the archive anew")
-    return trains, FilePictures([str(root / "val" / "images" / name) for name, _ in rows], labels), info.classes
+    found = ArrayPictures(np.asarray(stored.data), stored.targets)
+    if len(found.targets) != len(found) or not all(0 <= label < info.num_classes for label in found.targets):
+        counts = f"{len(found)} pictures and {len(found.targets)} labels, from 0 to {info.num_classes - 1}"
+        raise UserError(f"data set {info.name} in {root} is damaged (it should hold {counts}); fetch it anew")
+    return found

@@ -7,14 +7,14 @@ the disk). `esimnet`: as its two lists say.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from .catalog import DatasetInfo
 from .gesture import gesture_sides
-from .opening import shortened
+from .photo_folders import is_left_behind
 from .places import MissingData
 from .readers import Recording
 from .recordings import Character, GivenSteps, Pickled, read_stretches
@@ -31,7 +31,7 @@ _DRAWINGS, _TRAINING_DRAWINGS = 20, 15
 def _bullying_sides(root: Path, info: DatasetInfo) -> list[Side]:
     samples, missing, kinds = [], [], set()
     for name in sorted(info.classes):
-        clips = _visible(path for path in (root / name).rglob("*") if path.suffix in info.endings)
+        clips = [path for path in _visible(root / name, "**/*") if path.suffix in info.endings]
         kinds |= {path.suffix for path in clips}
         missing += [] if clips else [name]
         label = info.classes.index(name)
@@ -62,7 +62,7 @@ def _listed(root: Path, part: str, classes: int) -> Side:
         numbers = row[1:] if all(_WHOLE.fullmatch(cell) for cell in row[1:]) else []
         if len(numbers) != 3:
             wanted = "lines of file, class, rows and columns"
-            raise UserError(f"{path}: needs {wanted}; got {shortened(line, 60)!r}, fetch it anew")
+            raise UserError(f"{path}: needs {wanted}; got {shown(line, 60)!r}, fetch it anew")
         label, tall, wide = map(int, numbers)
         samples.append((GivenSteps(root / part / f"{Path(row[0]).stem}.npz", tall, wide), label))
     if not samples or any(not 0 <= label < classes for _, label in samples):
@@ -92,7 +92,7 @@ def _nomni_sides(root: Path, info: DatasetInfo) -> list[Side]:
 
 
 def _drawings(folder: Path) -> list[Character]:
-    found = [_visible(folder.glob(f"*{ending}")) for ending in (".aedat4", ".csv")]
+    found = [_visible(folder, f"*{ending}") for ending in (".aedat4", ".csv")]
     if [len(paths) for paths in found] != [1, 1]:
         counts = " and ".join(f"{len(paths)} {name}" for paths, name in zip(found, (".aedat4", ".csv"), strict=True))
         raise UserError(f"{folder}: needs one recording and its table of times; got {counts}")
@@ -100,12 +100,13 @@ def _drawings(folder: Path) -> list[Character]:
 
 
 def _cut_drawings(folder: Path) -> list[Character]:
-    return [Character(path) for path in _visible(folder.glob("*.npy"))]
+    return [Character(path) for path in _visible(folder, "*.npy")]
 
 
-def _visible(paths: Iterable[Path]) -> list[Path]:
-    """Return paths sorted by name, without those that macOS leaves beside files, and other hidden ones."""
-    return sorted(path for path in paths if not path.name.startswith("."))
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches below a folder, sorted, without what is hidden or left behind by other programs."""
+    found = (path for path in folder.glob(pattern) if not any(map(is_left_behind, path.relative_to(folder).parts)))
+    return sorted(found)
 
 
 def _folder(parent: Path, name: str) -> Path | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import UserError
+from ..errors import UserError, shown
 
 __all__ = [
     "LARGEST_FILE",
@@ -19,7 +19,6 @@ __all__ = [
     "limit_unpacked",
     "named",
     "read_up_to",
-    "shortened",
 ]
 
 LARGEST_FILE = 1 << 30
@@ -28,7 +27,7 @@ LARGEST_UNPACKED = 1 << 28
 """Bytes that the compressed parts of one recording may unpack to."""
 
 _PIECE = 1 << 20
-_LONGEST_REASON, _LONGEST_LINE = 120, 300
+_LONGEST_REASON = 120
 
 
 def file_bytes(path: Path, largest: int = LARGEST_FILE) -> bytes:
@@ -53,7 +52,7 @@ def limit_unpacked(size: int, largest: int = LARGEST_UNPACKED) -> int:
         UserError: if it is negative or larger than a recording may be.
     """
     if not 0 <= size <= largest:
-        raise UserError(f"unpacks to {shortened(size, 24)} bytes; a recording may have up to {largest}, fetch it anew")
+        raise UserError(f"unpacks to {shown(size, 24)} bytes; a recording may have up to {largest}, fetch it anew")
     return size
 
 
@@ -64,14 +63,6 @@ def read_up_to(stream: BinaryIO, most: int) -> bytes:
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
-
-
-def shortened(value: object, most: int = _LONGEST_REASON) -> str:
-    """Return what a file or a library said as one line of printable signs, cut off where it is too long."""
-    text = str(value) if not isinstance(value, int) or abs(value) < 1 << 64 else f"about 2^{value.bit_length()}"
-    text = "".join(sign if sign.isprintable() else " " for sign in text[: 4 * most])
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 @contextmanager
@@ -92,7 +83,7 @@ def named(path: object) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(start + shortened(str(error).removeprefix(start), _LONGEST_LINE)) from error
+        raise UserError(start + shown(str(error).removeprefix(start))) from error
     except OSError as error:
         raise UserError(f"{start}can't be read ({_reason(error)})") from error
     except Exception as error:
@@ -101,5 +92,5 @@ def named(path: object) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """Return why something failed; some errors say nothing but their kind, and a KeyError quotes the key alone."""
-    text = shortened(getattr(error, "strerror", None) or error)
+    text = shown(getattr(error, "strerror", None) or error, _LONGEST_REASON)
     return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) and text else text or type(error).__name__

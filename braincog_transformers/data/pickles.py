@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from .arrays import npy_array, npy_heading
-from .opening import complete, file_bytes, named, shortened
+from .opening import complete, file_bytes, named
 
 __all__ = ["Packet", "load_npy", "packets_of"]
 
@@ -72,7 +72,7 @@ def packets_of(raw: bytes) -> list[Packet]:
     try:
         return list(_packets(_array(stored), len(raw)))
     except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        raise UserError(f"needs packets of timestamp, x, y and polarity ({shortened(error)})") from error
+        raise UserError(f"needs packets of timestamp, x, y and polarity ({shown(error, 120)})") from error
 
 
 def _packets(parts: Any, most: int) -> Iterator[Packet]:
@@ -179,7 +179,7 @@ def _of(value: Any, kind: type) -> Any:
 
 def _known(name: str) -> _Named:
     if name not in _KNOWN:
-        raise UserError(f"asks for {shortened(name)}, which is no part of an array and might run code; not loaded")
+        raise UserError(f"asks for {shown(name, 120)}, which is no part of an array and might run code; not loaded")
     return _Named(_KNOWN[name])
 
 

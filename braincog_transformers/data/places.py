@@ -41,16 +41,22 @@ def describe(name: str, data_dir: str | Path) -> str:
     )
 
 
-def find_root(info: DatasetInfo, data_dir: str | Path) -> Path:
+def find_root(info: DatasetInfo, data_dir: str | Path, *, train: bool = True) -> Path:
     """Return the first of the set's places that holds at least one of its files or folders.
+
+    Args:
+        info: entry of the catalogue.
+        data_dir: folder in which it is looked for.
+        train: of photos, whether those for training have to be there too; a place that has them comes first.
 
     Raises:
         MissingData: if there is none.
     """
-    for place in info.places:
-        root = Path(data_dir) / place
-        if _holds(info, root):
-            return root
+    roots = [Path(data_dir) / place for place in info.places]
+    for needed in (True, train):
+        for root in roots:
+            if _holds(info, root, needed):
+                return root
     raise MissingData(describe(info.name, data_dir))
 
 
@@ -124,9 +130,10 @@ def _below(info: DatasetInfo) -> str:
     return info.folder if info.kind == "image" else ""
 
 
-def _holds(info: DatasetInfo, root: Path) -> bool:
+def _holds(info: DatasetInfo, root: Path, train: bool) -> bool:
     if info.name == "imnet":
-        return bool(photo_part(root, "train")) and any(photo_part(root, name) for name in VALIDATION_FOLDERS)
+        trains = not train or photo_part(root, "train") is not None
+        return trains and any(photo_part(root, name) for name in VALIDATION_FOLDERS)
     if info.marks:
         return any((root / mark).exists() for mark in info.marks)
     if info.kind == "image":

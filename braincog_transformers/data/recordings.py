@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from .arrays import npz_arrays
 from .columns import whole_numbers
-from .opening import complete, file_bytes, shortened
+from .opening import complete, file_bytes
 from .pickles import Packet, load_npy
 from .readers import EVENT, Recording, make_events, read_aedat4
 from .tables import read_table
@@ -52,7 +52,7 @@ class Pickled(Recording):
         try:
             parts = [_columns_of(packet) for packet in packets]
         except (KeyError, ValueError) as error:
-            raise UserError(f"needs packets of timestamp, x, y and polarity ({shortened(error)})") from error
+            raise UserError(f"needs packets of timestamp, x, y and polarity ({shown(error, 120)})") from error
         if not parts:
             return np.empty(0, EVENT)
         return make_events(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

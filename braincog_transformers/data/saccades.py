@@ -74,7 +74,7 @@ def ndigits_folder(cache: Path, setup: Saccades | None = None) -> Path:
     setup = setup or Saccades()
     digest = hashlib.sha256(f"{_VERSION} {setup!r}".encode()).hexdigest()[:16]
     target = cache / f"ndigits-{digest}"
-    with writing_folder(cache):
+    with writing_folder(cache, needed=True):
         if not target.is_dir():
             with FileLock(cache / ".lock"):
                 if not target.is_dir():

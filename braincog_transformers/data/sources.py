@@ -4,9 +4,11 @@ The names are timm's: `wds/NAME` (shards), `hfds/NAME` and `hfids/NAME` (Hugging
 `tfds/NAME`, `torch/NAME`.
 """
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -14,8 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .pictures import decoded
+from .photo_folders import list_folder
+from .pictures import MOST_PIXELS, decoded, photos_only
 from .settings import STREAMED
+from .text import read_lines
 
 __all__ = ["Source", "SourcePictures", "checked_label", "class_names"]
 
@@ -78,10 +82,11 @@ class Source:
             missing = package.replace("_", "-")
             raise UserError(f"--dataset-source {self.name} needs the package {missing}: pip install {missing}")
         split = self.train_split if train else self.val_split
+        class_map = _class_map(self.class_map, self.root)
         try:
             return create_dataset(
                 self.name, root=self.root, split=split, is_training=train, download=self.download,
-                batch_size=batch_size, seed=seed, class_map=self.class_map,
+                batch_size=batch_size, seed=seed, class_map=class_map,
                 num_samples=self.train_num_samples if train else self.val_num_samples,
                 input_key=self.input_key, target_key=self.target_key,
             )  # fmt: skip
@@ -93,6 +98,37 @@ class Source:
                 f"--dataset-source {self.name}: split {split!r} can't be opened in {self.root} ({reason}); check "
                 f"--data-dir and --{part}-split, and for a stream give --{part}-num-samples"
             ) from None
+
+
+def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
+    """Read the classes and their labels from a list or a pickle of plain values; leave other files to timm."""
+    places = [Path(path), Path(root) / path] if path else []
+    found = next((place for place in places if place.is_file()), None)
+    if found is None or found.suffix.lower() not in (".txt", ".pkl"):
+        return path
+    if found.suffix.lower() == ".txt":
+        names = read_lines(found)
+        numbers = {name.strip(): number for number, name in enumerate(names)}
+        if "" in numbers or len(numbers) != len(names) or not names:
+            raise UserError(f"--class-map {found}: needs one class on each line, and no class twice")
+        return numbers
+    try:
+        with found.open("rb") as file:
+            numbers = _PlainValues(file).load()
+    except Exception as error:
+        # pickle raises whatever the bytes of a damaged file make it raise.
+        raise UserError(f"--class-map {found}: no plain pickle ({str(error)[:120]}); write a .txt list") from None
+    labels = numbers.values() if isinstance(numbers, dict) else [None]
+    if not all(type(label) is int and label >= 0 for label in labels):
+        raise UserError(f"--class-map {found}: needs a dictionary from class to label")
+    return numbers
+
+
+class _PlainValues(pickle.Unpickler):
+    """Refuse whatever in a pickle would be more than numbers, texts and containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it would load {module}.{name}")
 
 
 def class_names(stored: Any) -> tuple[str, ...]:
@@ -110,14 +146,22 @@ class SourcePictures(Dataset):
         train: the training split.
         transform: from a PIL picture to a tensor.
         num_classes: labels have to be below, where the source has no names of its own.
+        max_pixels: of a photo.
     """
 
     def __init__(
-        self, source: Source, *, train: bool, transform: Callable[[Image.Image], Tensor], num_classes: int
+        self,
+        source: Source,
+        *,
+        train: bool,
+        transform: Callable[[Image.Image], Tensor],
+        num_classes: int,
+        max_pixels: int = MOST_PIXELS,
     ) -> None:
-        self.name, self.transform = source.name, transform
+        self.name, self.transform, self.max_pixels = source.name, transform, max_pixels
         self.stored = source.open(train=train)
         self.classes = class_names(self.stored)
+        _check_folders(self.stored, source, source.train_split if train else source.val_split)
         self.num_classes = len(self.classes) or num_classes
 
     def __len__(self) -> int:
@@ -125,15 +169,38 @@ class SourcePictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return a picture (3, H, W) float32 and its label."""
-        reader = getattr(self.stored, "reader", None)
-        if reader is None:  # torchvision's sets decode by themselves
-            picture, label = self.stored[index]
-            picture = picture.convert("RGB")
-        else:
-            # Not through timm's data set, which puts another picture into the place of a damaged one.
-            file, label = reader[index]
-            picture = decoded(file, f"{self.name}, sample {index}")
+        reader, name = getattr(self.stored, "reader", None), f"{self.name}, sample {index}"
+        try:
+            with photos_only(name, self.max_pixels):
+                # Not through timm's data set, which puts another picture into the place of a damaged one.
+                found, label = (self.stored if reader is None else reader)[index]
+        except UserError:
+            raise
+        except Exception as error:
+            # The packages behind timm raise whatever a file, or a label that a map does not know, does to them.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{name}: can't be read ({type(error).__name__}: {reason})") from None
+        # torchvision's sets decode by themselves
+        picture = found.convert("RGB") if reader is None else decoded(found, name, self.max_pixels)
         return self.transform(picture), checked_label(label, self.num_classes, self.name)
+
+
+def _check_folders(stored: Any, source: Source, split: str) -> None:
+    """Raise `UserError` where torchvision finds other photos in class folders than there are, or timm no split."""
+    from torchvision.datasets import ImageFolder
+
+    if type(stored) is not ImageFolder:
+        return
+    name = f"--dataset-source {source.name}"
+    if Path(stored.root).resolve() == Path(source.root).resolve():
+        raise UserError(f"{name}: there is no folder of the split {split} in {source.root}")
+    paths, labels, _ = list_folder(Path(stored.root))
+    other = set(labels) ^ set(stored.classes) or set(paths) ^ {path for path, _ in stored.samples}
+    if other:
+        raise UserError(
+            f"{name}: torchvision reads {len(stored.samples)} photos of {len(stored.classes)} classes, and "
+            f"{stored.root} holds {len(paths)} of {len(set(labels))} ({min(other)}); leave the option out"
+        )
 
 
 def checked_label(label: Any, num_classes: int, name: str) -> int:

@@ -7,6 +7,7 @@ of `loader`, they change with the workers. Going on in the middle of an epoch re
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from ..errors import UserError
+from .pictures import MOST_PIXELS, photos_only
 from .sources import Source, checked_label, class_names
 
 __all__ = ["Failure", "PictureStream", "StreamLoader"]
@@ -40,16 +42,23 @@ class PictureStream:
         train: the training split.
         transform: from a PIL picture to a tensor.
         num_classes: labels have to be below, where the source has no names of its own.
+        max_pixels: of a photo.
 
     Raises:
         UserError: for a split that can't be opened, or whose number of samples is unknown.
     """
 
     def __init__(
-        self, source: Source, *, train: bool, transform: Callable[[Image.Image], Tensor], num_classes: int
+        self,
+        source: Source,
+        *,
+        train: bool,
+        transform: Callable[[Image.Image], Tensor],
+        num_classes: int,
+        max_pixels: int = MOST_PIXELS,
     ) -> None:
         stored = source.open(train=train)
-        self.source, self.train, self.transform = source, train, transform
+        self.source, self.train, self.transform, self.max_pixels = source, train, transform, max_pixels
         self.samples = int(stored.reader.num_samples or 0)
         if not self.samples:
             part = "train" if train else "val"
@@ -59,6 +68,42 @@ class PictureStream:
 
     def __len__(self) -> int:
         return self.samples
+
+
+@contextmanager
+def _strictly(stream: PictureStream) -> Iterator[None]:
+    """Let timm's readers open photos alone, and stop at a sample that can't be read, instead of leaving it out.
+
+    This lasts as long as a worker reads, which is a process of ours.
+    """
+    with photos_only(f"{stream.source.name}: a picture of the stream", stream.max_pixels):
+        if stream.source.prefix != "wds":
+            yield
+            return
+        from timm.data.readers import reader_wds
+
+        read, skip = reader_wds._decode, reader_wds.log_and_continue
+
+        def decode(sample: dict[str, Any], **given: Any) -> Any:
+            name = f"{sample.get('__url__', stream.source.name)}: {sample.get('__key__', 'a sample')}"
+            with photos_only(name, stream.max_pixels):
+                try:
+                    return read(sample, **given)
+                except Exception as error:
+                    raise error if isinstance(error, UserError) else UserError(f"{name}: {_reason(error)}") from None
+
+        def stop(error: Exception) -> bool:
+            raise error
+
+        reader_wds._decode, reader_wds.log_and_continue = decode, stop
+        try:
+            yield
+        finally:
+            reader_wds._decode, reader_wds.log_and_continue = read, skip
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class _Share(IterableDataset):
@@ -71,18 +116,18 @@ class _Share(IterableDataset):
     def __iter__(self) -> Iterator[tuple[Tensor, int] | Failure]:
         stream, key = self.stream, (self.seed, _SAMPLE, self.epoch, self.rank, get_worker_info().id)
         try:
-            for place, (picture, label) in enumerate(self.stored):
-                words = np.random.SeedSequence((*key, place)).generate_state(4)
-                random.seed(int(words[0]) << 32 | int(words[1]))
-                np.random.seed(words[2:])
-                torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
-                yield stream.transform(picture), checked_label(label, stream.num_classes, stream.source.name)
+            with _strictly(stream):
+                for place, (picture, label) in enumerate(self.stored):
+                    words = np.random.SeedSequence((*key, place)).generate_state(4)
+                    random.seed(int(words[0]) << 32 | int(words[1]))
+                    np.random.seed(words[2:])
+                    torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
+                    yield stream.transform(picture), checked_label(label, stream.num_classes, stream.source.name)
         except UserError as error:
             yield Failure(str(error))
         except Exception as error:
             # The packages behind timm raise whatever the network or a file does to them.
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            yield Failure(f"--dataset-source {stream.source.name}: the stream broke off ({reason})")
+            yield Failure(f"--dataset-source {stream.source.name}: the stream broke off ({_reason(error)})")
 
 
 def _collate(samples: list) -> list[Tensor] | Failure:

@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from .columns import LATEST_US
-from .opening import shortened
 from .text import read_lines
 
 __all__ = ["read_table"]
@@ -32,7 +31,7 @@ def read_table(path: Path, what: str) -> list[list[int]]:
     for row in rows:
         faulty = [cell for cell in row if not _WHOLE.fullmatch(cell) or int(cell) > LATEST_US]
         if faulty or len(row) != 3:
-            raise UserError(f"{path}: needs {what}; got {shortened(','.join(row), 60)!r}, fetch it anew")
+            raise UserError(f"{path}: needs {what}; got {shown(','.join(row), 60)!r}, fetch it anew")
     if not rows:
         raise UserError(f"{path}: needs {what}; it has none, fetch it anew")
     return [[int(cell) for cell in row] for row in rows]

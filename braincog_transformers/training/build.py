@@ -32,7 +32,16 @@ from .mixers import EventMixer, ImageMixer
 from .prefetch import Ahead
 from .step import Mixer
 
-__all__ = ["Shape", "build_data", "build_loaders", "build_losses", "build_mixer", "build_network", "find_shape"]
+__all__ = [
+    "Shape",
+    "build_data",
+    "build_loaders",
+    "build_losses",
+    "build_mixer",
+    "build_network",
+    "evaluates",
+    "find_shape",
+]
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,12 @@ def find_shape(options: Options) -> Shape:
     return replace(shape, step=step or int(probe.step))
 
 
+def evaluates(options: Options) -> bool:
+    """Say whether a run only looks at test data, so that there need not be any for training."""
+    run, look = options.run, options.look
+    return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
+
+
 def _workers(options: Options, ranks: Ranks) -> int:
     """Return the number of loading processes of one rank."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -220,6 +235,8 @@ def build_data(options: Options, shape: Shape, ranks: Ranks) -> DataBundle:
         normalize=options.model.encode == "direct",  # the other codes read intensities from 0 to 1
         source=_source(options),
         num_classes=data.num_classes,
+        max_pixels=data.max_pixels,
+        needs_train=not evaluates(options),
     )
     if data.num_classes not in (None, bundle.num_classes):
         raise UserError(
@@ -227,7 +244,7 @@ def build_data(options: Options, shape: Shape, ranks: Ranks) -> DataBundle:
             "classes; leave the option out."
         )
     for part, dataset in (("training", bundle.train), ("test", bundle.test)):
-        if not len(dataset):
+        if not len(dataset) and not (part == "training" and evaluates(options)):
             raise UserError(f"--dataset {data.dataset}: its {part} part is empty; check --data-dir {data.data_dir}.")
     return bundle
 
@@ -242,7 +259,7 @@ def _source(options: Options) -> Source | None:
 
 
 def build_loaders(options: Options, bundle: DataBundle, ranks: Ranks) -> tuple[Any, Any]:
-    """Return the loaders of training and evaluation."""
+    """Return the loaders of training and evaluation; None for the former where an evaluation has no training data."""
     data = options.data
     shared = {
         "seed": options.run.seed,
@@ -254,14 +271,17 @@ def build_loaders(options: Options, bundle: DataBundle, ranks: Ranks) -> tuple[A
     }
     test_batch = data.batch_size * data.validation_batch_size_multiplier
     repeats = max(1, options.aug.aug_repeats)
-    train = make_loader(bundle.train, batch_size=data.batch_size, train=True, drop_last=True, repeats=repeats, **shared)
     test = make_loader(bundle.test, batch_size=test_batch, train=False, drop_last=False, **shared)
+    ahead = ranks.device.type == "cuda" and not data.no_prefetcher
+    if not len(bundle.train):
+        return None, Ahead(test, ranks.device) if ahead else test
+    train = make_loader(bundle.train, batch_size=data.batch_size, train=True, drop_last=True, repeats=repeats, **shared)
     if not len(train):
         raise UserError(
             f"--batch-size {data.batch_size} on {ranks.world_size} processes leaves no whole batch of the "
             f"{len(bundle.train)} training samples; lower it."
         )
-    if ranks.device.type == "cuda" and not data.no_prefetcher:
+    if ahead:
         return Ahead(train, ranks.device), Ahead(test, ranks.device)
     return train, test
 

@@ -28,8 +28,10 @@ from .build import (
     build_losses,
     build_mixer,
     build_network,
+    evaluates,
     find_shape,
 )
+from .class_names import compare_classes, difference_of_classes
 from .distributed import Ranks, device_of, set_up, wrap
 from .folder import run_folder
 from .generators import isolated, seed_everything
@@ -57,13 +59,14 @@ _SPEED = {
     "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend", "pack_spikes",
     "integer_products",
 }  # fmt: skip
+_LIMITS = {"max_pixels"}
 _SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
 _SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "look"}
 # these only say what the weights were before the first step
 _START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained", "use_ema"}
 _TOLD = 10
 """Damaged recordings that are named one by one."""
-FREE = frozenset(_PLACES | _SPEED | _SAVING | _SHOWN | _START)
+FREE = frozenset(_PLACES | _SPEED | _LIMITS | _SAVING | _SHOWN | _START)
 
 
 @dataclass
@@ -111,7 +114,7 @@ def run(options: Options) -> dict[str, Any]:
         keep_freed_memory()
     try:
         parts = _build(options, ranks)
-        if options.run.eval or options.run.eval_checkpoint or options.look.analyze or options.look.audit:
+        if evaluates(options):
             return _evaluate(parts)
         return _check_up(parts) if options.look.doctor else _train(parts)
     finally:
@@ -129,6 +132,8 @@ def _build(options: Options, ranks: Ranks) -> _Parts:
     train_loader, test_loader = build_loaders(options, bundle, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
     network = build_network(options, shape, ranks, say=_say(ranks))
+    if path := options.model.initial_checkpoint:
+        compare_classes(path, bundle.classes, options, refuses=evaluates(options), say=_say(ranks))
     network, train_call, test_call = wrap(
         network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
     )
@@ -171,6 +176,7 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
     journal = Journal(folder, epochs=0, speaks=ranks.first)
     if path:
         path = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
+        compare_classes(path, parts.bundle.classes, options, refuses=True, say=journal.say)
     elif (options.look.analyze or options.look.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):
@@ -209,6 +215,7 @@ def _train(parts: _Parts) -> dict[str, Any]:
         path, state = find_state(options.run.resume, _say(ranks))
         if options.run.no_resume_opt:
             _say(ranks)(load_checkpoint(parts.network, path, ema=options.run.use_ema))
+            compare_classes(path, parts.bundle.classes, options, refuses=False, say=_say(ranks))
             state = None
         elif changed := difference(
             saved_options(state, Options().to_dict(), path=path), options.to_dict(), free=FREE
@@ -217,6 +224,8 @@ def _train(parts: _Parts) -> dict[str, Any]:
                 f"--resume {options.run.resume}: {changed}; a run continues with its own options "
                 "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
             )
+        elif other := difference_of_classes(state, parts.bundle.classes):
+            raise UserError(f"--resume {options.run.resume}: {other}; bring the classes back to what they were")
     folder = run_folder(options, ranks, fresh=state is None)
     metric = _metric(options, parts.bundle)
     learner, plan = _learner(parts, metric)
@@ -292,7 +301,12 @@ def _learner(parts: _Parts, metric: str) -> tuple[Learner, Plan]:
         random_steps=parts.shape.step if options.model.rand_step else 0,
         step_outputs=train.tet_loss,
     )
-    about = {"version": __version__, "arch": options.model.model, "options": options.to_dict()}
+    about = {
+        "version": __version__,
+        "arch": options.model.model,
+        "options": options.to_dict(),
+        "classes": list(parts.bundle.classes),
+    }
     plan = Plan(
         epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
         max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,

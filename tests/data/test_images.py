@@ -85,6 +85,16 @@ def test_damaged_torchvision_files_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("labels", [bytes([0, 1, 2, 3, 4, 77]), bytes(5)])
+def test_labels_that_are_none_or_too_few_are_one_line(tmp_path, labels):
+    write_mnist(tmp_path / "MNIST" / "raw")
+    file = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    file.write_bytes(struct.pack(">2I", 0x801, len(labels)) + labels)
+    for name in ("mnist", "smnist"):
+        with pytest.raises(UserError, match=f"data set {name} in .* is damaged"):
+            build_datasets(name, tmp_path)
+
+
 def test_nothing_is_fetched_unasked_and_what_torchvision_prints_is_kept_away(tmp_path, monkeypatch, capsys):
     asked = []
 

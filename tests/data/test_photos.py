@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -137,3 +138,56 @@ def test_tiny_imagenet_that_is_incomplete_is_named(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             build_datasets("tinyimagenet", tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_tiny_imagenet_reads_photos_of_any_ending_and_a_list_of_any_editor(tmp_path):
+    folder = write_tiny(tmp_path)
+    first = folder / "train" / WNIDS[0] / "images"
+    (first / f"{WNIDS[0]}_0.JPEG").rename(first / "0.jpg")
+    (first / "._0.jpg").write_bytes(b"\0\5\26\7")
+    (folder / "val" / "images" / ".DS_Store").write_bytes(b"x")
+    notes = folder / "val" / "val_annotations.txt"
+    rows = notes.read_text().splitlines()
+    notes.write_bytes(("\r\n".join(rows) + "\r\n\r\n").encode("utf-8-sig"))
+    bundle = build_datasets("tinyimagenet", tmp_path, **PLAIN)
+    assert (len(bundle.train), values(bundle.test)) == (200, [(199, 199), (0, 0), (7, 7)])
+    shutil.rmtree(folder / "train")
+    assert values(build_datasets("tinyimagenet", tmp_path, needs_train=False, **PLAIN).test)[0] == (199, 199)
+
+
+def add_photo(folder):
+    (folder / "val" / "images" / "val_9.JPEG").write_bytes(photo(1, "JPEG"))
+
+
+def lose_photo(folder):
+    (folder / "val" / "images" / "val_1.JPEG").unlink()
+
+
+def list_twice(folder):
+    notes = folder / "val" / "val_annotations.txt"
+    notes.write_text(notes.read_text() + notes.read_text())
+
+
+def lead_outside(folder):
+    notes = folder / "val" / "val_annotations.txt"
+    notes.write_text(notes.read_text() + f"../../../x.JPEG\t{WNIDS[0]}\n")
+
+
+def add_class(folder):
+    (folder / "train" / "n99").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (add_photo, r"lists 3 photos, and 4 lie in images \(.*val_9\.JPEG\)"),
+        (lose_photo, r"lists 3 photos, and 2 lie in images \(.*val_1\.JPEG\)"),
+        (list_twice, r"lists 6 photos, and 3 lie in images \(one of them twice\)"),
+        (lead_outside, r"lists 4 photos, and 3 lie in images \(.*x\.JPEG\)"),
+        (add_class, r"train/n99: is no class of tinyimagenet"),
+    ],
+)
+def test_photos_that_tiny_imagenets_list_does_not_know_are_named(tmp_path, spoil, message):
+    spoil(write_tiny(tmp_path))
+    with pytest.raises(UserError, match=message):
+        build_datasets("tinyimagenet", tmp_path)

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,74 @@ def test_a_run_on_shards(tmp_path):
     assert (Path(found["folder"]) / "first_batch.png").is_file()
 
 
+RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n{} loop\n"
+
+
+def grey16():
+    content = io.BytesIO()
+    Image.fromarray(RAMP).save(content, "PNG")
+    return content.getvalue()
+
+
+def spoiled(root, content):
+    """Write shards with another third photo for training."""
+    write_shards(root)
+    members = {}
+    for index in range(6):
+        members |= {f"{index:05d}.png": content if index == 2 else photo(index), f"{index:05d}.cls": b"0"}
+    write_tar(root / "x-train-0000.tar", members)
+
+
+@needs_webdataset
+@pytest.mark.parametrize("content", [EPS, b"", photo(0)[:40], b"no photo"], ids=["eps", "nothing", "cut", "text"])
+def test_shards_open_photos_only_and_stop_at_what_is_none(tmp_path, content):
+    spoiled(tmp_path, content)
+    with pytest.raises(UserError, match=r"x-train-0000\.tar: 00002: not a complete picture") as caught:
+        stream(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@needs_webdataset
+def test_shards_keep_the_range_of_16_bits_and_have_a_limit_of_pixels(tmp_path):
+    spoiled(tmp_path, grey16())
+    source = Source(name="wds/x", root=str(tmp_path))
+    seen = {}
+    for limit in (65536, 65535):
+        data = PictureStream(source, train=True, transform=mean, num_classes=3, max_pixels=limit)
+        loader = make_loader(data, batch_size=3, train=True, seed=0, workers=1)
+        try:
+            seen[limit] = sorted(float(value) for batch, _ in loader for value in batch)
+        except UserError as error:
+            seen[limit] = str(error)
+    assert seen[65536][-1] == pytest.approx(127.5)
+    assert "00002: 256 x 256 pixels, more than 65,535" in seen[65535]
+
+
+def mean(picture):
+    return torch.tensor(float(np.asarray(picture).mean()))
+
+
+@needs_webdataset
+@pytest.mark.parametrize("spoil", ["cut", "huge", "no_label"])
+def test_a_damaged_shard_is_one_line(tmp_path, spoil):
+    write_shards(tmp_path)
+    path = tmp_path / "x-train-0000.tar"
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:1900])
+    elif spoil == "huge":
+        write_tar(path, {"00000.png": photo(0), "00000.cls": b"0"})
+        size = b"%011o" % len(photo(0))
+        block = path.read_bytes().replace(size, b"7" * 11, 1)
+        total = sum(block[:148]) + 8 * 32 + sum(block[156:512])
+        path.write_bytes(block[:148] + b"%06o\0 " % total + block[156:])
+    else:
+        write_tar(path, {"00000.png": photo(0)})
+    with pytest.raises(UserError, match=r"--dataset-source wds/x|x-train-0000") as caught:
+        stream(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["wds/x", "hfds/x", "hfids/x", "tfds/x"])
 def test_a_missing_package_is_one_line(tmp_path, name, monkeypatch):
     monkeypatch.setattr(sources, "find_spec", lambda package: None)
@@ -199,6 +268,94 @@ def test_torchvisions_folders(tmp_path):
     assert round(float(bundle.train[1][0].mean() * 255)) == 50
     with pytest.raises(UserError, match="Unknown torchvision dataset nope"):
         build_datasets("imnet", tmp_path, source=Source(name="torch/nope", root=str(tmp_path)))
+
+
+@pytest.mark.parametrize("error", [KeyError(7), FileNotFoundError(2, "No such file", "x.png"), AssertionError()])
+def test_a_sample_that_a_set_by_index_cannot_give_is_one_line(tmp_path, monkeypatch, error):
+    class Broken(Reader):
+        def __getitem__(self, index):
+            raise error
+
+    stored = type("Stored", (), {"reader": Broken([0, 1])})()
+    monkeypatch.setattr(sources, "find_spec", lambda package: package)
+    monkeypatch.setattr("timm.data.create_dataset", lambda name, **given: stored)
+    bundle = build_datasets("imnet", tmp_path, source=Source(name="hfds/x", root=""), **PLAIN)
+    with pytest.raises(UserError, match=rf"^hfds/x, sample 1: can't be read \({type(error).__name__}"):
+        bundle.train[1]
+
+
+def write_image_folder(root):
+    for part in ("train", "validation"):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            (root / part / name / "x.png").write_bytes(photo(1))
+    return Source(name="torch/image_folder", root=str(root))
+
+
+@pytest.mark.parametrize(("content", "message"), [(EPS, "none of JPEG"), (photo(0)[:40], "not a complete picture")])
+def test_torchvision_opens_photos_only(tmp_path, content, message):
+    source = write_image_folder(tmp_path)
+    (tmp_path / "train" / "a" / "x.png").write_bytes(content)
+    with pytest.raises(UserError, match=rf"train/a/x\.png: .*{message}"):
+        build_datasets("imnet", tmp_path, source=source, **PLAIN).train[0]
+
+
+def test_torchvisions_photos_of_16_bits_keep_their_range(tmp_path):
+    source = write_image_folder(tmp_path)
+    (tmp_path / "train" / "a" / "x.png").write_bytes(grey16())
+    bundle = build_datasets("imnet", tmp_path, source=source, **PLAIN)
+    assert 0.4 < float(bundle.train[0][0].mean()) < 0.6
+    with pytest.raises(UserError, match="256 x 256 pixels, more than 9"):
+        build_datasets("imnet", tmp_path, source=source, max_pixels=9, **PLAIN).train[0]
+
+
+def test_folders_that_torchvision_reads_otherwise_are_one_line(tmp_path):
+    source = write_image_folder(tmp_path)
+    (tmp_path / "train" / "a" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "train" / "a" / ".ipynb_checkpoints" / "x.png").write_bytes(photo(1))
+    with pytest.raises(UserError, match=r"torchvision reads 3 photos of 2 classes, and .* holds 2 of 2 \(.*\.ipynb"):
+        build_datasets("imnet", tmp_path, source=source, **PLAIN)
+    (tmp_path / "train" / "a" / ".ipynb_checkpoints" / "x.png").unlink()
+    (tmp_path / "train" / "a" / "up").symlink_to("..", target_is_directory=True)
+    with pytest.raises(UserError, match=r"train/a/up: is .*train once more"):
+        build_datasets("imnet", tmp_path, source=source, **PLAIN)
+
+
+def test_an_evaluation_needs_no_training_split(tmp_path):
+    source = write_image_folder(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="there is no folder of the split train"):
+        build_datasets("imnet", tmp_path, source=source, **PLAIN)
+    bundle = build_datasets("imnet", tmp_path, source=source, needs_train=False, **PLAIN)
+    assert (bundle.classes, len(bundle.train), len(bundle.test)) == (("a", "b"), 0, 2)
+
+
+MAPS = {
+    "windows": ("m.txt", "b\r\na\r\n\r\n".encode("utf-8-sig"), {"b": 0, "a": 1}),
+    "plain_pickle": ("m.pkl", pickle.dumps({"b": 0, "a": 1}), {"b": 0, "a": 1}),
+    "twice": ("m.txt", b"a\na\n", "needs one class on each line, and no class twice"),
+    "blank": ("m.txt", b"a\n\nb\n", "needs one class on each line"),
+    "nothing": ("m.txt", b"", "needs one class on each line"),
+    "latin1": ("m.txt", b"caf\xe9\n", "is no UTF-8 text"),
+    "code": ("m.pkl", pickle.dumps(Path("x")), "no plain pickle"),
+    "cut_pickle": ("m.pkl", pickle.dumps({"a": 1})[:5], "no plain pickle"),
+    "list": ("m.pkl", pickle.dumps(["a"]), "needs a dictionary from class to label"),
+    "texts": ("m.pkl", pickle.dumps({"a": "b"}), "needs a dictionary from class to label"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "right"), MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_class_map_is_data_from_any_editor_or_one_line(tmp_path, monkeypatch, name, content, right, beside):
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(sources, "find_spec", lambda package: package)
+    monkeypatch.setattr("timm.data.create_dataset", lambda name, **given: given["class_map"])
+    source = Source(name="hfds/x", root=str(tmp_path), class_map=name if beside else str(tmp_path / name))
+    if isinstance(right, dict):
+        assert source.open(train=True) == right
+    else:
+        with pytest.raises(UserError, match=rf"{name}.*{right}"):
+            source.open(train=True)
 
 
 IMNET = ["--dataset", "imnet", "--dataset-source"]
