@@ -42,7 +42,11 @@ def shared_over_steps(bn: nn.Module, x: Tensor, step: int) -> Tensor:
     n = _values(bn, x)
     ratio = step * (n - 1) / (step * n - 1)
     with torch.no_grad():
-        running_var.mul_((1 - bn.momentum) * (1 - ratio)).add_(bn.running_var * ratio)
+        running_var.mul_((1 - bn.momentum) * (1 - ratio))
+        if isinstance(ratio, Tensor):  # a number only the device knows
+            running_var.add_(bn.running_var * ratio)
+        else:
+            running_var.add_(bn.running_var, alpha=ratio)
     bn.running_var = running_var
     return y
 

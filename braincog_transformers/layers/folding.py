@@ -1,7 +1,7 @@
 """Fold a batch normalisation's running statistics into the layer in front of it, where that changes no result."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.prune import BasePruningMethod
@@ -57,15 +57,10 @@ def baked(layer: nn.Module) -> nn.Module:
     new = kind(**given, bias=layer.bias is not None, **place).eval()
     if hasattr(layer, "integer_products"):
         new.integer_products = layer.integer_products
-    _fill(new.weight, layer.weight)
+    new.weight.copy_(layer.weight)
     if layer.bias is not None:
-        _fill(new.bias, layer.bias)
-    return new
-
-
-def _fill(parameter: nn.Parameter, value: Tensor) -> None:
-    parameter.copy_(value)
-    parameter.requires_grad_(value.requires_grad)
+        new.bias.copy_(layer.bias)
+    return new.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
 
 
 def folded(layer: nn.Module, bn: nn.Module) -> tuple[nn.Module, nn.Module]:

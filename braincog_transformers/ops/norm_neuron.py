@@ -65,7 +65,7 @@ class _NormNeuron(torch.autograd.Function):
     def forward(ctx, x, weight, bias, statistics, norm, leak, threshold, alpha, dynamics, steps):
         kind = (x.shape[0] == 1, steps, x.dtype, x.device.type, dynamics)
         mean, var = statistics
-        inverse = torch.rsqrt(var.double() + norm.eps).to(var.dtype)
+        inverse = torch.rsqrt((var.double() if norm.training else var) + norm.eps).to(var.dtype)
         scale = inverse * weight.detach().to(inverse.dtype)
         shift = bias.detach().to(inverse.dtype) - mean * scale
         # a threshold by channel keeps the axis of channels in every step's loop: then the compiler makes one of all
