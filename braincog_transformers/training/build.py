@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,12 +28,14 @@ from ..models.registry import REGISTERED
 from ..option_entries import keywords
 from ..options import Options
 from .distributed import Ranks
+from .learner import Place
 from .losses import Distillation, build_loss
 from .mixers import EventMixer, ImageMixer
 from .prefetch import Ahead
 from .step import Mixer
 
-__all__ = ["Shape", "build_data", "build_loaders", "build_losses", "build_mixer", "build_network", "find_shape"]
+__all__ = ["Shape", "build_data", "build_loaders", "build_losses", "build_mixer", "build_network", "check_batch"]
+__all__ += ["find_shape"]
 
 
 @dataclass(frozen=True)
@@ -296,6 +299,29 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
         network.set_grad_checkpointing(True)
     network.to(ranks.device)
     return network.to(memory_format=torch.channels_last) if train.channels_last else network
+
+
+def check_batch(options: Options, bundle: DataBundle, network: nn.Module, place: Place, ranks: Ranks) -> None:
+    """Refuse a batch of one where a normalisation would have a single value to go by.
+
+    Raises:
+        UserError: with the smallest batch that trains.
+    """
+    smallest = min(options.data.batch_size, len(bundle.train) // ranks.world_size)
+    if smallest > 1 or (options.train.sync_bn and ranks.world_size > 1):
+        return
+    probe = deepcopy(network).to("meta").train()
+    x, _ = place(torch.zeros(1, *bundle.input_shape), torch.zeros(1))
+    try:
+        with torch.no_grad():
+            probe(x.to("meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"--batch-size 1: {options.model.model} normalises over the samples of a batch and can't train on one "
+            "alone; give 2 or more (--grad-accum does not help)."
+        ) from None
 
 
 def build_losses(options: Options) -> tuple[nn.Module, nn.Module]:
