@@ -54,8 +54,8 @@ class _SeededDataset(Dataset):
         # the sum takes one pass; that of finite values may overflow
         if isinstance(x, Tensor) and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
             raise UserError(
-                f"{self.part} sample {index} (counted from 0, label {label}) holds values that are not finite; check the "
-                "data, --mean and --std"
+                f"{self.part} sample {index} (counted from 0, label {label}) holds values that are not finite; check "
+                "the data, --mean and --std"
             )
         return x, label
 

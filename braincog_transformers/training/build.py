@@ -339,12 +339,16 @@ def build_losses(options: Options) -> tuple[nn.Module, nn.Module]:
     return training, build_loss(train.loss_fn)
 
 
-def build_mixer(options: Options, *, num_classes: int) -> Mixer | None:
-    """Return what mixes training samples, or None."""
+def build_mixer(options: Options, *, num_classes: int, size: tuple[int, int]) -> Mixer | None:
+    """Return what mixes training samples of a height and width, or None."""
     mix, smoothing = options.mix, options.train.smoothing
     if mix.mixup or mix.cutmix or mix.cutmix_minmax:
         if options.data.batch_size % 2:
             raise UserError(f"--mixup and --cutmix pair samples: --batch-size {options.data.batch_size} must be even.")
+        least, most = mix.cutmix_minmax or (0, 1)
+        if any(int(side * least) >= int(side * most) for side in size):
+            sides = "x".join(map(str, size))
+            raise UserError(f"--cutmix-minmax {least} {most}: no box of whole pixels in {sides}; widen the range.")
         mixup = Mixup(
             mixup_alpha=mix.mixup,
             cutmix_alpha=mix.cutmix,

@@ -1,6 +1,7 @@
 """What the machine fails at, and not the code: memory, room on the disk, processes that were killed."""
 
 import re
+from traceback import walk_tb
 
 import torch
 
@@ -10,7 +11,10 @@ __all__ = ["explain", "worker_died"]
 
 
 def worker_died(error: BaseException) -> bool:
-    """Tell whether a process that loads samples has ended unasked."""
+    """Tell whether a process that loads samples has ended unasked: torch's word, or a connection that broke off."""
+    if isinstance(error, (EOFError, ConnectionError)):
+        frames = walk_tb(error.__traceback__)
+        return any(frame.f_globals.get("__name__", "").startswith("multiprocessing.") for frame, _ in frames)
     return isinstance(error, RuntimeError) and re.match(r"DataLoader worker \(pid", str(error)) is not None
 
 

@@ -36,9 +36,14 @@ class Parts:
     precision: Precision
 
     @property
-    def batch(self) -> int:
-        """Return the samples of one optimizer step, over all processes and accumulated batches."""
-        return self.options.data.batch_size * self.ranks.world_size * self.options.optim.grad_accum
+    def batch(self) -> tuple[int, int, int]:
+        """Return samples of a forward pass, processes, and accumulated passes, whose product makes an optimizer step.
+
+        A set that is smaller than what was asked for has no step of that size, for which no learning rate is scaled.
+        """
+        options, processes = self.options, self.ranks.world_size
+        samples = min(options.data.batch_size, max(1, len(self.bundle.train) // processes))
+        return samples, processes, min(options.optim.grad_accum, len(self.feed.train))
 
     @property
     def say(self) -> Callable[[str], None]:
@@ -88,7 +93,7 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
         train=train_loader,
         test=test_loader,
         place=place,
-        mixer=build_mixer(options, num_classes=bundle.num_classes),
+        mixer=build_mixer(options, num_classes=bundle.num_classes, size=shape.size),
         mixing_ends=options.mix.mixup_off_epoch,
     )
     return Parts(options, ranks, shape, bundle, network, train_call, test_call, feed, precision)

@@ -1,5 +1,6 @@
 """Assemble a run from its options, train or evaluate, and tell what came of it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def run(options: Options) -> dict[str, Any]:
             return _evaluate(parts)
         check_batch(options, parts.bundle, parts.network, parts.feed.place, ranks)
         return _check_up(parts) if options.look.doctor else _train(parts)
-    except (OSError, RuntimeError, MemoryError) as error:
+    except (OSError, RuntimeError, MemoryError, EOFError) as error:
         if isinstance(error, FileNotFoundError) or (line := explain(error)) is None:
             raise
         raise UserError(line) from error
@@ -222,7 +223,7 @@ def _metric(options: Options, bundle: DataBundle) -> str:
 def _learner(parts: Parts, metric: str) -> tuple[Learner, Plan]:
     """Build what learns, and the plan of the run."""
     options, train = parts.options, parts.options.train
-    lr = scaled_rate(options.sched.lr, batch=parts.batch, base=options.sched.lr_base_size)
+    lr = scaled_rate(options.sched.lr, batch=math.prod(parts.batch), base=options.sched.lr_base_size)
     optimizer = build_optimizer(parts.network, options.optim, lr=lr)
     updates = updates_per_epoch(len(parts.feed.train), options.optim.grad_accum)
     scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
@@ -313,10 +314,12 @@ def _announce(parts: Parts, learner: Learner, plan: Plan, progress: Progress, jo
     )
     _tell_left_out(parts, journal)
     base = learner.scheduler.base_values[0] if learner.scheduler else learner.learning_rate
+    samples, processes, accumulated = parts.batch
+    batch = samples * processes * accumulated
     journal.say(
-        f"effective batch {parts.batch} ({options.data.batch_size} x {ranks.world_size} processes x "
-        f"{options.optim.grad_accum} accumulated) | learning rate {base:.4g} (--lr {options.sched.lr:g}"
-        + (f" x {parts.batch}/{options.sched.lr_base_size}" if options.sched.lr_base_size else "")
+        f"effective batch {batch} ({samples} x {processes} processes x {accumulated} accumulated) | "
+        f"learning rate {base:.4g} (--lr {options.sched.lr:g}"
+        + (f" x {batch}/{options.sched.lr_base_size}" if options.sched.lr_base_size else "")
         + f") | {plan.epochs} epochs with cool-down"
     )
     if not options.train.amp and fast_in_bfloat16(ranks.device):

@@ -46,7 +46,7 @@ class StopRequest:
         """Yield the batches; `cut_short` is set where they end early, since what loads them got the signal too."""
         try:
             yield from batches
-        except RuntimeError as error:
+        except (RuntimeError, EOFError, ConnectionError) as error:
             if not (self.requested and worker_died(error)):
                 raise
             self.cut_short = True
