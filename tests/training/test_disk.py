@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from tiny_run import assert_same
 
 from braincog_transformers.errors import UserError
+from braincog_transformers.training import journal as journals
 from braincog_transformers.training import run as assembly
 from braincog_transformers.training.journal import Journal, open_tensorboard
 
@@ -118,3 +120,23 @@ def test_what_torch_says_of_its_archive_is_replaced_by_what_the_file_said(run):
     parts = run("parts").fit(max_steps=1)
     with _Limit(2000), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
         parts.checkpoints.save_last({"weights": torch.zeros(10_000)})
+
+
+def test_only_the_thread_of_tensorboard_fails_in_silence(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    heard = []
+    monkeypatch.setattr(threading, "excepthook", lambda caught: heard.append(caught.exc_value))
+    journals._hush_writing_thread.__wrapped__()
+    theirs = type("Writer", (threading.Thread,), {"__module__": "tensorboard.summary.writer"})
+    for kind, error in ((theirs, OSError("full")), (threading.Thread, OSError("ours")), (theirs, KeyError("bug"))):
+        thread = kind(target=_raiser(error))
+        thread.start()
+        thread.join()
+    assert [str(error) for error in heard] == ["ours", "'bug'"]
+
+
+def _raiser(error: Exception):
+    def target():
+        raise error
+
+    return target
