@@ -1,5 +1,6 @@
 """Run the command line: resolve the options, then train or evaluate; mistakes end in one line and status 2."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -21,8 +22,8 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
         load: imports torch, braincog and the models; called once the options hold up.
 
     Returns:
-        The exit status: 0, 2 after a mistake of the user's making, 1 after a loss that is no longer finite, 130 after
-        Ctrl-C.
+        The exit status: 0, 2 after a mistake of the user's making, 1 after numbers that are no longer finite, 130 after
+        Ctrl-C, 141 where nobody reads the output any more.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -54,6 +55,10 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
     except Interrupted as error:
         print(error, file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # whoever read the output has gone (`| head`); what is left in the buffer must not be written at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return 130
     return 0

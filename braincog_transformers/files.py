@@ -1,13 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and what is left of those whose writer was killed."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["sync_folder", "write_whole"]
+__all__ = ["clear_temporary", "reason", "sync_folder", "write_whole"]
+
+_TEMPORARY = re.compile(r"\..+\.(?P<writer>\d+)\.tmp")
 
 
-def write_whole(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
+def write_whole(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path` and rename it only once it is on the disk.
 
     Args:
@@ -24,6 +27,32 @@ def write_whole(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove the temporary files of `write_whole` in a folder whose writers are no longer alive on this machine."""
+    for path in folder.iterdir():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is not None and not _alive(int(match["writer"])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    # in a container the numbers begin anew, so that a killed process may have had ours; Windows' `kill` would kill
+    if process == os.getpid() or os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def reason(error: OSError) -> str:
+    """Say in a few words why a file can't be read or written."""
+    return error.strerror or str(error) or type(error).__name__
 
 
 def sync_folder(folder: Path) -> None:

@@ -37,13 +37,16 @@ class DataOptions:
     skip_bad: bool = option(False, "leave event recordings out that can't be read, and list them")
     max_pixels: int = option(178_956_970, "largest number of pixels of a photo; one with more is refused", low=1)
     num_classes: int | None = option(None, "size of the head (default: the data set's classes)", low=1)
-    img_size: int | None = option(None, "side of static images (default: the data set's or the model's)", low=1)
+    img_size: int | None = option(
+        None, "side of static images (default: the data set's or the model's)", low=1, high=16_384
+    )
     event_size: int | None = option(
         None,
         "event frames are resized to this side (default: the sensor's, or the network's if that is smaller)",
         low=1,
+        high=4096,
     )
-    crop_pct: float | None = option(None, "share kept by the centre crop in evaluation", above=0, high=1)
+    crop_pct: float | None = option(None, "share kept by the centre crop in evaluation", low=0.1, high=1)
     mean: tuple[float, ...] | None = option(None, "mean by channel (default: the data set's)")
     std: tuple[float, ...] | None = option(None, "standard deviation by channel (default: the data set's)", above=0)
     interpolation: str | None = option(
@@ -90,7 +93,9 @@ class DataOptions:
     )
     batch_size: int = option(128, "training samples by process and forward pass", "-b", low=1)
     validation_batch_size_multiplier: int = option(1, "evaluation batch in training batches", "-vb", low=1)
-    workers: int | None = option(None, "loading processes (default: one for each core, at most 8)", "-j", low=0)
+    workers: int | None = option(
+        None, "loading processes (default: one for each core, at most 8)", "-j", low=0, high=1024
+    )
     pin_mem: bool = option(False, "load into page-locked memory, for faster copies to a GPU")
     no_prefetcher: bool = option(False, "copy a batch to the GPU when it is needed, not one ahead")
     use_multi_epochs_loader: bool = option(False, "keep the loading processes from epoch to epoch")
@@ -164,7 +169,7 @@ class SchedOptions:
     lr_noise: tuple[float, ...] | None = option(
         None, "start (and end) of noise on the rate, in shares of the epochs", low=0, count=(1, 2)
     )
-    lr_noise_pct: float = option(0.67, "limit of the noise, as a share of the rate", low=0)
+    lr_noise_pct: float = option(0.67, "limit of the noise, as a share of the rate", above=0, high=1)
     lr_noise_std: float = option(1.0, "standard deviation of the noise", low=0)
     lr_cycle_mul: float = option(1.0, "each cosine cycle is longer than the last by this factor", above=0)
     lr_cycle_limit: int = option(1, "number of cosine cycles", low=1)
@@ -197,11 +202,12 @@ class AugOptions:
     )
     reprob: float | None = option(None, "chance of random erasing", low=0, high=1)
     remode: str | None = option(None, "filling of erased areas", choices=("const", "rand", "pixel"))
-    recount: int | None = option(None, "number of erased areas", low=1)
+    recount: int | None = option(None, "number of erased areas", low=1, high=1000)
     aug_repeats: int = option(
         0,
         "augmented copies of an image in each epoch, which stays as long and takes fewer images; 0 and 1: none but it",
         low=0,
+        high=1000,
     )
     train_interpolation: str | None = option(
         None, "resizing in training", choices=("random", "nearest", "bilinear", "bicubic", "lanczos")
@@ -217,7 +223,7 @@ class AugOptions:
         ),
     )
     rand_aug: bool = option(False, "RandAugment on event frames")
-    randaug_n: int = option(3, "operations of --rand-aug by sample", "--randaug_n", low=1)
+    randaug_n: int = option(3, "operations of --rand-aug by sample", "--randaug_n", low=1, high=1000)
     randaug_m: int = option(15, "magnitude of --rand-aug, 30 being the strongest", "--randaug_m", low=0, high=30)
 
 
@@ -239,9 +245,9 @@ class MixOptions:
     event_mix: bool = option(False, "BrainCog's EventMix of event samples, after the other two")
     cutmix_beta: float = option(2.0, "Beta distribution of the event mixers", "--cutmix_beta", above=0)
     cutmix_prob: float = option(0.5, "chance that an event sample is mixed", "--cutmix_prob", low=0, high=1)
-    cutmix_num: int = option(1, "how many times an event sample is mixed", "--cutmix_num", low=1)
-    cutmix_noise: float = option(0.0, "noise on the targets of mixed event samples", "--cutmix_noise", low=0)
-    gaussian_n: int = option(3, "Gaussians in the mask of EventMix", low=1)
+    cutmix_num: int = option(1, "how many times an event sample is mixed", "--cutmix_num", low=1, high=1000)
+    cutmix_noise: float = option(0.0, "noise on the targets of mixed event samples", "--cutmix_noise", low=0, high=1)
+    gaussian_n: int = option(3, "Gaussians in the mask of EventMix", low=1, high=1000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,6 +166,8 @@ def _rules(options: Options) -> Iterator[str]:
         yield f"{given}: mixes what --mixup/--cutmix has mixed; give one of the two kinds"
     if options.data.polarity_sum and mix.cutmix_noise:
         yield "--cutmix-noise would leave the third channel of --polarity-sum no sum; give one of them"
+    if options.sched.lr_noise and options.sched.lr_noise_std > 1000 * options.sched.lr_noise_pct:
+        yield "--lr-noise-std is so far beyond --lr-noise-pct that no noise would be found within; lower it"
     if train.tet_loss and options.model.temporal_flatten:
         yield "--tet-loss needs the outputs of all steps, and --temporal-flatten leaves one step"
     if options.model.temporal_flatten and options.model.rand_step:

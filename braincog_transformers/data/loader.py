@@ -23,11 +23,12 @@ _ORDER, _SAMPLE = 0, 1
 
 
 class _SeededDataset(Dataset):
-    """Fetch samples by (epoch, index, copy), each with generators of its own."""
+    """Fetch samples by (epoch, index, copy), each with generators of its own; values that are not finite are named."""
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
+    def __init__(self, dataset: Dataset, seed: int, *, part: str) -> None:
         self.dataset = dataset
         self.seed = seed
+        self.part = part
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -49,7 +50,14 @@ class _SeededDataset(Dataset):
         random.seed(int(words[0]) << 32 | int(words[1]))
         np.random.seed(words[2:])
         torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
-        return self.dataset[index]
+        x, label = self.dataset[index]
+        # the sum takes one pass; that of finite values may overflow
+        if isinstance(x, Tensor) and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+            raise UserError(
+                f"{self.part} sample {index} (counted from 0, label {label}) holds values that are not finite; check "
+                "the data, --mean and --std"
+            )
+        return x, label
 
 
 class _Batches(Sampler):
@@ -196,7 +204,7 @@ def make_loader(
         repeats=repeats,
     )
     loader = DataLoader(
-        _SeededDataset(dataset, seed),
+        _SeededDataset(dataset, seed, part="training" if train else "test"),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,

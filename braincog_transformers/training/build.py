@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from ..models.registry import REGISTERED
 from ..option_entries import keywords
 from ..options import Options
 from .distributed import Ranks
+from .learner import Place
 from .losses import Distillation, build_loss
 from .mixers import EventMixer, ImageMixer
 from .prefetch import Ahead
@@ -39,6 +41,7 @@ __all__ = [
     "build_losses",
     "build_mixer",
     "build_network",
+    "check_batch",
     "evaluates",
     "find_shape",
 ]
@@ -325,6 +328,29 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
     return network.to(memory_format=torch.channels_last) if train.channels_last else network
 
 
+def check_batch(options: Options, bundle: DataBundle, network: nn.Module, place: Place, ranks: Ranks) -> None:
+    """Refuse a batch of one where a normalisation would have a single value to go by.
+
+    Raises:
+        UserError: with the smallest batch that trains.
+    """
+    smallest = min(options.data.batch_size, len(bundle.train) // ranks.world_size)
+    if smallest > 1 or (options.train.sync_bn and ranks.world_size > 1):
+        return
+    probe = deepcopy(network).to("meta").train()
+    x, _ = place(torch.zeros(1, *bundle.input_shape), torch.zeros(1))
+    try:
+        with torch.no_grad():
+            probe(x.to("meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"--batch-size 1: {options.model.model} normalises over the samples of a batch and can't train on one "
+            "alone; give 2 or more (--grad-accum does not help)."
+        ) from None
+
+
 def build_losses(options: Options) -> tuple[nn.Module, nn.Module]:
     """Return the losses of training and of evaluation; the latter knows no smoothing and no steps."""
     train = options.train
@@ -340,12 +366,16 @@ def build_losses(options: Options) -> tuple[nn.Module, nn.Module]:
     return training, build_loss(train.loss_fn)
 
 
-def build_mixer(options: Options, *, num_classes: int) -> Mixer | None:
-    """Return what mixes training samples, or None."""
+def build_mixer(options: Options, *, num_classes: int, size: tuple[int, int]) -> Mixer | None:
+    """Return what mixes training samples of a height and width, or None."""
     mix, smoothing = options.mix, options.train.smoothing
     if mix.mixup or mix.cutmix or mix.cutmix_minmax:
         if options.data.batch_size % 2:
             raise UserError(f"--mixup and --cutmix pair samples: --batch-size {options.data.batch_size} must be even.")
+        least, most = mix.cutmix_minmax or (0, 1)
+        if any(int(side * least) >= int(side * most) for side in size):
+            sides = "x".join(map(str, size))
+            raise UserError(f"--cutmix-minmax {least} {most}: no box of whole pixels in {sides}; widen the range.")
         mixup = Mixup(
             mixup_alpha=mix.mixup,
             cutmix_alpha=mix.cutmix,

@@ -1,11 +1,20 @@
-"""Find out where numbers stopped being finite, once a loss did."""
+"""Notice that numbers stopped being finite, at little cost, and then find out where.
 
-from collections.abc import Callable
+A spiking network hides it: a potential that is not a number is not above the threshold, so that the neuron is silent,
+and the loss stays finite.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["describe_non_finite", "non_finite_layers"]
+from .distributed import Ranks
+from .outcome import NonFiniteLoss
+
+__all__ = ["bad_batch", "bad_gradients", "describe_non_finite", "has_sound_sum", "is_finite"]
+__all__ += ["non_finite", "non_finite_layers", "require_finite"]
 
 SHOWN = 5
 
@@ -22,7 +31,7 @@ def non_finite_layers(network: nn.Module, forward: Callable[[], object]) -> list
 
     def watch(name: str) -> Callable:
         def hook(module: nn.Module, inputs: tuple, output: object) -> None:
-            if name not in found and not _finite(output) and all(_finite(value) for value in inputs):
+            if name not in found and not is_finite(output) and all(is_finite(value) for value in inputs):
                 found.append(name)
 
         return hook
@@ -39,20 +48,61 @@ def non_finite_layers(network: nn.Module, forward: Callable[[], object]) -> list
     return found
 
 
-def _finite(value: object) -> bool:
+def has_sound_sum(x: Tensor) -> Tensor:
+    """Return a flag on the tensor's device, after one pass: unset where a value is not finite, or where the sum isn't.
+
+    The sum of finite values may overflow, so that an unset flag asks for a closer look.
+    """
+    return torch.isfinite(x.detach().sum())
+
+
+def bad_batch(loader: Iterable[tuple[Tensor, Tensor]], number: int) -> str | None:
+    """Read a batch again and say which of its samples are not finite; None where all are."""
+    x, _ = next(islice(loader, number, None))
+    told = _bad_samples(x)
+    return told and f"batch {number + 1}, counted from 1: {told}"
+
+
+def _bad_samples(x: Tensor) -> str | None:
+    """Say which samples of a batch `(B, ...)` hold values that are not finite."""
+    places = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
+    if not places:
+        return None
+    plural = "s" * (len(places) > 1)
+    return f"sample{plural} {_listed(list(map(str, places)))} (counted from 0) hold{'s' * (not plural)} values that " \
+        "are not finite; check the data"
+
+
+def non_finite(named: Iterable[tuple[str, object]]) -> list[str]:
+    """Return the names of the values that are not finite."""
+    return [name for name, value in named if not is_finite(value)]
+
+
+def require_finite(network: nn.Module, ranks: Ranks, *, when: str) -> None:
+    """Raise `NonFiniteLoss` for weights or running statistics that are not finite, on any rank."""
+    found = non_finite(network.state_dict().items())
+    if ranks.any(bool(found)):
+        raise NonFiniteLoss(f"{when} these weights are not finite: {_listed(found) or 'on another rank'}.")
+
+
+def bad_gradients(network: nn.Module) -> str:
+    """List the parameters whose gradient is not finite; empty where all are."""
+    return _listed(non_finite((name, parameter.grad) for name, parameter in network.named_parameters()))
+
+
+def is_finite(value: object) -> bool:
+    """Tell whether all values of a tensor are finite; other things and whole numbers are."""
     return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def describe_non_finite(network: nn.Module, batch: Tensor, forward: Callable[[], object]) -> str:
     """Say in half a sentence which values ceased to be finite first: the data, weights, or activations."""
-    if not _finite(batch):
-        return "the batch itself holds values that are not finite; check the data"
+    if not is_finite(batch):
+        return f"the batch itself is at fault: {_bad_samples(batch)}"
     # running statistics are no cause: the failing pass itself spoils them
-    weights = [name for name, value in network.named_parameters() if not _finite(value)]
-    if weights:
+    if weights := non_finite(network.named_parameters()):
         return f"weights that are not finite: {_listed(weights)}"
-    layers = non_finite_layers(network, forward)
-    if layers:
+    if layers := non_finite_layers(network, forward):
         return f"first layers whose activations are not finite: {_listed(layers)}"
     return "all activations are finite, so that it arose in the loss itself"
 

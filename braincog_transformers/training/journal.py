@@ -1,17 +1,23 @@
-"""What a run tells: a progress bar, a line per epoch, `summary.csv` and TensorBoard."""
+"""What a run tells: a progress bar, a line per epoch, `summary.csv` and TensorBoard.
+
+Where one of them can't be written, a line says so and the training goes on: only what it has learnt can't be lost.
+"""
 
 import csv
 import io
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import write_whole
+from ..files import reason, write_whole
 
 __all__ = ["Journal", "describe_row", "open_tensorboard"]
 
@@ -25,6 +31,7 @@ def open_tensorboard(folder: str | Path, *, wanted: bool) -> Any | None:
 
     Raises:
         UserError: when it is wanted and not installed.
+        OSError: when the folder can't be written.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -34,7 +41,21 @@ def open_tensorboard(folder: str | Path, *, wanted: bool) -> Any | None:
                 "--tensorboard-dir needs TensorBoard: pip install 'braincog_transformers[tensorboard]'."
             ) from error
         return None
+    _hush_writing_thread()
     return SummaryWriter(str(folder))
+
+
+@cache
+def _hush_writing_thread() -> None:
+    """Keep TensorBoard's thread from printing a traceback where it can't write: the next call raises its error."""
+    before = threading.excepthook
+
+    def hook(caught: threading.ExceptHookArgs) -> None:
+        written_by = type(caught.thread).__module__.partition(".")[0]
+        if not (isinstance(caught.exc_value, OSError) and written_by == "tensorboard"):
+            before(caught)
+
+    threading.excepthook = hook
 
 
 def describe_row(row: dict[str, float], *, epochs: int) -> str:
@@ -85,11 +106,27 @@ class Journal:
         self._bar: tqdm | None = None
         self._started = 0.0
         self._first = 0
+        self._lost: set[str] = set()
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """Print one line; where nobody reads any more, or the file behind has no room, the run goes on in silence."""
         if self.speaks:
-            self._say(text)
+            with suppress(OSError):
+                self._say(text)
+
+    @contextmanager
+    def optional(self, what: str) -> Iterator[None]:
+        """Do without something that can't be written, and say so once.
+
+        Args:
+            what: its name, in the plural.
+        """
+        try:
+            yield
+        except OSError as error:
+            if what not in self._lost:
+                self.say(f"{what} can't be written ({reason(error)}); the run goes on without them")
+            self._lost.add(what)
 
     def begin_epoch(self, epoch: int, *, done: int, total: int) -> None:
         """Show the bar of an epoch of which `done` of `total` batches lie behind."""
@@ -137,11 +174,19 @@ class Journal:
         # speed is printed alone: a table that resumes exactly holds nothing that a clock decides
         extra = "" if speed is None else f" | {speed:.1f} samples/s"
         self.say(describe_row(rows[-1], epochs=self.epochs) + extra)
-        self.write_summary(rows)
-        if self.tensorboard is not None:
-            for name, value in rows[-1].items():
-                self.tensorboard.add_scalar(name, value, int(rows[-1]["epoch"]))
-            self.tensorboard.flush()
+        with self.optional(f"the lines of {self.folder / 'summary.csv'}"):
+            self.write_summary(rows)
+        self._write_board(rows[-1])
+
+    def _write_board(self, row: dict[str, float]) -> None:
+        if (board := self.tensorboard) is None:
+            return
+        self.tensorboard = None  # a writer that has failed once would fail, or wait, for ever
+        with self.optional("TensorBoard's logs"):
+            for name, value in row.items():
+                board.add_scalar(name, value, int(row["epoch"]))
+            board.flush()
+            self.tensorboard = board
 
     def write_summary(self, rows: list[dict[str, float]]) -> None:
         """Write the table of all epochs."""
@@ -158,4 +203,5 @@ class Journal:
         """Close bar and TensorBoard."""
         self.end_epoch()
         if self.tensorboard is not None:
-            self.tensorboard.close()
+            with self.optional("TensorBoard's logs"):
+                self.tensorboard.close()

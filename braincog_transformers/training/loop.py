@@ -1,17 +1,23 @@
 """The loop: `fit` goes through the epochs, `train_one_epoch` through their steps, `evaluate` measures."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+from ..files import reason
+from .diagnose import bad_batch, has_sound_sum, require_finite
 from .distributed import Ranks, share_batch_norm
 from .generators import isolated
 from .journal import Journal
 from .learner import Learner, Place, Progress
 from .losses import mean_over_steps
+from .outcome import NonFiniteLoss
 from .plan import Feed, Plan
 from .saving import Checkpoints
 from .state import collect
@@ -47,27 +53,48 @@ def evaluate(
 
     Returns:
         `loss`, `top1` in percent, and `top5` where there are five classes; None when given up.
+
+    Raises:
+        NonFiniteLoss: for an input or a loss that is infinite or not a number, on any rank.
     """
-    sums, classes = torch.zeros(4, dtype=torch.float64, device=place.device), 0
+    sums, classes, sound = torch.zeros(4, dtype=torch.float64, device=place.device), 0, []
     with isolated(seed):
-        for batch in islice(loader, most):
-            if ranks.world_size == 1 and stop is not None and stop.requested:
+        alone = stop if ranks.world_size == 1 else None
+        for batch in islice(loader if alone is None else alone.until(loader), most):
+            if alone is not None and alone.requested:
                 return None
             x, target = place(*batch)
+            sound.append(has_sound_sum(x))
             with autocast():
                 logits = mean_over_steps(call(x)).float()
             classes = logits.shape[1]
             hits = logits.topk(min(5, classes), dim=1).indices == target[:, None]
             loss = criterion(logits, target).double() * len(x)
             sums += torch.stack([loss, hits[:, 0].sum().double(), hits.sum().double(), sums.new_tensor(len(x))])
+        if alone is not None and alone.cut_short:
+            return None
+    _require_sound(sound, loader, ranks)
     loss, top1, top5, count = ranks.sum(sums).tolist()
+    if not math.isfinite(loss):
+        raise NonFiniteLoss("the loss of the evaluation is not finite, though its inputs are: activations overflow.")
     found = {"loss": loss / count, "top1": 100.0 * top1 / count}
     return found | {"top5": 100.0 * top5 / count} if classes >= 5 else found
 
 
-def _groups(loader: Any, *, done: int, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def _require_sound(sound: list[Tensor], loader: Any, ranks: Ranks) -> None:
+    """Raise `NonFiniteLoss` where the inputs of an evaluation are not finite: a spike knows no NaN, and hides it."""
+    suspects = () if not sound else (~torch.stack(sound)).nonzero().flatten().tolist()
+    found = next(filter(None, (bad_batch(loader, number) for number in suspects)), None)
+    if ranks.any(found is not None):
+        raise NonFiniteLoss(f"evaluation: {found or 'a batch on another rank holds values that are not finite'}.")
+
+
+def _groups(
+    loader: Any, *, done: int, size: int, stop: StopRequest | None
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Yield the rest of an epoch's batches by optimizer step."""
-    batches = iter(loader) if done < len(loader) else iter(())
+    rest = loader if done < len(loader) else ()
+    batches = iter(rest) if stop is None else stop.until(rest)
     while group := list(islice(batches, size)):
         yield group
 
@@ -87,7 +114,8 @@ def train_one_epoch(
     feed.train.set_epoch(progress.epoch, skip_batches=progress.batch)
     journal.begin_epoch(progress.epoch, done=progress.batch, total=total)
     with learner.step_outputs(plan.rules.step_outputs):
-        for group in _groups(feed.train, done=progress.batch, size=plan.rules.grad_accum):
+        alone = stop if ranks.world_size == 1 else None
+        for group in _groups(feed.train, done=progress.batch, size=plan.rules.grad_accum, stop=alone):
             progress.sums += train_step(
                 learner, group, step=progress.step, criterion=plan.criterion, place=feed.place,
                 rules=plan.rules, ranks=ranks, mixer=mixer, teacher=plan.teacher,
@@ -104,7 +132,7 @@ def train_one_epoch(
                 return False
             if plan.recovery_interval and progress.step % plan.recovery_interval == 0:
                 save_midway()
-    return True
+    return not stop.cut_short
 
 
 def _measure(
@@ -144,6 +172,23 @@ def _finish_epoch(learner: Learner, progress: Progress, row: dict[str, float], *
     progress.next_epoch()
 
 
+def _write(write: Callable[[], object], folder: Path, ranks: Ranks) -> None:
+    """Have the first process write a checkpoint, and all of them stop where it can't."""
+    error = None
+    if ranks.first:
+        try:
+            write()
+        except OSError as problem:
+            way_out = (
+                f"what was saved before is sound: make room and go on with --resume {folder}."
+                if folder.is_dir()
+                else "the folder was removed while the run wrote to it."
+            )
+            error = f"no checkpoint can be written to {str(folder)!r} ({reason(problem)}); {way_out}"
+    if (error := ranks.share(error)) is not None:
+        raise UserError(error)
+
+
 def fit(
     learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, checkpoints: Checkpoints, ranks: Ranks,
     journal: Journal, stop: StopRequest, rate: Callable[[], float] | None = None,
@@ -163,14 +208,19 @@ def fit(
 
     Returns:
         The rows of all epochs; the last one covers a part of its epoch when the limit of steps ended it.
+
+    Raises:
+        NonFiniteLoss: when a loss, a gradient, a weight or an input is no longer finite.
+        UserError: when no checkpoint can be written.
     """
 
     def save(write: Callable[[dict], object]) -> None:
+        require_finite(learner.network, ranks, when=f"after step {progress.step}")
         state = collect(learner, progress, ranks, about=plan.about or {})
-        if ranks.first:
-            write(state)
+        _write(lambda: write(state), checkpoints.folder, ranks)
 
     around = {"feed": feed, "plan": plan, "ranks": ranks, "stop": stop}
+    require_finite(learner.network, ranks, when="before the first step")
     if progress.step == 0:  # a fault in evaluation shows before the first epoch, not after it
         _measure(learner, progress, **around, rate=None, most=2)
     while progress.epoch < plan.epochs and not plan.full(progress):

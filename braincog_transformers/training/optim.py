@@ -89,5 +89,5 @@ def build_schedule(
             cycle_limit=options.lr_cycle_limit,
             plateau_mode="min" if "loss" in metric else "max",
         )
-    except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AssertionError, ArithmeticError) as error:
         raise UserError(f"--sched {options.sched} refuses its options: {error}") from error

@@ -11,7 +11,7 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss became infinite or not a number; the message names step, learning rate and layers.
+    """An input, a weight, a gradient or the loss is infinite or not a number; the message names it.
 
     The command line prints the message and exits with status 1.
     """

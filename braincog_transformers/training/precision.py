@@ -10,6 +10,8 @@ from ..errors import UserError
 
 __all__ = ["Precision"]
 
+# a loss that overflows float16 even at a thousandth of its size is no loss any more
+SMALLEST_SCALE = 2.0**-10
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -65,6 +67,11 @@ class Precision:
         else:
             self.scaler.step(optimizer)
             self.scaler.update()
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many steps in a row were left out that the scale, 65,536 at first, leaves nothing to scale."""
+        return self.scaler is not None and self.scaler.get_scale() < SMALLEST_SCALE
 
     def state_dict(self) -> dict:
         """Return the state of the scaling; empty without it."""

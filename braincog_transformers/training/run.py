@@ -1,7 +1,7 @@
 """Assemble a run from its options, train or evaluate, and tell what came of it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import torch
 import yaml
 from timm.utils import ModelEmaV3
 from torch import nn
-from tqdm import tqdm
 
 from ..analysis.doctor import diagnose, format_checkup
 from ..analysis.plots import training_curves
@@ -21,35 +20,28 @@ from ..option_entries import ENTRIES
 from ..options import Options
 from ..report import write_report
 from ..version import __version__
-from .build import (
-    Shape,
-    build_data,
-    build_loaders,
-    build_losses,
-    build_mixer,
-    build_network,
-    evaluates,
-    find_shape,
-)
+from .build import build_losses, check_batch, evaluates
 from .class_names import compare_classes, difference_of_classes
-from .distributed import Ranks, device_of, set_up, wrap
+from .diagnose import require_finite
+from .distributed import device_of, set_up
+from .failures import explain
 from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
-from .learner import Learner, Place, Progress
+from .learner import Learner, Progress
 from .look import Look, mean_rate
-from .loop import evaluate, fit
+from .loop import fit
 from .machine import fast_in_bfloat16, keep_freed_memory
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .outcome import Interrupted
-from .plan import Feed, Plan, updates_per_epoch
-from .precision import Precision
+from .parts import Parts, build_parts
+from .plan import Plan, updates_per_epoch
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
 from .state import difference, restore, saved_options
 from .step import StepRules
 from .stopping import StopRequest
-from .teacher import build_teacher, find_teacher
+from .teacher import build_teacher
 
 __all__ = ["run"]
 
@@ -67,29 +59,6 @@ _START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained", "use_em
 _TOLD = 10
 """Damaged recordings that are named one by one."""
 FREE = frozenset(_PLACES | _SPEED | _LIMITS | _SAVING | _SHOWN | _START)
-
-
-@dataclass
-class _Parts:
-    """What every kind of run is made of."""
-
-    options: Options
-    ranks: Ranks
-    shape: Shape
-    bundle: DataBundle
-    network: nn.Module
-    train_call: Any
-    test_call: Any
-    feed: Feed
-    precision: Precision
-
-    def evaluate(self) -> dict[str, float]:
-        """Measure the network on the test samples."""
-        self.network.eval()
-        return evaluate(
-            self.test_call, self.feed.test, criterion=build_losses(self.options)[1], place=self.feed.place,
-            ranks=self.ranks, autocast=self.precision.autocast, seed=self.options.run.seed,
-        )  # fmt: skip
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -113,46 +82,20 @@ def run(options: Options) -> dict[str, Any]:
     if ranks.device.type == "cpu":
         keep_freed_memory()
     try:
-        parts = _build(options, ranks)
+        parts = build_parts(options, ranks)
         if evaluates(options):
             return _evaluate(parts)
+        check_batch(options, parts.bundle, parts.network, parts.feed.place, ranks)
         return _check_up(parts) if options.look.doctor else _train(parts)
+    except (OSError, RuntimeError, MemoryError, EOFError) as error:
+        if isinstance(error, FileNotFoundError) or (line := explain(error)) is None:
+            raise
+        raise UserError(line) from error
     finally:
         ranks.close()
 
 
-def _build(options: Options, ranks: Ranks) -> _Parts:
-    seed_everything(options.run.seed)
-    precision = Precision(ranks.device.type, options.train.amp_dtype if options.train.amp else None)
-    shape = find_shape(options)
-    if options.train.teacher:
-        find_teacher(options.train.teacher)  # a wrong name shows before the data are read
-    bundle = ranks.first_alone(lambda: build_data(options, shape, ranks))
-    shape = Shape(info=shape.info, size=shape.size, step=shape.step, num_classes=bundle.num_classes)
-    train_loader, test_loader = build_loaders(options, bundle, ranks)
-    seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
-    network = build_network(options, shape, ranks, say=_say(ranks))
-    if path := options.model.initial_checkpoint:
-        compare_classes(path, bundle.classes, options, refuses=evaluates(options), say=_say(ranks))
-    network, train_call, test_call = wrap(
-        network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
-    )
-    place = Place(
-        device=ranks.device,
-        channels_last=options.train.channels_last,
-        flatten_steps=options.model.temporal_flatten,
-    )
-    feed = Feed(
-        train=train_loader,
-        test=test_loader,
-        place=place,
-        mixer=build_mixer(options, num_classes=bundle.num_classes),
-        mixing_ends=options.mix.mixup_off_epoch,
-    )
-    return _Parts(options, ranks, shape, bundle, network, train_call, test_call, feed, precision)
-
-
-def _check_up(parts: _Parts) -> dict[str, Any]:
+def _check_up(parts: Parts) -> dict[str, Any]:
     """Look at one training step, and tell."""
     options, feed = parts.options, parts.feed
     batch = feed.place(*next(iter(feed.train)))
@@ -160,14 +103,18 @@ def _check_up(parts: _Parts) -> dict[str, Any]:
     with parts.precision.autocast():
         found = diagnose(parts.network, batch, build_losses(options)[0])
     epochs = options.sched.epochs + options.sched.cooldown_epochs
-    _say(parts.ranks)(format_checkup(found, samples=epochs * len(feed.train) * options.data.batch_size))
+    parts.say(format_checkup(found, samples=epochs * len(feed.train) * options.data.batch_size))
     return {"loss": found.loss, "advice": found.advice}
 
 
-def _evaluate(parts: _Parts) -> dict[str, Any]:
+def _evaluate(parts: Parts) -> dict[str, Any]:
+    with run_folder(parts.options, parts.ranks, fresh=False, say=parts.say) as folder:
+        return _evaluate_in(folder, parts)
+
+
+def _evaluate_in(folder: Path, parts: Parts) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
     path = options.run.eval_checkpoint or options.run.resume
-    folder = run_folder(options, ranks, fresh=False)
     earlier = training_record(folder)
     if earlier is not None and earlier["model"]["name"] != options.model.model:
         raise UserError(
@@ -181,6 +128,7 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
         options.model.initial_checkpoint or options.model.pretrained
     ):
         journal.say("the weights are random, and so are the rates; --eval_checkpoint names trained ones")
+    require_finite(parts.network, ranks, when="before the evaluation")
     _tell_left_out(parts, journal)
     found = {f"test_{name}": value for name, value in parts.evaluate().items()}
     journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
@@ -191,7 +139,7 @@ def _evaluate(parts: _Parts) -> dict[str, Any]:
 
 
 def _conclude(
-    parts: _Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None,
+    parts: Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None,
     trained: bool = False, drawn: Sequence[Path] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Look at the network, and write down what came of the run; on the first rank only."""
@@ -208,25 +156,34 @@ def _conclude(
     return {"folder": str(folder), "pictures": pictures}
 
 
-def _train(parts: _Parts) -> dict[str, Any]:
+def _train(parts: Parts) -> dict[str, Any]:
+    options = parts.options
+    continues = options.run.resume and not options.run.no_resume_opt
+    if options.run.resume and not continues:
+        start, _ = find_state(options.run.resume, parts.say)
+        parts.say(load_checkpoint(parts.network, start, ema=options.run.use_ema))
+        compare_classes(start, parts.bundle.classes, options, refuses=False, say=parts.say)
+    with run_folder(options, parts.ranks, fresh=not continues, say=parts.say) as folder:
+        path, state = _found_state(parts) if continues else (None, None)
+        return _train_in(folder, parts, path, state)
+
+
+def _found_state(parts: Parts) -> tuple[Path, dict[str, Any]]:
+    """Return the state that --resume continues, of a run with the same options and classes, and its file."""
+    options = parts.options
+    path, state = find_state(options.run.resume, parts.say)
+    if changed := difference(saved_options(state, Options().to_dict(), path=path), options.to_dict(), free=FREE):
+        raise UserError(
+            f"--resume {options.run.resume}: {changed}; a run continues with its own options "
+            "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
+        )
+    if other := difference_of_classes(state, parts.bundle.classes):
+        raise UserError(f"--resume {options.run.resume}: {other}; bring the classes back to what they were")
+    return path, state
+
+
+def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, Any] | None) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
-    state = None
-    if options.run.resume:
-        path, state = find_state(options.run.resume, _say(ranks))
-        if options.run.no_resume_opt:
-            _say(ranks)(load_checkpoint(parts.network, path, ema=options.run.use_ema))
-            compare_classes(path, parts.bundle.classes, options, refuses=False, say=_say(ranks))
-            state = None
-        elif changed := difference(
-            saved_options(state, Options().to_dict(), path=path), options.to_dict(), free=FREE
-        ):  # fmt: skip
-            raise UserError(
-                f"--resume {options.run.resume}: {changed}; a run continues with its own options "
-                "(-c its args.yaml), or start a new one from its weights with --no-resume-opt."
-            )
-        elif other := difference_of_classes(state, parts.bundle.classes):
-            raise UserError(f"--resume {options.run.resume}: {other}; bring the classes back to what they were")
-    folder = run_folder(options, ranks, fresh=state is None)
     metric = _metric(options, parts.bundle)
     learner, plan = _learner(parts, metric)
     checkpoints = Checkpoints(folder, decreasing=metric.endswith("loss"), history=options.run.checkpoint_hist)
@@ -242,7 +199,7 @@ def _train(parts: _Parts) -> dict[str, Any]:
     journal = _journal(parts, folder, plan)
     _announce(parts, learner, plan, progress, journal)
     if options.run.save_images:
-        with isolated(options.run.seed):
+        with isolated(options.run.seed), journal.optional("pictures of the first batch"):
             Look(options, parts.bundle, parts.feed.place).show_first_batch(folder, journal)
     rate = mean_rate(parts.network, parts.feed, journal.say)
     with StopRequest(patient=ranks.world_size > 1) as stop:
@@ -260,10 +217,6 @@ def _train(parts: _Parts) -> dict[str, Any]:
     return _report(parts, rows, progress, checkpoints, journal, metric)
 
 
-def _say(ranks: Ranks) -> Callable[[str], None]:
-    return tqdm.write if ranks.first else lambda _: None
-
-
 def _metric(options: Options, bundle: DataBundle) -> str:
     """Return the column that ranks epochs: that of the average where it is evaluated, as in timm."""
     train, metric = options.train, options.run.eval_metric
@@ -273,14 +226,10 @@ def _metric(options: Options, bundle: DataBundle) -> str:
     return f"{'ema' if averaged else 'test'}_{metric}"
 
 
-def _batch(parts: _Parts) -> int:
-    return parts.options.data.batch_size * parts.ranks.world_size * parts.options.optim.grad_accum
-
-
-def _learner(parts: _Parts, metric: str) -> tuple[Learner, Plan]:
+def _learner(parts: Parts, metric: str) -> tuple[Learner, Plan]:
     """Build what learns, and the plan of the run."""
     options, train = parts.options, parts.options.train
-    lr = scaled_rate(options.sched.lr, batch=_batch(parts), base=options.sched.lr_base_size)
+    lr = scaled_rate(options.sched.lr, batch=math.prod(parts.batch), base=options.sched.lr_base_size)
     optimizer = build_optimizer(parts.network, options.optim, lr=lr)
     updates = updates_per_epoch(len(parts.feed.train), options.optim.grad_accum)
     scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
@@ -315,7 +264,7 @@ def _learner(parts: _Parts, metric: str) -> tuple[Learner, Plan]:
     return learner, plan
 
 
-def _teacher(parts: _Parts) -> nn.Module | None:
+def _teacher(parts: Parts) -> nn.Module | None:
     """Build the teacher, if one is named, and let the network's distillation head learn from it."""
     options, bundle, ranks = parts.options, parts.bundle, parts.ranks
     if not options.train.teacher:
@@ -326,42 +275,45 @@ def _teacher(parts: _Parts) -> nn.Module | None:
     if has_head:
         parts.network.set_distilled_training(True)
     count = sum(parameter.numel() for parameter in teacher.parameters())
-    _say(ranks)(
+    parts.say(
         f"teacher {options.train.teacher}: {count:,} parameters, {options.train.distill} distillation "
         + ("on the network's distillation head" if has_head else "on the network's own logits")
     )
     colours = [tuple(options.value(name) or getattr(bundle.info, name)) for name in ("mean", "std")]
     learnt = [tuple(teacher.default_cfg[name]) for name in ("mean", "std")]
     if learnt != colours and not options.train.teacher_checkpoint:
-        _say(ranks)(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
+        parts.say(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
     return teacher
 
 
-def _journal(parts: _Parts, folder: Path, plan: Plan) -> Journal:
+def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
     """Open the reports, and write the options beside them."""
-    options, first, board = parts.options, parts.ranks.first, None
+    options, first = parts.options, parts.ranks.first
+    journal = Journal(folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first)
     if first:
         text = yaml.safe_dump(options.to_dict(), sort_keys=False)
         write_whole(folder / "args.yaml", lambda beside: beside.write_text(text, encoding="utf-8"))
         if options.run.tensorboard_dir:
             wanted = options.run.tensorboard_dir != type(options.run)().tensorboard_dir
-            board = open_tensorboard(Path(options.run.tensorboard_dir) / folder.name, wanted=wanted)
-    return Journal(folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first, tensorboard=board)
+            with journal.optional("TensorBoard's logs"):
+                journal.tensorboard = open_tensorboard(Path(options.run.tensorboard_dir) / folder.name, wanted=wanted)
+    return journal
 
 
-def _tell_left_out(parts: _Parts, journal: Journal) -> None:
+def _tell_left_out(parts: Parts, journal: Journal) -> None:
     """Name the first recordings that --skip-bad left out, and write all of them into the folder."""
     texts = parts.bundle.left_out
     if not texts or not parts.ranks.first:
         return
     path = journal.folder / "left_out.txt"
-    write_whole(path, lambda beside: beside.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8"))
+    with journal.optional(f"the lines of {path}"):
+        write_whole(path, lambda beside: beside.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8"))
     journal.say(f"left out {len(texts)} recordings that can't be read (--skip-bad), all named in {path}:")
     for text in texts[:_TOLD]:
         journal.say(f"  {text}")
 
 
-def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, journal: Journal) -> None:
+def _announce(parts: Parts, learner: Learner, plan: Plan, progress: Progress, journal: Journal) -> None:
     """Say what is about to be trained, on what, and at which rate."""
     options, bundle, ranks = parts.options, parts.bundle, parts.ranks
     count = sum(parameter.numel() for parameter in parts.network.parameters() if parameter.requires_grad)
@@ -373,10 +325,12 @@ def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, j
     )
     _tell_left_out(parts, journal)
     base = learner.scheduler.base_values[0] if learner.scheduler else learner.learning_rate
+    samples, processes, accumulated = parts.batch
+    batch = samples * processes * accumulated
     journal.say(
-        f"effective batch {_batch(parts)} ({options.data.batch_size} x {ranks.world_size} processes x "
-        f"{options.optim.grad_accum} accumulated) | learning rate {base:.4g} (--lr {options.sched.lr:g}"
-        + (f" x {_batch(parts)}/{options.sched.lr_base_size}" if options.sched.lr_base_size else "")
+        f"effective batch {batch} ({samples} x {processes} processes x {accumulated} accumulated) | "
+        f"learning rate {base:.4g} (--lr {options.sched.lr:g}"
+        + (f" x {batch}/{options.sched.lr_base_size}" if options.sched.lr_base_size else "")
         + f") | {plan.epochs} epochs with cool-down"
     )
     if not options.train.amp and fast_in_bfloat16(ranks.device):
@@ -386,7 +340,7 @@ def _announce(parts: _Parts, learner: Learner, plan: Plan, progress: Progress, j
 
 
 def _report(
-    parts: _Parts, rows: list[dict[str, float]], progress: Progress, checkpoints: Checkpoints, journal: Journal,
+    parts: Parts, rows: list[dict[str, float]], progress: Progress, checkpoints: Checkpoints, journal: Journal,
     metric: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Tell the final figures, draw what was asked for, and return figures and paths."""
@@ -401,10 +355,15 @@ def _report(
     if progress.best is not None:
         journal.say(f"best {metric} {progress.best:.4f} in epoch {progress.best_epoch + 1}: {checkpoints.best}")
         result["best_checkpoint"] = str(checkpoints.best)
-    curves = training_curves(rows, folder / "curves.png")
     figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))} | {"epochs": len(rows)}
     if progress.best is not None:
         figures |= {"best": progress.best, "best_epoch": progress.best_epoch + 1}
-    found = _conclude(parts, figures, journal, checkpoint=checkpoints.last.name, trained=True, drawn=[curves])
-    journal.say(f"checkpoint {checkpoints.last} | training curves {curves}")
-    return result | found | {"checkpoint": str(checkpoints.last), "curves": str(curves)}
+    result["checkpoint"] = str(checkpoints.last)
+    told = f"checkpoint {checkpoints.last}"
+    with journal.optional("pictures and results of the run"):
+        curves = training_curves(rows, folder / "curves.png")
+        found = _conclude(parts, figures, journal, checkpoint=checkpoints.last.name, trained=True, drawn=[curves])
+        result |= found | {"curves": str(curves)}
+        told += f" | training curves {curves}"
+    journal.say(told)
+    return result

@@ -15,10 +15,12 @@ from ..errors import UserError, shown
 from ..files import sync_folder, write_whole
 from .state import position, require_run
 
-__all__ = ["Checkpoints", "find_state", "load_weights"]
+__all__ = ["ENDING", "Checkpoints", "clear_unfinished", "find_state", "is_unfinished", "load_weights"]
 
 ENDING = ".pth.tar"
 NAMED = re.compile(r"(?:recovery-(?P<epoch>\d+)-(?P<batch>\d+)|checkpoint-(?P<finished>\d+))\.pth\.tar")
+# what timm's saver renames once it is written, and what earlier versions left behind
+_UNFINISHED = re.compile(r"(?:recovery_)?tmp\.pth\.tar|\..+\.pth\.tar\.tmp")
 
 
 class Checkpoints(CheckpointSaver):
@@ -71,7 +73,7 @@ class Checkpoints(CheckpointSaver):
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save a state as the last one without ranking it."""
-        write_whole(self.last, lambda beside: torch.save(state, beside))
+        _write(state, self.last)
 
     def continue_from(self, state: dict[str, Any], *, metric: str) -> None:
         """Take up the ranking and the recovery files of the run that the state belongs to.
@@ -93,7 +95,7 @@ class Checkpoints(CheckpointSaver):
     # below: what timm's saver calls, made safe against a crash at any moment
 
     def _save(self, save_path: str, epoch: int, metric: float | None = None) -> None:
-        write_whole(save_path, lambda beside: torch.save(self._state, beside))
+        _write(self._state, save_path)
 
     def _replace(self, src: str, dst: str) -> None:
         if Path(dst) == self.last and self.last.exists():
@@ -102,10 +104,50 @@ class Checkpoints(CheckpointSaver):
         sync_folder(self.folder)
 
     def _duplicate(self, src: str, dst: str) -> None:
-        beside = Path(dst).with_name(f".{Path(dst).name}.tmp")
+        beside = Path(dst).with_name(f".{Path(dst).name}.{os.getpid()}.tmp")
         beside.unlink(missing_ok=True)
-        super()._duplicate(src, str(beside))
-        os.replace(beside, dst)
+        try:
+            super()._duplicate(src, str(beside))
+            os.replace(beside, dst)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _write(state: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write a state whole or not at all.
+
+    Raises:
+        OSError: where there is no room, no permission or no folder.
+    """
+
+    def write(beside: Path) -> None:
+        with open(beside, "wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                raise _cause(error) from None
+
+    write_whole(path, write)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the error of the file behind torch's, which speaks of its archive only."""
+    behind = error.__context__
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__context__
+    return behind or error
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell whether a file is a checkpoint that a process was about to rename when it was killed."""
+    return bool(_UNFINISHED.fullmatch(path.name))
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove such files; only the run that holds the folder may do so."""
+    for path in folder.iterdir():
+        if is_unfinished(path):
+            path.unlink(missing_ok=True)
 
 
 def _named_position(path: Path) -> tuple[int, int]:
@@ -176,7 +218,11 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
             return file, state
     if own_error is not None:
         raise own_error
-    raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); start the run without --resume.")
+    if any(not is_unfinished(file) for file in folder.glob(f"*{ENDING}")):
+        way_out = "the run can't go on: start anew under another --experiment, or delete the folder first."
+    else:
+        way_out = "the run ended before its first one: start it anew, without --resume."
+    raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); {way_out}")
 
 
 def load_weights(network: nn.Module, path: str, say: Callable[[str], None], *, ema: bool | None = None) -> str:

@@ -2,9 +2,15 @@
 
 import signal
 import threading
+from collections.abc import Iterable, Iterator
 from types import FrameType
+from typing import TypeVar
+
+from .failures import worker_died
 
 __all__ = ["StopRequest"]
+
+Item = TypeVar("Item")
 
 
 class StopRequest:
@@ -14,7 +20,7 @@ class StopRequest:
     """
 
     def __init__(self, *, patient: bool = False):
-        self.requested = False
+        self.requested = self.cut_short = False
         self.patient = patient
         self._before: dict[int, object] = {}
 
@@ -32,3 +38,15 @@ class StopRequest:
         if self.requested and not self.patient:
             raise KeyboardInterrupt
         self.requested = True
+        if hasattr(signal, "SIGCHLD"):
+            # the loading processes may have got the signal too; torch would raise an error in the middle of a step
+            self._before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
+
+    def until(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Yield the batches; `cut_short` is set where they end early, since what loads them got the signal too."""
+        try:
+            yield from batches
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            if not (self.requested and worker_died(error)):
+                raise
+            self.cut_short = True
