@@ -6,17 +6,11 @@ from pathlib import Path
 
 from ..errors import UserError
 
-__all__ = ["read_lines", "short"]
+__all__ = ["read_lines"]
 
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LONGEST = 256 << 20
 """Bytes of a list; ImageNet's longest has a fifth of them."""
-
-
-def short(text: str, most: int = 160) -> str:
-    """Return a name for a message, at most its beginning: one may be a page long and hold signs that move a cursor."""
-    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text[:most])
-    return shown if len(text) <= most else f"{shown}..."
 
 
 def read_lines(path: str | Path) -> list[str]:
