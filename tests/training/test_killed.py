@@ -29,7 +29,7 @@ RUN += ["--epochs", "2", "--warmup-epochs", "0", "--cooldown-epochs", "0", "--re
 RUN += ["--model-ema", "--drop-path", "0.2", "--lr", "0.05", "--log-interval", "1", "--tensorboard-dir", ""]
 VARIANTS = {
     "fused kernels and a loading process": ["--workers", "1"],
-    "a compiled network": ["--workers", "0", "--compile"],
+    "a compiled network": ["--workers", "0", "--compile", "--model-kwargs", "embed_dim=16", "num_heads=2"],
 }
 
 
@@ -40,8 +40,12 @@ def _start(output: Path, *more: str) -> subprocess.Popen:
 
 
 def _finish(output: Path, *more: str) -> str:
-    process = _start(output, *more)
-    told, _ = process.communicate(timeout=300)
+    with _start(output, *more) as process:
+        try:
+            told, _ = process.communicate(timeout=900)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == 0, told
     return told
 
@@ -49,7 +53,7 @@ def _finish(output: Path, *more: str) -> str:
 def _kill(output: Path, *more: str, after: str) -> None:
     """Start a run and kill it once there is a file of that pattern."""
     process = _start(output, *more)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not list(output.glob(after)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
