@@ -205,7 +205,7 @@ def test_the_spikes_of_a_lone_neuron_may_be_changed_in_place(kernels, size):
     x = torch.linspace(-1, 4, size, dtype=torch.float64).view(4, -1).requires_grad_()
     found = []
     for change in (lambda s: s.mul_(3), lambda s: s * 3):
-        spikes = change(LIFNode(step=4)(x.flatten(0, 1).view(8, -1)))
+        spikes = change(LIFNode(step=4, layer_by_layer=True)(x.flatten(0, 1).view(8, -1)))
         spikes[:2].add_(1)
         found.append([spikes, *torch.autograd.grad(spikes.square().sum(), x)])
     for one, other in zip(*found, strict=True):

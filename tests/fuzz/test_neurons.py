@@ -92,9 +92,9 @@ def test_kernels_as_functions_are_the_definition(as_functions, fuzz_cases):
 def test_compiled_kernels_are_the_definition(fuzz_cases):
     for setting in range(max(1, fuzz_cases // 60)):  # each is a kernel or two to compile
         draw = random.Random(setting)
-        steps, dtype = draw.choice([1, 3, 5, 17]), draw.choice([torch.float32, torch.float64])
+        steps, dtype = draw.choice([1, 3, 5]), draw.choice([torch.float32, torch.float64])
         dynamics = _dynamics(draw)._replace(surrogate="AtanGrad")
-        for _ in range(10):
+        for _ in range(5):
             x, numbers = _case(draw, steps, dtype, dynamics)
             if x.numel() > steps:  # for a single element a kernel is compiled anew
                 # dividing by 1.5 is rounded, and a compiler may round once where the definition rounds twice

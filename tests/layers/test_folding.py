@@ -1,6 +1,7 @@
 """`fuse` changes no result, whatever a layer or normalisation has become; what can't be folded stays."""
 
 import copy
+from functools import partial
 
 import pytest
 import timm
@@ -33,10 +34,11 @@ def _layers():
     padded = ConvBN(6, 4, bias=True)
     padded.conv.padding_mode = "circular"
     padded.conv._reversed_padding_repeated_twice = [1, 1, 1, 1]
+    node = partial(LIFNode, step=2, layer_by_layer=True)
     return {
         "convolution": (ConvBN(6, 4, groups=2), "conv", images),
         "circular": (padded, "conv", images),
-        "neuron": (ConvBNNode(6, 4, bias=True, node=lambda: LIFNode(step=2), pool="after"), "conv", images),
+        "neuron": (ConvBNNode(6, 4, bias=True, node=node, pool="after"), "conv", images),
         "linear": (LinearBN(6, 4), "linear", tokens),
         "pool": (TimeTokenPool(6, 7, 4), "conv", tokens),
         "stack": (RepConv(6), "body.0", images),

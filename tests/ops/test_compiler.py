@@ -163,7 +163,7 @@ from braincog_transformers import LIFNode
 from braincog_transformers.ops import fused_neuron
 fused_neuron.MIN_ELEMENTS = 0
 x = torch.linspace(-1, 4, 512).view(8, 64).requires_grad_()
-spikes = LIFNode(step=4)(x)
+spikes = LIFNode(step=4, layer_by_layer=True)(x)
 spikes.sum().backward()
 print(spikes.sum().item(), x.grad.double().sum().item())
 """
