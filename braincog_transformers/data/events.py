@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError, unknown
-from .cache import FrameRule, cached_frames, damaged_in
+from .cache import CachedFrames, FrameRule, cached_frames, damaged_in
 from .catalog import DatasetInfo
 from .fetching import fetch
 from .layouts import LAYOUTS
@@ -57,7 +57,7 @@ class EventDataset(Dataset):
         self.cache = cache
         self.rows = range(len(self.files)) if rows is None else rows
         self.left_out = tuple(left_out)
-        self._store: np.ndarray | None = None
+        self._store: CachedFrames | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -84,9 +84,9 @@ class EventDataset(Dataset):
         return self.rule.unpack(self._store[self.rows[index]])
 
 
-def _open(cache: Path) -> np.ndarray:
+def _open(cache: Path) -> CachedFrames:
     try:
-        return np.load(cache, mmap_mode="r")
+        return CachedFrames(cache)
     except (OSError, ValueError) as error:
         raise UserError(f"{cache}: the cached frames can't be read any more ({error}); start again") from None
 
