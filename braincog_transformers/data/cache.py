@@ -108,6 +108,9 @@ class FrameRule:
         else:
             cut = {"by": self.by, "remainder": self.remainder, "merge": self.merge}
             frames = events_to_frames(events, self.steps, self.sensor, **cut)
+        if not frames.any():
+            rule = "last" if self.remainder == "drop" else self.remainder
+            raise UserError(f"{path}: no event is left in its frames; use fewer steps, or --remainder {rule}")
         if self.clip:
             np.minimum(frames, self.clip, out=frames)
         return resize_counts(frames, self.size, self.resize)
