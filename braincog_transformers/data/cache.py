@@ -2,14 +2,16 @@
 
 The file's name is the SHA-256 of everything that its content depends on: the files with their sizes and times of
 change, the sensor, every rule of the frames and the version of the format. Beside it lies a list of the recordings that
-could not be read. Both are written under temporary names and renamed when complete, under a lock, so that several
-processes may ask for them at once and one of them builds. Rows are appended with plain writes: a mapped file would end
-the process without a word where the disk is full.
+could not be read, and a sum of each sample, with which it is compared when it is served. Both are written under
+temporary names and renamed when complete, under a lock, so that several processes may ask for them at once and one of
+them builds. Rows are appended with plain writes: a mapped file would end the process without a word where the disk is
+full.
 """
 
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -33,7 +35,7 @@ from .frames import (
 from .readers import Segment, read_recording
 from .reading import Damaged, read_all
 
-__all__ = ["FrameRule", "cache_key", "cached_frames", "damaged_in", "writing_folder"]
+__all__ = ["CachedFrames", "FrameRule", "cache_key", "cached_frames", "damaged_in", "writing_folder"]
 
 _FORMAT_VERSION = 2
 _DTYPES = (np.uint8, np.uint16, np.float32)
@@ -106,6 +108,9 @@ class FrameRule:
         else:
             cut = {"by": self.by, "remainder": self.remainder, "merge": self.merge}
             frames = events_to_frames(events, self.steps, self.sensor, **cut)
+        if not frames.any():
+            rule = "last" if self.remainder == "drop" else self.remainder
+            raise UserError(f"{path}: no event is left in its frames; use fewer steps, or --remainder {rule}")
         if self.clip:
             np.minimum(frames, self.clip, out=frames)
         return resize_counts(frames, self.size, self.resize)
@@ -169,7 +174,28 @@ def damaged_in(target: Path) -> dict[int, str]:
     Raises:
         OSError, ValueError: where the list is missing or damaged.
     """
-    return {int(place): str(text) for place, text in json.loads(_list(target).read_text(encoding="utf-8"))}
+    return {int(place): str(text) for place, text in _beside(target)[0]}
+
+
+class CachedFrames:
+    """Serve what `cached_frames` stored, as long as it is what was stored.
+
+    Args:
+        path: of the .npy file; one of an earlier version, without sums, is served unseen.
+
+    Raises:
+        OSError, ValueError: for a file that can't be read any more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, np.load(path, mmap_mode="r")
+        self.sums = _beside(path)[1]
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        row = self.rows[place]
+        if self.sums and zlib.crc32(row) != self.sums[place]:
+            raise UserError(f"{self.path}: the cached frames of sample {place} are damaged; remove this file")
+        return row
 
 
 @contextmanager
@@ -193,6 +219,12 @@ def writing_folder(folder: Path, *, needed: bool = False) -> Iterator[None]:
         ) from None
 
 
+def _beside(target: Path) -> tuple[list, list[int]]:
+    """Return the list beside a file of frames: what was damaged, and a sum of each row, or none of an older version."""
+    stored = json.loads(_list(target).read_text(encoding="utf-8"))
+    return (stored["damaged"], stored["sums"]) if isinstance(stored, dict) else (stored, [])
+
+
 def _state(path: Path | Segment) -> tuple[int, int]:
     """Return size and time of change, or a sign for a file that isn't there, which its reader will name."""
     try:
@@ -205,6 +237,8 @@ def _state(path: Path | Segment) -> tuple[int, int]:
 def _complete(target: Path, shape: tuple[int, ...]) -> bool:
     try:
         damaged_in(target)
+        if len(_beside(target)[1]) not in (0, shape[0]):
+            return False
         # A file that was cut short fails here: its mapping would be longer than the file.
         stored = np.load(target, mmap_mode="r")
         return stored.shape == shape and stored.dtype in _DTYPES and stored.flags.c_contiguous
@@ -231,7 +265,7 @@ def _build(target: Path, shape: tuple[int, ...], packed: Iterable[np.ndarray | D
                 frames = np.zeros(shape[1:], np.uint8)
             rows.append(frames)
         rows.close()
-        list_beside.write_text(json.dumps(damaged), encoding="utf-8")
+        list_beside.write_text(json.dumps({"damaged": damaged, "sums": rows.sums}), encoding="utf-8")
         os.replace(list_beside, _list(target))
         os.replace(frames_beside, target)
     finally:
@@ -240,7 +274,7 @@ def _build(target: Path, shape: tuple[int, ...], packed: Iterable[np.ndarray | D
 
 
 class _Rows:
-    """Write an .npy file row by row, in the narrowest type that holds all rows so far.
+    """Write an .npy file row by row, in the narrowest type that holds all rows so far, and keep a sum of each.
 
     Args:
         path: of the file.
@@ -249,14 +283,18 @@ class _Rows:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.path, self.shape = path, shape
-        self.kind = np.dtype(_DTYPES[0])
+        self.kind, self.sums = np.dtype(_DTYPES[0]), []
         self.file = self._start(path)
 
     def append(self, row: np.ndarray) -> None:
         kind = np.promote_types(self.kind, row.dtype)
         if kind != self.kind:
             self._widen(kind)
-        self.file.write(row.astype(self.kind, copy=False).tobytes())
+        self._write(row.astype(self.kind, copy=False).tobytes())
+
+    def _write(self, row: bytes) -> None:
+        self.sums.append(zlib.crc32(row))
+        self.file.write(row)
 
     def close(self) -> None:
         self.file.flush()
@@ -280,12 +318,12 @@ class _Rows:
         old = self.path.with_name(self.path.name.removesuffix(_PARTIAL) + "-narrow" + _PARTIAL)
         os.replace(self.path, old)
         narrow, self.kind = self.kind, kind
-        self.file = self._start(self.path)
+        self.file, self.sums = self._start(self.path), []
         with old.open("rb") as rows:
             read_magic(rows)
             read_array_header_1_0(rows)
             while row := rows.read(int(np.prod(self.shape[1:])) * narrow.itemsize):
-                self.file.write(np.frombuffer(row, narrow).astype(kind).tobytes())
+                self._write(np.frombuffer(row, narrow).astype(kind).tobytes())
         old.unlink()
 
 

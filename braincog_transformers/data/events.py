@@ -1,5 +1,7 @@
 """Event data sets: which recordings belong to which split, and samples of frames (T, P, H, W)."""
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError, unknown
-from .cache import FrameRule, cached_frames, damaged_in
+from .cache import CachedFrames, FrameRule, cached_frames, damaged_in
 from .catalog import DatasetInfo
 from .fetching import fetch
 from .layouts import LAYOUTS
 from .places import class_files, find_root, warn_if_incomplete
-from .readers import Segment, read_recording
+from .readers import Segment
 from .reading import Damaged, read_all, read_or_damaged
 from .recordings import TopLeft
 from .saccades import ndigits_folder
@@ -57,7 +59,7 @@ class EventDataset(Dataset):
         self.cache = cache
         self.rows = range(len(self.files)) if rows is None else rows
         self.left_out = tuple(left_out)
-        self._store: np.ndarray | None = None
+        self._store: CachedFrames | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -84,9 +86,9 @@ class EventDataset(Dataset):
         return self.rule.unpack(self._store[self.rows[index]])
 
 
-def _open(cache: Path) -> np.ndarray:
+def _open(cache: Path) -> CachedFrames:
     try:
-        return np.load(cache, mmap_mode="r")
+        return CachedFrames(cache)
     except (OSError, ValueError) as error:
         raise UserError(f"{cache}: the cached frames can't be read any more ({error}); start again") from None
 
@@ -139,6 +141,7 @@ def event_datasets(
     else:
         sides = _named_split(root, info, split or info.splits[0], train_portion, split_seed)
     warn_if_incomplete(root, info, [len(files) for files, _ in sides])
+    _warn_of_doubles(root, info, sides)
     if info.top_left:
         sides = [([TopLeft(path) for path in files], targets) for files, targets in sides]
     sets = []
@@ -148,7 +151,7 @@ def event_datasets(
             cache = cached_frames(cache_dir, name, files, rule, workers=workers, skip_bad=skip_bad)
             damaged = damaged_in(cache)
         elif skip_bad:
-            damaged = _find_damaged(files, rule.sensor, workers=workers, name=name)
+            damaged = _find_damaged(files, rule, workers=workers, name=name)
         if len(damaged) == len(files):
             raise UserError(f"none of the {len(files)} recordings of {name} can be read; the first: {damaged[0]}")
         rows = [row for row in range(len(files)) if row not in damaged]
@@ -166,16 +169,24 @@ def event_datasets(
     return sets[0], sets[1]
 
 
-def _find_damaged(
-    files: Sequence[Path | Segment], sensor: tuple[int, int], *, workers: int, name: str
-) -> dict[int, str]:
+def _warn_of_doubles(root: Path, info: DatasetInfo, sides: Sequence[Side]) -> None:
+    """Tell of samples that the lists of a set name twice, be it for training and for the test."""
+    counts = Counter(path for files, _ in sides for path in files)
+    if double := [path for path, count in counts.items() if count > 1]:
+        warnings.warn(
+            f"{root}: {len(double)} samples of {info.name} are listed more than once, each counts: {double[0]}",
+            stacklevel=3,
+        )
+
+
+def _find_damaged(files: Sequence[Path | Segment], rule: FrameRule, *, workers: int, name: str) -> dict[int, str]:
     """Read every recording once; return the places of those that can't be, and why."""
-    results = read_all(partial(_check, sensor=sensor), files, workers=workers, title=f"check of {name}")
+    results = read_all(partial(_check, rule=rule), files, workers=workers, title=f"check of {name}")
     return {place: result.text for place, result in enumerate(results) if isinstance(result, Damaged)}
 
 
-def _check(path: Path | Segment, sensor: tuple[int, int]) -> None:
-    read_recording(path, sensor)
+def _check(path: Path | Segment, rule: FrameRule) -> None:
+    rule(path)  # what frames it makes is of no interest
 
 
 def _folder_side(folder: Path, info: DatasetInfo) -> Side:

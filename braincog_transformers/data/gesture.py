@@ -67,5 +67,7 @@ def _gestures(trial: Path) -> list[list[int]]:
 def _cut(folder: Path) -> Side:
     """Return tonic's files `userNN_light/<label>.npy`, sorted by trial and label."""
     names = {f"{label}.npy": label for label in range(_CLASSES)}
-    found = sorted((path.parent.name, names[path.name], path) for path in folder.glob("*/*.npy") if path.name in names)
+    found = sorted(
+        (path.parent.name, names[path.name.lower()], path) for path in folder.glob("*/*") if path.name.lower() in names
+    )
     return [path for _, _, path in found], [label for _, label, _ in found]

@@ -31,11 +31,11 @@ _DRAWINGS, _TRAINING_DRAWINGS = 20, 15
 def _bullying_sides(root: Path, info: DatasetInfo) -> list[Side]:
     samples, missing, kinds = [], [], set()
     for name in sorted(info.classes):
-        clips = [path for path in _visible(root / name, "**/*") if path.suffix in info.endings]
-        kinds |= {path.suffix for path in clips}
+        clips = [path for path in _visible(root / name, "**/*") if path.suffix.lower() in info.endings]
+        kinds |= {path.suffix.lower() for path in clips}
         missing += [] if clips else [name]
         label = info.classes.index(name)
-        samples += [(Pickled(path) if path.suffix == ".npy" else path, label) for path in clips]
+        samples += [(Pickled(path) if path.suffix.lower() == ".npy" else path, label) for path in clips]
     if missing:
         shown = ", ".join(missing)
         raise MissingData(f"{root}: no recordings of {len(missing)} of {len(info.classes)} classes ({shown}); add them")
@@ -92,7 +92,7 @@ def _nomni_sides(root: Path, info: DatasetInfo) -> list[Side]:
 
 
 def _drawings(folder: Path) -> list[Character]:
-    found = [_visible(folder, f"*{ending}") for ending in (".aedat4", ".csv")]
+    found = [_ending_in(folder, ending) for ending in (".aedat4", ".csv")]
     if [len(paths) for paths in found] != [1, 1]:
         counts = " and ".join(f"{len(paths)} {name}" for paths, name in zip(found, (".aedat4", ".csv"), strict=True))
         raise UserError(f"{folder}: needs one recording and its table of times; got {counts}")
@@ -100,7 +100,11 @@ def _drawings(folder: Path) -> list[Character]:
 
 
 def _cut_drawings(folder: Path) -> list[Character]:
-    return [Character(path) for path in _visible(folder, "*.npy")]
+    return [Character(path) for path in _ending_in(folder, ".npy")]
+
+
+def _ending_in(folder: Path, ending: str) -> list[Path]:
+    return [path for path in _visible(folder, "*") if path.suffix.lower() == ending]
 
 
 def _visible(folder: Path, pattern: str) -> list[Path]:

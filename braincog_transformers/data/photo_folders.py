@@ -28,6 +28,8 @@ _LEFT_BEHIND = frozenset(
     ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
 )
 
+_LISTS = frozenset(("", ".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".yaml", ".yml"))
+
 
 def is_left_behind(name: str) -> bool:
     """Say whether a file or folder of that name is hidden (`.x`, `._x`), or no part of any data set."""
@@ -49,15 +51,14 @@ def number_classes(names: Iterable[str], part: Path) -> dict[str, int]:
         part: where they were found, for the message.
 
     Raises:
-        UserError: for names that differ in capitals or in the writing of an accent only.
+        UserError: for names that differ in capitals, in blanks or in the writing of an accent only.
     """
     alike: dict[str, str] = {}
     for name in sorted(set(names), key=natural_key):
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = " ".join(unicodedata.normalize("NFC", name).casefold().split())
         if (other := alike.setdefault(key, name)) != name:
-            raise UserError(
-                f"{part}: its classes {shown(other, 160)!r} and {shown(name, 160)!r} differ in writing only; rename one"
-            )
+            both = f"{shown(repr(other), 160)} and {shown(repr(name), 160)}"
+            raise UserError(f"{part}: its classes {both} differ in writing only; rename one")
     return {name: number for number, name in enumerate(alike.values())}
 
 
@@ -75,10 +76,10 @@ def list_folder(part: Path) -> tuple[list[str], list[str], list[str]]:
             nowhere, and folders that are reached twice.
     """
     seen = {_identity(part): part}
-    found, others, classes, stray, deep = [], [], [], [], []
+    found, others, classes, stray, beside, deep = [], [], [], [], [], []
     for entry in entries(part):
         if not entry.is_dir():
-            stray += [entry.path] if is_photo(entry.name) else []
+            (stray if is_photo(entry.name) else beside).append(entry.path)
             continue
         classes.append(entry.name)
         photos, rest = photos_below(Path(entry.path), seen)
@@ -89,7 +90,8 @@ def list_folder(part: Path) -> tuple[list[str], list[str], list[str]]:
         others += rest
     if stray:
         raise UserError(_outside(part, stray, classes=bool(found)))
-    warn_of_others(part, others)
+    warn_of_others(part, others + [path for path in beside if not _is_list(path)])
+    _warn_of_links(part, [path for path, _ in found])
     if deep:
         example = f"{len(deep)} photos, such as {deep[0]}, lie in other folders than the rest of their class"
         warnings.warn(f"{part}: {example}; the top folders are the classes of imnet", stacklevel=2)
@@ -118,7 +120,6 @@ def photos_below(folder: Path, seen: dict | None = None) -> tuple[list[str], lis
                 waiting.append(Path(entry.path))
             else:
                 (photos if is_photo(entry.name) else others).append(entry.path)
-    _warn_of_links(folder, photos)
     return photos, others
 
 
@@ -158,8 +159,13 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def _is_list(path: str) -> bool:
+    """Say whether a file beside the class folders may describe them, while others may hold a class that is missing."""
+    return os.path.splitext(path)[1].lower() in _LISTS
+
+
 def _warn_of_links(folder: Path, photos: list[str]) -> None:
-    """Tell of photos that are links to other photos of the same folder, which count twice."""
+    """Tell of photos that are links to other photos of the same half, which count twice."""
     links = [path for path in photos if os.path.islink(path)]
     if links:
         own = {os.path.realpath(path) for path in photos if not os.path.islink(path)}

@@ -11,7 +11,7 @@ from ..errors import UserError, shown
 from .catalog import DatasetInfo
 from .photo_folders import entries, list_folder, number_classes, photos_below
 from .pictures import MOST_PIXELS, decoded, is_photo
-from .places import VALIDATION_FOLDERS, MissingData, photo_part
+from .places import VALIDATION_FOLDERS, MissingData
 from .tars import TarPictures, read_tars, tars_in
 from .text import read_lines
 
@@ -62,14 +62,16 @@ def read_class_folders(
     Raises:
         UserError: for what can't be read as photos in class folders, and for test classes nothing was trained for.
     """
-    held_out = next(path for name in VALIDATION_FOLDERS if (path := photo_part(root, name)))
-    training = photo_part(root, "train")
+    held_out = _only(root, VALIDATION_FOLDERS)
+    training = _only(root, ("train",))
     if training is None and not train:
         trains, numbers = FilePictures([], []), None
     else:
         trains, numbers = _photos(training, max_pixels)
         _check_training(training, trains, numbers, info)
     tests, test_numbers = _photos(held_out, max_pixels)
+    if not len(tests):
+        raise UserError(f"{held_out}: Found 0 images in its class folders; complete it; expected {info.tree}")
     if numbers is None:
         numbers = test_numbers
     else:
@@ -77,6 +79,15 @@ def read_class_folders(
     names = {number: name for name, number in test_numbers.items()}
     tests.targets = [numbers[names[number]] for number in tests.targets]
     return trains, tests, tuple(numbers)
+
+
+def _only(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of some folders or tars that is there, and tell of the others."""
+    there = [root / f"{name}{ending}" for name in names for ending in ("", ".tar")]
+    there = [path for path in there if (path.is_file() if path.suffix else path.is_dir())]
+    for path in there[1:]:
+        warnings.warn(f"{path}: is not read as photos of imnet, since {there[0]} is there, too", stacklevel=3)
+    return there[0] if there else None
 
 
 def _photos(part: Path, max_pixels: int) -> tuple[Photos, dict[str, int]]:
@@ -89,7 +100,7 @@ def _photos(part: Path, max_pixels: int) -> tuple[Photos, dict[str, int]]:
         numbers = number_classes(classes, part)
         return FilePictures(paths, [numbers[label] for label in labels], max_pixels), numbers
     for path in map(Path, entries(part)):
-        if path.is_dir() or is_photo(path.name):
+        if path.is_dir() or is_photo(path.name) or path.suffixes[-2:-1] == [".tar"] or path.suffix == ".tgz":
             raise UserError(f"{part}: holds {path.name} beside tars such as {tars[0].name}; keep one of the two there")
     return read_tars(part, max_pixels)
 
@@ -112,15 +123,18 @@ def _check_training(part: Path, photos: Photos, numbers: dict[str, int], info: D
 def _compare(training: Path, numbers: dict[str, int], held_out: Path, own: dict[str, int], held: set[int]) -> None:
     """Raise `UserError` for test classes that nothing was trained for; name training classes without a test."""
     if strangers := sorted(set(own) - set(numbers)):
+        told = [name if name == name.strip() else repr(name) for name in strangers[:3]]
         raise UserError(
             f"{held_out}: {len(strangers)} of its class folders are not in {training} "
-            f"({shown(', '.join(strangers[:3]))}); sort the validation pictures into the training set's class folders"
+            f"({shown(', '.join(told))}); sort the validation pictures into the training set's class folders"
         )
     if untested := [name for name in numbers if own.get(name) not in held]:
         counts = f"{len(untested)} of the {len(numbers)} classes"
         warnings.warn(f"{held_out}: no photos of {counts} of imnet ({shown(', '.join(untested[:3]))})", stacklevel=2)
-    if os.path.samefile(training, held_out):
-        warnings.warn(f"{held_out}: is {training} once more; imnet is tested on what was trained on", stacklevel=2)
+    for once, again in ((training, held_out), *((training / name, held_out / name) for name in own)):
+        if once.exists() and again.exists() and os.path.samefile(once, again):
+            warnings.warn(f"{again}: is {once} once more; imnet is tested on what was trained on", stacklevel=2)
+            break
 
 
 def read_tiny_imagenet(

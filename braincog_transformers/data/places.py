@@ -82,7 +82,7 @@ def class_files(
         UserError: for a class without recordings, or for recordings of two formats side by side.
     """
     found = [_recordings(root / name, endings, smallest) for name in classes]
-    kinds = {path.suffix for files in found for path in files}
+    kinds = {path.suffix.lower() for files in found for path in files}
     if len(kinds) > 1:
         raise UserError(
             f"{root}: holds recordings in {' and '.join(sorted(kinds))}; the two may differ in orientation and are "
@@ -119,8 +119,9 @@ def warn_if_incomplete(root: Path, info: DatasetInfo, found: Sequence[int]) -> N
 def _recordings(folder: Path, endings: tuple[str, ...], smallest: int = 0) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.suffix in endings and not path.name.startswith("."))
-    return sorted(path for path in found if not smallest or path.stat().st_size >= smallest)
+    found = (path for path in folder.iterdir() if path.suffix.lower() in endings and not path.name.startswith("."))
+    # What is no file, such as a link that leads nowhere, stays: its reader names it.
+    return sorted(path for path in found if not path.is_file() or path.stat().st_size >= smallest)
 
 
 def _below(info: DatasetInfo) -> str:

@@ -208,7 +208,10 @@ class Recording:
 
     def read(self) -> np.ndarray:
         """Read the events, (N,) of dtype `EVENT`, not checked yet."""
-        return READERS[self.path.suffix](self.path)
+        ending = self.path.suffix.lower()
+        if ending not in READERS:
+            raise UserError(f"its ending is none of {', '.join(READERS)}; rename it")
+        return READERS[ending](self.path)
 
     def place(self, events: np.ndarray) -> np.ndarray:
         """Return the checked events where they are to lie on the sensor."""

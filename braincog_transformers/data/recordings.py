@@ -131,7 +131,7 @@ class Character(Recording):
 
     def read(self) -> np.ndarray:
         """Read the drawing."""
-        if self.path.suffix == ".npy":  # one drawing, as BrainCog's reader cut it
+        if self.path.suffix.lower() == ".npy":  # one drawing, as BrainCog's reader cut it
             return _cropped(Pickled(self.path).read())
         stat = self.stat()
         events = _whole(self.path, stat.st_mtime_ns, stat.st_size)

@@ -101,11 +101,15 @@ class Source:
 
 
 def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
-    """Read the classes and their labels from a list or a pickle of plain values; leave other files to timm."""
-    places = [Path(path), Path(root) / path] if path else []
+    """Read the classes and their labels from a list or a pickle of plain values."""
+    if not path:
+        return None
+    places = [Path(path), Path(root) / path]
     found = next((place for place in places if place.is_file()), None)
-    if found is None or found.suffix.lower() not in (".txt", ".pkl"):
+    if found is None:  # timm has its own word on that
         return path
+    if found.suffix.lower() not in (".txt", ".pkl"):
+        raise UserError(f"--class-map {found}: must be a list (.txt) or a pickle (.pkl)")
     if found.suffix.lower() == ".txt":
         names = read_lines(found)
         numbers = {name.strip(): number for number, name in enumerate(names)}

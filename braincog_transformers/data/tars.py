@@ -7,6 +7,8 @@ limit, and whatever would be dropped, doubled, or lies outside of the file is re
 import io
 import os
 import tarfile
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +86,7 @@ class _Tar:
         photos: (folders and name, first byte in the file, size) of each.
         inner: (name, first byte, end) of tars in it.
         others: names of files that are no photos.
+        below: folders and name of each of those, and of each folder.
     """
 
     stem: str
@@ -92,11 +95,13 @@ class _Tar:
     photos: list[tuple[list[str], int, int]] = field(default_factory=list)
     inner: list[tuple[str, int, int]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    below: list[list[str]] = field(default_factory=list)
 
 
 def tars_in(folder: Path) -> list[Path]:
     """Return the tar files that lie in a folder, sorted by name."""
-    return sorted(path for path in folder.glob("*.tar") if path.is_file() and not is_left_behind(path.name))
+    found = (path for path in folder.iterdir() if path.suffix.lower() == ".tar" and path.is_file())
+    return sorted(path for path in found if not is_left_behind(path.name))
 
 
 def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, dict[str, int]]:
@@ -115,6 +120,10 @@ def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, d
             class folders.
     """
     files = [root] if root.is_file() else tars_in(root)
+    seen: dict[str, Path] = {}
+    for path in files:
+        if (earlier := seen.setdefault(os.path.realpath(path), path)) is not path:
+            raise UserError(f"{path}: is {earlier} once more, through a link; each photo would count twice, remove it")
     tars = [tar for number, path in enumerate(files) for tar in _tars_of(path, number)]
     labels, classes = _labels(root, tars)
     rows = [(natural_key("/".join(names)), tar.file, start, size, label)
@@ -142,7 +151,9 @@ def _labels(root: Path, tars: list[_Tar]) -> tuple[list[list[str]], set[str]]:
     tops = [_top_folders(tar) for tar in tars]
     bare = next((tar for tar, own in zip(tars, tops, strict=True) if "" in own), None)
     if bare is None:
-        return tops, {top for own in tops for top in own}
+        classes = {top for own in tops for top in own}
+        _warn_of_doubles(root, tars)
+        return tops, classes | _without_photos(tars, classes)
     alone = root.is_file() and len(tars) == 1
     folders = next((tar for tar, own in zip(tars, tops, strict=True) if any(own)), None)
     if alone or folders is not None:
@@ -153,13 +164,45 @@ def _labels(root: Path, tars: list[_Tar]) -> tuple[list[list[str]], set[str]]:
     return [[tar.stem] * len(tar.photos) for tar in tars], {tar.stem for tar in tars}
 
 
+def _without_photos(tars: list[_Tar], classes: set[str]) -> set[str]:
+    """Return the top folders in which nothing lies.
+
+    Raises:
+        UserError: for one that holds files, none of which is a photo.
+    """
+    empty = set()
+    for tar in tars:
+        around = _around(tar)
+        for *folders, name in tar.below:
+            top = folders[len(around)] if folders[: len(around)] == around and len(folders) > len(around) else None
+            if name and top not in (None, *classes):
+                example = shown("/".join([*folders, name]), 160)
+                raise UserError(f"{tar.where}: Found 0 images in {top}, but files as {example}; convert or remove them")
+            empty |= {top} - {None}
+    return empty - classes
+
+
+def _warn_of_doubles(root: Path, tars: list[_Tar]) -> None:
+    """Tell of photos that have the same place in several tars, and might count twice."""
+    places = Counter("/".join(names) for tar in tars for names, *_ in tar.photos)
+    if double := [name for name, count in places.items() if count > 1]:
+        example = f"{len(double)} photos of imnet lie in more than one tar, each counts: {shown(double[0], 160)}"
+        warnings.warn(f"{root}: {example}", stacklevel=4)
+
+
 def _top_folders(tar: _Tar) -> list[str]:
-    """Return each photo's top folder, "" without one; folders around all photos that end in the tar's name are none."""
+    """Return each photo's top folder, "" without one."""
+    around = _around(tar)
+    return [names[len(around)] if len(names) > len(around) + 1 else "" for names, *_ in tar.photos]
+
+
+def _around(tar: _Tar) -> list[str]:
+    """Return the folders around all photos that end in the tar's name, which are no classes."""
     first = tar.photos[0][0] if tar.photos else []
     around = first[: first.index(tar.stem, 0, len(first) - 1) + 1] if tar.stem in first[:-1] else []
     if any(names[:-1][: len(around)] != around for names, *_ in tar.photos):
-        around = []
-    return [names[len(around)] if len(names) > len(around) + 1 else "" for names, *_ in tar.photos]
+        return []
+    return around
 
 
 def _tars_of(path: Path, number: int) -> list[_Tar]:
@@ -198,7 +241,10 @@ def _list(tar: _Tar, file: _Bounded, begin: int, end: int) -> None:
     seen: set[str] = set()
     for member in _members(tar.where, file, begin, end):
         names = [name for name in member.name.split("/") if name not in ("", ".")]
-        if member.isdir() or not names or any(map(is_left_behind, set(names) - {".."})):
+        if not names or any(map(is_left_behind, set(names) - {".."})):
+            continue
+        if member.isdir():
+            tar.below.append([*names, ""])
             continue
         name = "/".join(names)
         _check(tar.where, name, names, member, seen)
@@ -210,6 +256,7 @@ def _list(tar: _Tar, file: _Bounded, begin: int, end: int) -> None:
             tar.inner.append((name, start, start + member.size))
         else:
             tar.others.append(name)
+            tar.below.append(names)
 
 
 def _check(where: str, name: str, names: list[str], member: tarfile.TarInfo, seen: set[str]) -> None:

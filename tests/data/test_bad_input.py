@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from writers import (
 )
 
 from braincog_transformers.data.build import Augment, build_datasets
+from braincog_transformers.data.cache import FrameRule
+from braincog_transformers.data.places import class_files
 from braincog_transformers.data.readers import READERS, Segment, encode_bin, read_recording
+from braincog_transformers.data.sources import Source
 from braincog_transformers.errors import UserError
 from braincog_transformers.options import resolve
 from braincog_transformers.training.run import run
@@ -192,3 +196,65 @@ def test_a_run_lists_what_it_left_out(nmnist, capsys):
     assert len(lines) == 11
     assert "holds no events" in lines[-1]
     assert "skip_bad: true" in (folder / "args.yaml").read_text()
+
+
+def test_recordings_are_found_whatever_the_case_of_their_endings(tmp_path):
+    write_nmnist(tmp_path, train=2, test=1)
+    options = {"size": (8, 8), "step": 1, "use_cache": False}
+    before = list(build_datasets("nmnist", tmp_path, **options).train)
+    for path in list(tmp_path.glob("T*/*/*.bin"))[::2]:
+        path.rename(path.with_suffix(".BIN"))
+    after = list(build_datasets("nmnist", tmp_path, **options).train)
+    assert all((x == y).all() and a == b for (x, a), (y, b) in zip(after, before, strict=True))
+
+
+def test_a_link_that_leads_nowhere_is_named_where_small_recordings_are_passed_over(tmp_path):
+    write_bin(tmp_path / "a" / "0.bin", EVENTS)
+    (tmp_path / "a" / "1.bin").symlink_to("nowhere")
+    (tmp_path / "a" / "2.bin").write_bytes(b"12345")
+    ((first, second),) = class_files(tmp_path, ("a",), (".bin",), smallest=50)
+    assert len(read_recording(first, (34, 34))) == len(EVENTS)
+    with pytest.raises(UserError, match=r"1\.bin: can't be read \(No such file"):
+        read_recording(second, (34, 34))
+
+
+def test_an_ending_that_no_reader_has_is_told(tmp_path):
+    (tmp_path / "a.xyz").write_bytes(b"12345")
+    with pytest.raises(UserError, match=r"a\.xyz: its ending is none of \.bin, .*; rename it"):
+        read_recording(tmp_path / "a.xyz", (34, 34))
+
+
+def test_a_class_map_of_another_kind_is_refused_before_it_is_opened(tmp_path):
+    (tmp_path / "map.json").write_text("{}")
+    with pytest.raises(UserError, match=r"--class-map .*map\.json: must be a list \(\.txt\) or a pickle \(\.pkl\)"):
+        Source(name="torch/imagenet", root=str(tmp_path), class_map="map.json").open(train=True)
+
+
+def test_a_recording_of_which_no_event_is_left_is_named(tmp_path):
+    path = write_bin(tmp_path / "0.bin", EVENTS[:3])
+    rule = FrameRule(sensor=(34, 34), size=(8, 8), steps=4, remainder="drop")
+    with pytest.raises(UserError, match=r"0\.bin: no event is left in its frames; .*--remainder last"):
+        rule(path)
+    assert replace(rule, remainder="last")(path).any()
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_skipping_leaves_recordings_out_of_which_no_event_is_left(nmnist, use_cache):
+    path = write_bin(nmnist / "Train" / "0" / "00000.bin", EVENTS[:3])
+    options = {"size": (8, 8), "step": 4, "remainder": "drop", "use_cache": use_cache, "skip_bad": True}
+    (left,) = build_datasets("nmnist", nmnist, **options).left_out
+    assert left.startswith(f"{path}: no event is left")
+
+
+@pytest.mark.parametrize("spoil", ["trial", "row", "test"])
+def test_samples_that_are_listed_twice_are_told(tmp_path, spoil):
+    write_gesture(tmp_path, count=300)
+    train = tmp_path / "trials_to_train.txt"
+    if spoil == "row":
+        table = tmp_path / "user01_led_labels.csv"
+        table.write_text(table.read_text() + table.read_text().splitlines()[-1])
+    else:
+        target = train if spoil == "trial" else tmp_path / "trials_to_test.txt"
+        target.write_text(target.read_text() + train.read_text().splitlines()[0])
+    with pytest.warns(UserWarning, match=r"samples of dvsg are listed more than once, each counts: .*user01_led"):
+        build_datasets("dvsg", tmp_path, step=2, size=(8, 8), use_cache=False)

@@ -13,7 +13,7 @@ import pytest
 from writers import random_events, write_bin
 
 from braincog_transformers.data import reading
-from braincog_transformers.data.cache import FrameRule, cached_frames, damaged_in
+from braincog_transformers.data.cache import CachedFrames, FrameRule, cached_frames, damaged_in
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.errors import UserError
 
@@ -172,3 +172,26 @@ def test_a_build_killed_half_way_is_not_served_and_holds_nobody_up(files, tmp_pa
     path = cached_frames(folder, "x", files, RULE)  # waits until the killed one's workers have noticed
     assert np.array_equal([RULE.unpack(row) for row in np.load(path)], [RULE(file) for file in files])
     assert left(folder) == [f"{path.stem}.damaged.json", path.name]
+
+
+@pytest.mark.parametrize("side", [17, 16])  # whole counts, and those that are widened on the way
+def test_a_flipped_bit_of_the_cached_frames_is_named(files, tmp_path, side):
+    rule = replace(RULE, size=(side, side))
+    path = cached_frames(tmp_path / "c", "x", files, rule)
+    stored = CachedFrames(path)
+    assert all((stored[place] == rule.pack(file)).all() for place, file in enumerate(files))
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    stored = CachedFrames(cached_frames(tmp_path / "c", "x", files, rule))
+    assert stored[0].any()
+    with pytest.raises(UserError, match=rf"{path.name}: the cached frames of sample {len(files) - 1} are damaged"):
+        stored[len(files) - 1]
+
+
+def test_a_cache_of_an_earlier_version_without_sums_is_served(files, tmp_path):
+    path = cached_frames(tmp_path / "c", "x", files, RULE)
+    path.with_suffix(".damaged.json").write_text("[]")
+    written = path.stat().st_mtime_ns
+    assert CachedFrames(cached_frames(tmp_path / "c", "x", files, RULE))[1].any()
+    assert path.stat().st_mtime_ns == written

@@ -1,6 +1,7 @@
 """Class folders as users really have them: the top folders are the classes, and nothing is lost or moved unseen."""
 
 import os
+import re
 import unicodedata
 import warnings
 
@@ -300,3 +301,53 @@ def test_no_cache_is_not_advised_where_it_does_not_help(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"can't be written .*; name another with --cache-dir$"):
         build_datasets("ndigits", tmp_path, cache_dir=tmp_path / "file", use_cache=False)
+
+
+def both_validations(train):
+    for path in (train.parent / "val").glob("*/*"):
+        picture(train.parent / "validation" / path.parent.name / f"more{path.name}")
+
+
+def tar_of_the_half(train):
+    (train.parent / "train.tar").write_bytes(bytes(10240))
+
+
+def archived_class(train):
+    (train / "zebra.ZIP").write_bytes(b"PK")
+
+
+def link_to_another_class(train):
+    (train / "dog" / "9.png").symlink_to("../cat/0.png")
+
+
+def class_in_both_halves(train):
+    (train.parent / "val" / "cat").rename(train.parent / "away")
+    (train.parent / "val" / "cat").symlink_to(train / "cat", target_is_directory=True)
+
+
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (both_validations, r"validation: is not read as photos of imnet, since .*val is there, too"),
+        (tar_of_the_half, r"train\.tar: is not read as photos of imnet, since .*train is there, too"),
+        (archived_class, r"1 files are not read as photos of imnet \(1 \.zip\): .*zebra\.ZIP"),
+        (link_to_another_class, r"1 photos of imnet are links to others: .*dog/9\.png"),
+        (class_in_both_halves, r"val/cat: is .*train/cat once more; imnet is tested on what was trained on"),
+    ],
+)
+def test_what_is_left_out_or_counts_for_two_is_told(tmp_path, add, message):
+    add(plain(tmp_path))
+    with pytest.warns(UserWarning, match=message):
+        assert read(tmp_path).classes == CLASSES
+    assert re.search(message, "\n".join(data_info("imnet", str(tmp_path))))
+
+
+def test_a_test_without_photos_and_classes_that_differ_in_blanks_are_refused(tmp_path):
+    train = plain(tmp_path)
+    for path in (tmp_path / "val").glob("*/*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"val: Found 0 images in its class folders; complete it"):
+        read(tmp_path)
+    picture(train / "cat " / "0.png")
+    with pytest.raises(UserError, match=r"its classes 'cat' and 'cat ' differ in writing only"):
+        read(tmp_path)

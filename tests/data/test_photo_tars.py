@@ -204,3 +204,26 @@ def test_a_sparse_member_is_refused(tmp_path):
     sparse = packed([*classes(), (entry[0], b"1\n0\n512\n".ljust(512, b"\0"))], format=tarfile.PAX_FORMAT)
     with pytest.raises(UserError, match=r"cat/9\.png is or has a device, a sparse file"):
         read(tmp_path, sparse)
+
+
+def test_a_class_without_photos_is_refused_in_a_tar_as_in_folders(tmp_path):
+    with pytest.raises(UserError, match=r"train\.tar: Found 0 images in 1 of its class folders \(ant\)"):
+        read(tmp_path, packed([*classes(), folder("ant/")]))
+    with pytest.raises(UserError, match=r"train\.tar: Found 0 images in ant, but files as ant/old/0\.heic; convert"):
+        read(tmp_path, packed([*classes(), member("ant/old/0.heic")]))
+
+
+def test_photos_in_two_tars_are_told_and_a_tar_that_is_there_twice_is_refused(tmp_path):
+    for half in ("train", "val"):
+        (tmp_path / half).mkdir()
+        (tmp_path / half / "a.tar").write_bytes(packed(classes()))
+    (tmp_path / "train" / "b.TAR").write_bytes(packed(classes()))
+    with pytest.warns(UserWarning, match=r"train: 6 photos of imnet lie in more than one tar, each counts: cat/0\.png"):
+        assert len(read(tmp_path).train) == 12
+    (tmp_path / "train" / "b.TAR").unlink()
+    (tmp_path / "train" / "b.tar").symlink_to("a.tar")
+    with pytest.raises(UserError, match=r"b\.tar: is .*a\.tar once more, through a link"):
+        read(tmp_path)
+    (tmp_path / "train" / "b.tar").rename(tmp_path / "train" / "b.tar.gz")
+    with pytest.raises(UserError, match=r"train: holds b\.tar\.gz beside tars such as a\.tar"):
+        read(tmp_path)
