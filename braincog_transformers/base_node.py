@@ -17,17 +17,15 @@ from typing import Any
 
 import torch
 from braincog.base.node.node import BaseNode
-from braincog.base.strategy import surrogate as braincog_surrogate
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
+from torch.nn.utils import parametrize
 
-from .errors import UserError, nearest, unknown
+from .act_funs import build_surrogate, fires_above, is_known, own_fire
+from .errors import UserError, nearest
 from .ops.dynamics import Dynamics, membrane_dtype
 from .ops.neuron import multi_step, step
-from .ops.surrogate import SURROGATES
 
-__all__ = ["FusableNode", "build_surrogate", "fires_above", "is_hooked", "is_patched", "state_without_graph"]
-__all__ += ["taking_turns"]
+__all__ = ["FusableNode", "fill", "state_without_graph", "taking_turns"]
 
 _TURN = threading.RLock()
 
@@ -54,23 +52,20 @@ _AT_REST = {
 }
 
 
-def build_surrogate(act_fun: str | type, alpha: float, requires_grad: bool = False) -> nn.Module:
-    """Build BrainCog's surrogate module; its `alpha` is where the node reads the steepness from."""
-    if isinstance(act_fun, str):
-        cls = getattr(braincog_surrogate, act_fun, None)
-        known = [name for name in vars(braincog_surrogate) if name.endswith("Grad")]
-        if act_fun not in known:
-            raise unknown("surrogate gradient (act_fun)", act_fun, known)
-    else:
-        cls = act_fun
-    if cls.__name__ == "RoundGrad":
-        raise UserError("act_fun RoundGrad does not give 0/1 spikes; choose from " + ", ".join(SURROGATES))
-    return cls(alpha=alpha, requires_grad=requires_grad)
+def fill(module: nn.Module, name: str, value: float) -> None:
+    """Fill a parameter in place: device, type and whether it learns stay. A parametrisation is asked for its inverse.
 
-
-def fires_above(act_fun: nn.Module) -> bool:
-    """Tell whether BrainCog's form of a surrogate fires above the threshold only, not at it."""
-    return type(act_fun).__name__ in ("AtanGrad", "GateGrad", "QGateGrad")
+    Raises:
+        UserError: if it has none that gives the value.
+    """
+    with torch.no_grad():
+        if not parametrize.is_parametrized(module, name):
+            getattr(module, name).fill_(value)
+            return
+        try:
+            setattr(module, name, torch.full_like(getattr(module, name), value))
+        except (NotImplementedError, RuntimeError) as error:
+            raise UserError(f"{type(module).__name__}: {name} can't be set to {value:g}: {error}") from error
 
 
 def _check_keywords(owner: str, keywords: dict[str, Any]) -> None:
@@ -115,17 +110,6 @@ def taking_turns() -> AbstractContextManager:
     return nullcontext() if torch.compiler.is_compiling() else _TURN
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Tell whether somebody watches what enters or leaves a module, by hooks on it or on all modules."""
-    own = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, hooks) or getattr(torch_module, f"_global{hooks}") for hooks in own)
-
-
-def is_patched(module: nn.Module) -> bool:
-    """Tell whether a method of this one module was replaced."""
-    return any(callable(getattr(type(module), name, None)) for name in module.__dict__)
-
-
 class FusableNode(BaseNode):
     """What the three neurons share; a subclass names its charge and holds its leak.
 
@@ -161,7 +145,7 @@ class FusableNode(BaseNode):
 
     charge: str
     over_batch = False
-    _mem: Tensor | None = None
+    _mem: Tensor | float | None = None
     _spike: Tensor | float = 0.0
     _call: tuple | None = None
 
@@ -211,7 +195,7 @@ class FusableNode(BaseNode):
     def dynamics(self) -> Dynamics:
         return Dynamics(
             charge=self.charge,
-            surrogate=type(self.act_fun).__name__,
+            surrogate=type(self.act_fun).__name__ if is_known(self.act_fun) else repr(type(self.act_fun)),
             decay_input=self.decay_input,
             soft_reset=self.soft_reset,
             detach_reset=self.detach_reset,
@@ -222,11 +206,8 @@ class FusableNode(BaseNode):
 
     @property
     def _own_fire(self) -> Callable[[Tensor], Tensor] | None:
-        """The spike function of the surrogate module itself, where ours has no twin of it."""
-        cls = type(self.act_fun)
-        twin = cls.__name__ in SURROGATES and cls is getattr(braincog_surrogate, cls.__name__)
-        learns = cls.__name__ == "AtanGrad" and self.act_fun.alpha.requires_grad  # the others give alpha no gradient
-        return None if twin and not learns else self.act_fun
+        """The spike function of the surrogate module itself, where the form in `ops.surrogate` can't take its place."""
+        return own_fire(self.act_fun, self.strict)
 
     @property
     def fusable(self) -> bool:
@@ -246,7 +227,7 @@ class FusableNode(BaseNode):
 
     @mem.setter
     def mem(self, value: Tensor | float | None) -> None:
-        self._mem = value if isinstance(value, Tensor) else None
+        self._mem = value if isinstance(value, Tensor) or value else None
 
     @property
     def spike(self) -> Tensor | float | None:
@@ -270,15 +251,21 @@ class FusableNode(BaseNode):
 
     def set_n_threshold(self, thresh: float) -> None:
         """Set the threshold, in place: device, type and whether it learns stay."""
-        with torch.no_grad():
-            self.threshold.fill_(thresh)
+        fill(self, "threshold", thresh)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return spikes in the shape of `inputs`: `(T*B, ...)`, or `(B, ...)` for a single step.
 
         Raises:
             ValueError: if T does not divide the first axis, or a single step's shape differs from the one before.
+            UserError: if a class or a user wrote an `integral` or `calc_spike` of its own, which nothing here calls.
         """
+        for name, written in (("integral", BaseNode.integral), ("calc_spike", FusableNode.calc_spike)):
+            if getattr(type(self), name) is not written or name in self.__dict__:
+                raise UserError(
+                    f"{type(self).__name__}: its own {name} would not be called, since charge, fire and reset are one "
+                    "operation here; write forward, or derive the class from BrainCog's node"
+                )
         return self._all_steps(inputs) if self.layer_by_layer else self._one_step(inputs)
 
     def _all_steps(self, inputs: Tensor) -> Tensor:
@@ -288,7 +275,9 @@ class FusableNode(BaseNode):
                 "(set_attr('step', T) on the network changes T)."
             )
         leak, threshold = self.leak(), self.get_thres()
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            self._call = None
+        else:
             self._remember(inputs, leak, threshold)
         steps = inputs.unflatten(0, (self.step, -1))
         scalars = _is_scalar(leak) and _is_scalar(threshold)
@@ -311,27 +300,29 @@ class FusableNode(BaseNode):
 
     def _remember(self, inputs: Tensor, leak: Tensor | None, threshold: Tensor) -> None:
         """Note what `_last_step` needs, without keeping the input alive."""
-        values = inputs, _without_graph(leak), threshold
-        self._call = weakref.ref(inputs), _versions(*values), *values[1:], self.dynamics, self.step
+        graph = torch.is_grad_enabled()
+        values = inputs, leak, threshold
+        self._call = weakref.ref(inputs), _versions(*values), *values[1:], self.dynamics, self.step, graph
 
-    @torch.no_grad()
     def _last_step(self) -> tuple[Tensor | None, Tensor | None]:
         """Work out spikes and potentials of the last step of a call again, if its input lives and is what it was."""
-        reference, versions, leak, threshold, dynamics, steps = self._call
+        reference, versions, leak, threshold, dynamics, steps, graph = self._call
         inputs = reference()
         if inputs is None or versions != _versions(inputs, leak, threshold):
             return None, None
-        rows = inputs.detach() if self.over_batch else inputs.detach().unflatten(0, (steps, -1))
-        found = multi_step(
-            rows, leak, threshold, self.act_fun.alpha, dynamics, fire=self._own_fire, with_potentials=True
-        )
-        return tuple(part.reshape(steps, -1, *inputs.shape[1:])[-1] for part in found)
+        with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
+            rows = inputs if self.over_batch else inputs.unflatten(0, (steps, -1))
+            found = multi_step(
+                rows, leak, threshold, self.act_fun.alpha, dynamics, fire=self._own_fire, with_potentials=True
+            )
+            return tuple(part.reshape(steps, -1, *inputs.shape[1:])[-1] for part in found)
 
     def _one_step(self, inputs: Tensor) -> Tensor:
         if self.over_batch and len(inputs) > 1:
             return self._one_step_over_batch(inputs)
-        if self._mem is None:
-            self._mem = torch.full_like(inputs, self.v_reset, dtype=membrane_dtype(inputs.dtype))
+        if not isinstance(self._mem, Tensor):
+            start = self.v_reset if self._mem is None else self._mem
+            self._mem = torch.full_like(inputs, start, dtype=membrane_dtype(inputs.dtype))
         if self._mem.shape != inputs.shape:
             raise ValueError(
                 f"{type(self).__name__}: the membrane holds {tuple(self._mem.shape)} from the step before, the input "

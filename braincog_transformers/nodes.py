@@ -17,16 +17,10 @@ from braincog.base.node.node import BaseNode
 from braincog.base.strategy import surrogate as braincog_surrogate
 from torch import Tensor, nn
 
-from .base_node import (
-    FusableNode,
-    build_surrogate,
-    fires_above,
-    is_hooked,
-    is_patched,
-    state_without_graph,
-    taking_turns,
-)
+from .act_funs import build_surrogate, fires_above
+from .base_node import FusableNode, fill, state_without_graph, taking_turns
 from .errors import UserError, unknown
+from .ops.watching import is_hooked, is_patched
 
 __all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode", "WrappedNode", "accelerate", "make_node"]
 
@@ -76,7 +70,7 @@ class LIFNode(FusableNode):
         if tau < 1:
             raise UserError(f"LIFNode: tau must be at least 1 step; got {tau}")
         if isinstance(self.tau, Tensor):
-            self.tau.data.fill_(tau)
+            fill(self, "tau", tau)
         else:
             self.tau = float(tau)
 
@@ -123,8 +117,7 @@ class PLIFNode(FusableNode):
         """Set the time constant, in steps; it goes on learning from there."""
         if tau <= 1:
             raise UserError(f"PLIFNode: tau must be above 1 step; got {tau}")
-        with torch.no_grad():
-            self.w.fill_(-math.log(tau - 1))
+        fill(self, "w", -math.log(tau - 1))
 
     def leak(self) -> Tensor:
         return self.w.sigmoid()

@@ -4,12 +4,15 @@ import copy
 import io
 import pickle
 import weakref
+from functools import partial
 
 import pytest
 import timm
 import torch
 from braincog.base.node import node as braincog_node
 from braincog.base.strategy.surrogate import SigmoidGrad
+from torch import nn
+from torch.nn.utils import parametrize
 
 from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError
 from braincog_transformers.nodes import _WRAPPED, WrappedNode, make_node
@@ -111,6 +114,7 @@ def test_surrogate_without_a_twin_is_brain_cogs_own():
     [
         (lambda: LIFNode(act_fun="SigmodGrad"), "did you mean SigmoidGrad"),
         (lambda: LIFNode(act_fun="RoundGrad"), "0/1 spikes"),
+        (lambda: LIFNode(act_fun=SigmoidGrad(alpha=4.0)), "class of BrainCog's surrogates"),
         (lambda: LIFNode(tau=0.5), "at least 1"),
         (lambda: PLIFNode(tau=1.0), "above 1"),
         (lambda: make_node("LIFnod"), "LIFNode"),
@@ -244,3 +248,71 @@ def test_a_network_is_copied_in_the_middle_of_a_stream(name):
 def test_a_mistyped_keyword_of_a_derived_class_is_named_too():
     with pytest.raises(TypeError, match="Mine got an unexpected keyword argument tua; did you mean tau"):
         type("Mine", (PLIFNode,), {})(tua=3.0)
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True], ids=["steps", "layers"])
+@pytest.mark.parametrize("kind", ["LIFNode", "PLIFNode", "IFNode"])
+def test_a_loss_on_membrane_and_spikes_has_the_gradients_of_brain_cogs(kind, layer_by_layer):
+    found = []
+    for build in (getattr(braincog_node, kind), partial(make_node, kind)):
+        node = build(step=3, layer_by_layer=layer_by_layer)
+        x = (torch.arange(24.0) / 8 - 1).view(6, 4).requires_grad_()
+        membrane, spike = read(node, x)[:2]
+        (membrane.square().sum() + (spike * membrane.detach()).sum() + spike.sum()).backward()
+        found.append([x.grad, *([node.w.grad] if kind == "PLIFNode" else [])])
+    for theirs, ours in zip(*found, strict=True):
+        assert theirs.abs().sum() > 0
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_without_gradients_a_membrane_has_none():
+    node, x = PLIFNode(step=2, layer_by_layer=True), quarters(4, 3).requires_grad_()
+    with torch.no_grad():
+        node(x)
+    assert not node.mem.requires_grad
+    with torch.inference_mode():
+        x = quarters(4, 3)
+        node(x)
+    assert not node.mem.requires_grad
+
+
+def test_a_compiled_call_tells_nothing_of_the_call_before():
+    node, x = LIFNode(step=2, layer_by_layer=True), quarters(4, 3)
+    node(x)
+    assert node.mem is not None
+    torch.compile(node, backend="eager", fullgraph=True)(quarters(4, 3))
+    assert node.mem is None
+
+
+def test_a_number_is_a_membrane_to_start_from():
+    for cls in (LIFNode, braincog_node.LIFNode):
+        node = cls(threshold=0.5)
+        node.mem = 0.8
+        assert node(torch.full((2,), 0.4)).tolist() == [1, 1]
+
+
+class _Half(nn.Module):
+    def forward(self, tensor):
+        return tensor / 2
+
+
+class _Invertible(_Half):
+    def right_inverse(self, tensor):
+        return tensor * 2
+
+
+def test_setters_reach_what_is_behind_a_parametrisation_or_say_that_they_can_t():
+    for parametrisation in (_Invertible, _Half):
+        node = PLIFNode()
+        for name in ("threshold", "w"):
+            parametrize.register_parametrization(node, name, parametrisation())
+        if parametrisation is _Half:
+            with pytest.raises(UserError, match=r"threshold can't be set to 3: .*right_inverse"):
+                node.set_n_threshold(3.0)
+            with pytest.raises(UserError, match=r"w can't be set to .*right_inverse"):
+                node.set_n_tau(5.0)
+        else:
+            node.set_n_threshold(3.0)
+            node.set_n_tau(5.0)
+            assert node.threshold.item() == 3
+            assert node.leak().item() == pytest.approx(0.2)

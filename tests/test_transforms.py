@@ -11,9 +11,11 @@ from braincog.base.strategy import surrogate
 from torch import func
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from braincog_transformers import LIFNode
+from braincog_transformers import LIFNode, PLIFNode
+from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.ops import fused_neuron, norm_neuron, packing
 
 
@@ -210,3 +212,49 @@ def test_the_spikes_of_a_lone_neuron_may_be_changed_in_place(kernels, size):
         found.append([spikes, *torch.autograd.grad(spikes.square().sum(), x)])
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("act_fun", ["AtanGrad", "Mine"])
+def test_func_grad_takes_the_surrogate_that_a_backward_pass_takes(act_fun):
+    gentle = staticmethod(lambda x, alpha: (x >= 0) + x * alpha - (x * alpha).detach())
+    mine = type("SigmoidGrad", (surrogate.SigmoidGrad,), {"act_fun": gentle})
+    node = PLIFNode(act_fun=mine if act_fun == "Mine" else act_fun, step=2, layer_by_layer=True)
+    x, weight = torch.linspace(-1, 3, 8).view(4, 2), torch.arange(8.0).view(4, 2)
+    found = func.grad(lambda own: (func.functional_call(node, own, (x,)) * weight).sum())(dict(node.named_parameters()))
+    (node(x) * weight).sum().backward()
+    for name in ("w", "act_fun.alpha"):
+        expected = node.get_parameter(name).grad
+        assert expected.abs() > 0
+        torch.testing.assert_close(found[name], expected)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_many_gradients_at_once_are_those_one_by_one(kernels, joined):
+    layer = LinearBNNode(8, 8, node=lambda: LIFNode(step=2, layer_by_layer=True)).double()
+    x = torch.randn(4, 3, 8, dtype=torch.float64, requires_grad=True)
+    spikes = layer(x) if joined else layer.node(x)
+    grads = torch.randn(5, *spikes.shape, dtype=torch.float64)
+    found = torch.autograd.grad(spikes, x, grads, is_grads_batched=True, retain_graph=True)[0]
+    expected = torch.stack([torch.autograd.grad(spikes, x, grad, retain_graph=True)[0] for grad in grads])
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected)
+
+
+class _Seen(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names.append(getattr(function, "__name__", ""))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_mode_that_sees_functions_sees_those_of_a_large_layer_and_a_default_device_changes_nothing(kernels):
+    layer, x = LinearBNNode(8, 8, node=lambda: LIFNode(step=2, layer_by_layer=True)), torch.randn(4, 3, 8)
+    assert fused_neuron.applies(x, layer.node.leak(), layer.node.dynamics)
+    with torch.device("cpu"):
+        assert fused_neuron.applies(x, layer.node.leak(), layer.node.dynamics)
+    with _Seen() as mode:
+        layer(x)
+    assert "batch_norm" in mode.names

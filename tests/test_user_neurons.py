@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
-from braincog_transformers import LIFNode, PLIFNode
+from braincog_transformers import LIFNode, PLIFNode, UserError
 from braincog_transformers.layers import normed
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.models.neurons import NodeOptions
-from braincog_transformers.ops import fused_neuron, neuron
+from braincog_transformers.ops import fused_neuron
 
 T = 4
 
@@ -20,9 +20,9 @@ T = 4
 def offered(monkeypatch):
     """Offer the kernels for layers of any size, on machines without a compiler too, and stand in for them."""
 
-    def spikes(x, leak, threshold, alpha, dynamics):
+    def spikes(x, leak, threshold, alpha, dynamics, definition):
         assert threshold.dim() == 0
-        return neuron.multi_step(x, leak, threshold, alpha, dynamics, backend="reference").spikes
+        return definition(x, leak, threshold, alpha, dynamics).spikes
 
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)
     monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: True)
@@ -192,3 +192,55 @@ def test_a_threshold_for_each_channel_counts_in_layers_of_any_size(offered, node
     assert not normed.joins(built.bn, built.node, x)
     rates = built(x).mean((0, 1))
     assert rates[0] > rates[2] > rates[5] == 0
+
+
+@pytest.mark.parametrize("name", ["integral", "calc_spike"])
+def test_a_method_of_brain_cogs_that_nothing_here_calls_is_refused(name):
+    derived, patched = type("Mine", (LIFNode,), {name: lambda *_: None})(), LIFNode()
+    setattr(patched, name, lambda *_: None)
+    for node in (derived, patched):
+        with pytest.raises(UserError, match=f"its own {name} would not be called"):
+            node(torch.rand(3))
+    whole = type("Mine", (LIFNode,), {name: lambda *_: None, "forward": lambda self, x: x})()
+    assert whole(torch.ones(3)).sum() == 3
+
+
+def _surrogate_hook(node, seen):
+    node.act_fun.register_forward_hook(lambda *_: seen.append(1))
+
+
+def _surrogate_method(node, seen):
+    run = node.act_fun.forward
+    node.act_fun.forward = lambda x: seen.append(1) or run(x)
+
+
+def _surrogate_by_channel(node, seen):
+    seen.extend([1] * T)
+    node.act_fun.alpha = nn.Parameter(torch.full((6,), 2.0), requires_grad=False)
+
+
+@pytest.mark.parametrize("act_fun", ["AtanGrad", "GateGrad", "QGateGrad", "SigmoidGrad"])
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("change", [_surrogate_hook, _surrogate_method, _surrogate_by_channel])
+def test_a_changed_or_watched_surrogate_is_called_and_fires_alike_at_the_threshold(offered, act_fun, strict, change):
+    x = torch.tensor([-1.0, 0.5, 0.75, 1.0, 1.5, 3.0]).expand(T, 6).contiguous()  # 1.0 charges to the threshold
+    found, seen = [], []
+    for watched in (False, True):
+        node = LIFNode(threshold=0.5, act_fun=act_fun, strict=strict, step=T, layer_by_layer=True)
+        if watched:
+            change(node, seen)
+            assert not node.fusable
+        own = x.clone().requires_grad_()
+        spikes = node(own)
+        (spikes * torch.arange(24.0).view(T, 6)).sum().backward()
+        found.append((spikes, own.grad))
+    assert len(seen) == T
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def test_a_surrogate_that_learns_its_steepness_fires_at_the_threshold_where_that_is_asked():
+    x = torch.tensor([[1.0]])
+    for strict in (True, False):
+        node = LIFNode(threshold=0.5, act_fun="AtanGrad", strict=strict, requires_alpha_grad=True)
+        assert node(x).item() == (not strict)

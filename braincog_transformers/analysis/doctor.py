@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..nodes import IFNode, LIFNode, PLIFNode
 from ..ops.dynamics import charge, membrane_dtype
-from ..ops.surrogate import SURROGATES
+from ..ops.surrogate import SURROGATES, fire
 from .firing import SATURATED, SILENT, align_table
 from .memory import memory
 from .recorder import unwrap
@@ -78,7 +78,7 @@ def _potentials(node: BaseNode, x: Tensor) -> Tensor:
     for x_t in x.unbind(0):
         h = charge(x_t.to(v.dtype), v, leak, node.dynamics)
         found.append(h)
-        s = (h >= threshold).to(h.dtype)
+        s = fire(h - threshold, node.strict)
         v = h - s * threshold if node.soft_reset else h * (1 - s) + s * node.v_reset
     return torch.stack(found)
 
@@ -108,7 +108,7 @@ class _Watch:
     @staticmethod
     def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth:
         h, threshold = _potentials(node, x.detach()), node.get_thres()
-        slope = SURROGATES.get(type(node.act_fun).__name__)
+        slope = SURROGATES.get(node.dynamics.surrogate)
         coverage = float("nan")
         if slope is not None:
             largest = slope(torch.zeros((), device=h.device), node.act_fun.alpha)

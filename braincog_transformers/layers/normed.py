@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from ..base_node import is_hooked, is_patched
 from ..nodes import FusableNode, IFNode, LIFNode, PLIFNode
 from ..ops.fused_neuron import applies
 from ..ops.norm_neuron import Normalisation, normalised_spikes
+from ..ops.watching import is_hooked, is_patched
 
 __all__ = ["fire_normalised", "joins"]
 

@@ -18,7 +18,7 @@ from .compiler import compiled, compiler_works
 from .dynamics import Dynamics, charge, membrane_dtype, reset
 from .packing import bits_dtype
 from .surrogate import SURROGATES, derivative_for, fire
-from .watching import dispatched, watched
+from .watching import batched, dispatched, watched
 
 __all__ = ["applies", "compiler_works", "differentiable_gradients", "like", "plain", "run_backward", "run_forward"]
 __all__ += ["spikes", "without_division"]
@@ -143,7 +143,7 @@ class _FusedNeuron(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, leak, threshold, alpha = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or batched(grad):
             run = lambda x, leak, threshold: ctx.definition(x, leak, threshold, alpha, ctx.dynamics).spikes  # noqa: E731
             return *differentiable_gradients(run, (x, leak, threshold), grad), None, None, None
         wants = ctx.needs_input_grad[1:3]
@@ -155,7 +155,8 @@ class _FusedNeuron(torch.autograd.Function):
 
 
 def differentiable_gradients(run: Callable[..., Tensor], inputs: tuple, grad: Tensor) -> list[Tensor | None]:
-    """Return the gradients of `run(*inputs)` with a history of their own (`create_graph`), which a kernel's have not.
+    """Return the gradients of `run(*inputs)` by single operations: with a history of their own (`create_graph`), or for
+    many gradients at once (`is_grads_batched`).
 
     Args:
         run: the plain form.
@@ -163,7 +164,9 @@ def differentiable_gradients(run: Callable[..., Tensor], inputs: tuple, grad: Te
         grad: gradient of its output.
     """
     wanted = [x for x in inputs if x is not None and x.requires_grad]
-    found = iter(torch.autograd.grad(run(*inputs), wanted, grad, create_graph=True, allow_unused=True))
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        found = iter(torch.autograd.grad(run(*inputs), wanted, grad, create_graph=again, allow_unused=True))
     return [next(found) if x is not None and x.requires_grad else None for x in inputs]
 
 

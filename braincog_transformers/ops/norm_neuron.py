@@ -19,6 +19,7 @@ from .dynamics import Dynamics, membrane_dtype
 from .fused_neuron import differentiable_gradients, like, plain, run_backward, run_forward, without_division
 from .neuron import Backend, multi_step
 from .surrogate import derivative_for
+from .watching import batched
 
 __all__ = ["Normalisation", "normalised_spikes"]
 
@@ -83,7 +84,7 @@ class _NormNeuron(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight, bias, mean, var, inverse, scale, shift, thresholds, leak, threshold, alpha = ctx.saved_tensors
         kind, dynamics, steps, training, eps = ctx.settings
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or batched(grad):
 
             def run(x, weight, bias, leak, threshold):
                 used = (None, None) if training else (mean, var)

@@ -12,6 +12,7 @@ forward pass saw.
 
 Autograd leaves it to hooks to notice a change in place. What is packed is a copy: bits that a change has overtaken
 are not used, and a later change touches no copy. What stays as it is has its version looked at, as without hooks.
+Changes that PyTorch doesn't count (`.data`, NumPy) are noticed on a CPU, where bits are compared with the spikes.
 """
 
 from collections.abc import Callable, Iterator
@@ -137,6 +138,10 @@ def _unpack(bits: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     return torch.stack([(bits >> t & 1).to(dtype) for t in range(steps)])
 
 
+def _differs(bits: Tensor, spikes: Tensor, steps: int) -> Tensor:
+    return torch.stack([((bits >> t & 1).to(spikes.dtype) != spikes[t]).any() for t in range(steps)]).any()
+
+
 def _shrink(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return x in a smaller type, and whether it differs from x."""
     content = x.to(dtype)
@@ -182,7 +187,7 @@ def _pack(noted: _Noted, tensor: Tensor) -> _Kept | _View:
         return _Kept.of(tensor)
     storage, version = tensor.untyped_storage(), _version(tensor)
     spikes = noted.get(storage._cdata)
-    if spikes is not None and (spikes.dtype, spikes.version) == (tensor.dtype, version):
+    if spikes is not None and (spikes.dtype, spikes.version) == (tensor.dtype, version) and _holds(spikes, tensor):
         return _View(spikes, tensor.shape, tensor.stride(), tensor.storage_offset())
     place = (storage._cdata, tensor.dtype, version, tensor.shape, tensor.stride(), tensor.storage_offset())
     if place not in noted:
@@ -190,6 +195,15 @@ def _pack(noted: _Noted, tensor: Tensor) -> _Kept | _View:
         noted[place] = None if content is None else _Small(StorageWeakRef(storage), content, tensor.dtype, version)
     small = noted[place]
     return _Kept.of(tensor) if small is None else _View(small, tensor.shape, tensor.stride(), 0)
+
+
+def _holds(small: _Small, tensor: Tensor) -> bool:
+    """Tell whether memory still is what its bits say; a GPU would wait for the answer and is trusted."""
+    if tensor.device.type != "cpu":
+        return True
+    row = tensor.detach().as_strided((small.steps * small.content.numel(),), (1,), 0)
+    spikes = row.view(small.steps, *small.content.shape)
+    return not _kernel(_differs, small.content)(small.content, spikes, small.steps)
 
 
 def whole_numbers(x: Tensor) -> Tensor | None:

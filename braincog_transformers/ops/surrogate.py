@@ -99,7 +99,7 @@ def _followed(x: Tensor, alpha: Tensor, surrogate: str, strict: bool) -> Tensor:
     s = fire(x, strict)
     if torch.onnx.is_in_onnx_export():  # what nobody differentiates stays short
         return s
-    smooth = _SMOOTH[surrogate](x, alpha.detach())
+    smooth = _SMOOTH[surrogate](x, alpha if surrogate == "AtanGrad" else alpha.detach())
     return s + (smooth - smooth.detach())
 
 
@@ -108,7 +108,7 @@ def spike(x: Tensor, alpha: Tensor, surrogate: str, strict: bool = False) -> Ten
 
     Args:
         x: membrane potential minus threshold, any shape.
-        alpha: steepness of the surrogate, a scalar tensor; it gets no gradient.
+        alpha: steepness of the surrogate, a scalar tensor; it gets no gradient, but from a transform of AtanGrad.
         surrogate: a key of `SURROGATES`.
         strict: fire above the threshold only.
 

@@ -7,7 +7,8 @@ import timm
 import torch
 from torch import nn
 
-from braincog_transformers.analysis.doctor import diagnose, format_checkup
+from braincog_transformers import IFNode
+from braincog_transformers.analysis.doctor import _potentials, diagnose, format_checkup
 from braincog_transformers.models.neurons import NodeOptions
 
 
@@ -71,3 +72,9 @@ def test_the_network_is_left_as_it_was_and_the_text_has_it_all():
     text = format_checkup(found, samples=3600)
     assert f"{1 / found.samples_per_second:.2f} h" in text
     assert text.count("advice:") == max(1, len(found.advice))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_potentials_at_the_threshold_go_back_to_rest_only_where_the_neuron_fires(strict):
+    node = IFNode(threshold=1.0, strict=strict, step=2, layer_by_layer=True)
+    assert _potentials(node, torch.tensor([[1.0], [0.0]])).flatten().tolist() == [1.0, 1.0 if strict else 0.0]

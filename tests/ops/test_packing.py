@@ -172,8 +172,14 @@ def _spiking_layer(change):
 @needs_compiler
 @pytest.mark.parametrize(
     "change",
-    [lambda s: s.mul_(3), lambda s: F.dropout(s, 0.5, inplace=True), lambda s: s.mul_(0.3)],
-    ids=["times", "dropout", "fraction"],
+    [
+        lambda s: s.mul_(3),
+        lambda s: F.dropout(s, 0.5, inplace=True),
+        lambda s: s.mul_(0.3),
+        lambda s: (s.data.mul_(0.5), s)[1],
+        lambda s: s.detach().numpy().__setitem__((-1, -1, -1), 7) or s,
+    ],
+    ids=["times", "dropout", "fraction", "data", "numpy"],
 )
 def test_spikes_that_change_in_place_before_they_are_kept_give_the_gradients_of_what_they_became(change):
     gradients = _spiking_layer(change)
