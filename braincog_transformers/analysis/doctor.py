@@ -78,7 +78,7 @@ def _potentials(node: BaseNode, x: Tensor) -> Tensor:
     for x_t in x.unbind(0):
         h = charge(x_t.to(v.dtype), v, leak, node.dynamics)
         found.append(h)
-        s = (h >= threshold).to(h.dtype)
+        s = (h > threshold if node.strict else h >= threshold).to(h.dtype)
         v = h - s * threshold if node.soft_reset else h * (1 - s) + s * node.v_reset
     return torch.stack(found)
 
