@@ -235,6 +235,46 @@ def test_input_sizes_that_do_not_fit_change_nothing():
     assert model(batch(model)).shape == (2, 5)
 
 
+@pytest.mark.parametrize("name", ["sdt_v2_15m", "spikformer_4_384_cifar"])
+@pytest.mark.parametrize("size", [(0, 0), -32, 48.0, "32", (32,), (32, 32, 32)])
+def test_sizes_that_are_none_are_refused(name, size):
+    for build in (lambda: tiny(name, img_size=size), lambda: tiny(name).set_input_size(size)):
+        with pytest.raises(UserError, match="img_size must be one or two whole numbers from 1 on; got"):
+            build()
+
+
+# Arguments and inputs that no network has
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"step": 2.0}, "step.* must be at least 1; got 2.0"),
+        ({"step": "4"}, "step.* must be at least 1; got '4'"),
+        ({"num_classes": -1}, "num_classes must be 0, for features, or more; got -1"),
+        ({"threshold": float("nan")}, "threshold must be above 0 and finite; got nan"),
+        ({"alpha": float("inf")}, "alpha must be above 0 and finite; got inf"),
+    ],
+)
+def test_arguments_that_no_network_has_are_refused(kwargs, message):
+    with pytest.raises(UserError, match=message):
+        tiny("spikformer_4_384_cifar", **kwargs)
+
+
+def test_a_rate_of_dropped_paths_is_a_probability():
+    for rate in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="drop_prob must be a probability, 0 to 1; got"):
+            tiny("spikformer_4_384_cifar", drop_path_rate=rate)
+
+
+@pytest.mark.parametrize("name", ["spikformer_4_384_cifar", "tim_2_256_shd"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_inputs_of_whole_numbers_are_refused_with_what_to_do(name, dtype):
+    model = tiny(name)
+    with pytest.raises(ValueError, match=r"input must be floating point.* got torch.*\(x.float\(\)\)"):
+        model(batch(model).to(dtype))
+
+
 # Other calls of timm's tools
 
 

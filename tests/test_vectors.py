@@ -101,6 +101,13 @@ def test_frames_of_tim_are_averaged_inside_the_network_for_if_ucf():
     assert torch.equal(large(x), small(averaged))
 
 
+def test_a_pooling_that_no_network_here_has_fails_by_name():
+    meta = _meta("BICLab/Spike-Driven-Transformer:model/spikeformer.py", "sdt")
+    with pytest.raises(ValueError, match="pooling_stat 0101 pools before a stage that is not pooled"):
+        _build({**IMAGES, "depths": 1, "pooling_stat": "0101"}, meta)
+    assert _build({**IMAGES, "depths": 1, "pooling_stat": "0011"}, meta).patch_size == 4
+
+
 def test_an_argument_that_nobody_knows_and_a_folder_that_says_nothing_fail_by_name():
     meta = _meta("zhouchenlin2096/Spikingformer:cifar100/model.py", "vit_snn")
     with pytest.raises(ValueError, match=r"vit_snn of zhouchenlin2096/.*kwargs hold window, which .* does not know"):

@@ -175,8 +175,20 @@ def _charge(counted: Operations, row: Operation, rules: EnergyRules) -> tuple[fl
         mac, ac = _spikingformer(row, rules.whole_as_spikes)
     else:
         mac, ac = _sdt(row, first, counted.events, rules.pre_pool)
-    times = counted.first_times if first and rules.first_layer_times_steps else 1
+    times = _first_times(counted, row, counted.steps if rules.first_layer_times_steps else 1)
     return mac * times / counted.samples, ac * times / counted.samples
+
+
+def _steps_seen(counted: Operations, row: Operation) -> float:
+    """Return how many steps of a sample a row computed: T, or 1 where it saw what all steps share; a layer that is
+    called more often does so at each step."""
+    return min(row.total("rows") / counted.samples, counted.steps)
+
+
+def _first_times(counted: Operations, row: Operation, steps: int) -> float:
+    """Return how often the operations of a row count, so that the first layer on a repeated image counts `steps`
+    times however often it was computed."""
+    return steps / counted.first_calls if row is counted.first and counted.first_calls else 1
 
 
 def analyze(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], **rules) -> Analysis:
@@ -209,12 +221,12 @@ def charge(counted: Operations, rules: EnergyRules) -> Analysis:
     for row in counted.rows:
         mac, ac = _charge(counted, row, rules)
         macs = 0.0 if row.folded else row.total("macs") / counted.samples
-        macs *= counted.first_times if row is counted.first else 1
+        macs *= _first_times(counted, row, counted.steps)
         energy = (rules.e_mac * mac + rules.e_ac * ac) / 1e9
         rate = row.average("rate")
         rows.append(EnergyRow(row.name, row.type, row.kind, rate, macs, mac, ac, energy, row.parameters))
-    once = sum(row.total("macs") / row.total("rows") for row in counted.rows if not row.folded)
-    ann_energy = once * rules.e_mac / 1e9
+    once = sum(row.total("macs") / _steps_seen(counted, row) for row in counted.rows if not row.folded)
+    ann_energy = once / counted.samples * rules.e_mac / 1e9
     return Analysis(rules.method, rows, counted.samples, counted.steps, rules.e_mac, rules.e_ac, ann_energy)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .output import writing
-from .recorder import outputs, watch
+from .recorder import outputs, refuse_streaming, watch
 
 __all__ = ["SATURATED", "SILENT", "Row", "align_table", "extremes", "firing_rates", "format_table", "overall_rate"]
 __all__ += ["rating", "write_rates", "write_silent"]
@@ -80,8 +80,8 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
         A function that returns a row per node that was called, in the order of execution.
 
     Raises:
-        UserError: by that function, if no batch came, or the model has no node.
-        ValueError: samples differ in size.
+        UserError: by that function, if no batch came, or the model has no node; the model is streaming.
+        ValueError: samples differ in size or steps.
     """
     tallies: dict[str, _Tally] = {}
     seen_now: set[str] = set()
@@ -89,6 +89,7 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
 
     def begin(_model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         nonlocal samples
+        refuse_streaming("firing_rates", model)
         seen_now.clear()
         samples += len(inputs[0])
 
@@ -135,6 +136,9 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]])
 
 def _row(name: str, tally: _Tally, samples: int) -> Row:
     """Turn sums into means."""
+    if len(lengths := {len(counts) for counts in tally.batch_counts}) > 1:
+        found = " and ".join(map(str, sorted(lengths)))
+        raise ValueError(f"firing_rates: samples must have one number of steps; {name} saw {found}.")
     counts = [sum(step) for step in zip(*tally.batch_counts, strict=True)]
     per_step = tuple(count / (tally.neurons * samples) for count in counts)
     masks = {"silent": ~tally.fired.cpu().numpy(), "saturated": tally.always.cpu().numpy()}

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
-from .recorder import outputs, unwrap
+from .recorder import outputs, refuse_streaming, unwrap
 
 __all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
 
 Kind = Literal["binary", "integer", "real"]
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_UNCOUNTED = (nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 _PRODUCTS = (SpikingProduct, SpikeMatmul, SpikeSum)
 
 
@@ -121,8 +122,8 @@ class Operations:
         samples: how many samples went through.
         steps: T.
         events: whether the input was frames or sequences of events, `(B, T, ...)`.
-        first_times: how often the first layer's operations stand for equal ones: T where a repeated image passes it
-            once.
+        first_calls: how many of the T equal steps of a repeated image the first layer computed: 1 or T; 0 where its
+            steps are not equal.
         classifier: names of the last layers.
     """
 
@@ -131,12 +132,13 @@ class Operations:
     samples: int
     steps: int
     events: bool
-    first_times: int = 1
+    first_calls: int = 0
     classifier: tuple[str, ...] = ()
 
 
 def observe(x: Tensor) -> Values:
     """Say what a tensor holds."""
+    x = x.float() if x.dtype is torch.bool else x
     entries, (low, high) = x.numel(), (float(end) for end in torch.aminmax(x))
     mean = _sum(x) / entries
     # between 0 and 1, x - x^2 is never negative, and 0 for zeros and ones only
@@ -152,6 +154,20 @@ def _sum(x: Tensor) -> float:
     return float(by_sample.sum(dtype=torch.float64))
 
 
+class _Same:
+    """A tensor as it was: one that was changed in place since is another."""
+
+    def __init__(self, x: Tensor | None = None) -> None:
+        self.x, self.version = x, _version(x)
+
+    def holds(self, x: Tensor) -> bool:
+        return self.x is x and self.version == _version(x)
+
+
+def _version(x: Tensor | None) -> int | None:
+    return None if x is None or x.is_inference() else x._version
+
+
 class _Counter:
     """The hooks' memory while one network is watched."""
 
@@ -160,32 +176,32 @@ class _Counter:
         self.samples, self.events = 0, None
         self._modules = dict(model.named_modules())
         self.rows: dict[str, Operation] = {}
-        self._values: tuple[Tensor | None, Values | None] = (None, None)
-        self._pooled: tuple[Tensor | None, float] = (None, 0.0)
-        self._produced: tuple[Tensor | None, str] = (None, "")
+        self._looked, self._values = _Same(), None
+        self._pooled, self._before_pooling = _Same(), 0.0
+        self._produced, self._producer = _Same(), ""
 
     def _look(self, x: Tensor) -> Values:
         # q, k and v read one tensor: it is looked at once
-        if self._values[0] is not x:
-            self._values = (x, observe(x))
-        return self._values[1]
+        if not self._looked.holds(x):
+            self._looked, self._values = _Same(x), observe(x)
+        return self._values
 
-    def pooled(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._pooled = (output, _sum(inputs[0]) / inputs[0].numel())
+    def pooled(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._pooled, self._before_pooling = _Same(output), _sum(inputs[0]) / inputs[0].numel()
 
     def weighted(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x = inputs[0]
         row = self.rows.setdefault(name, Operation(name, _type(module), sum(p.numel() for p in module.parameters())))
         macs, values = output.numel() * _fan_in(module), self._look(x)
-        if self.fold and self._produced[0] is x:  # nothing in between: two layers that are one
-            before = self.rows[self._produced[1]]
+        if self.fold and self._produced.holds(x):  # nothing in between: two layers that are one
+            before = self.rows[self._producer]
             before.folded = True
             values = before.calls[-1].operands[0]
             macs = output.numel() * _joint_fan_in(self._modules[before.name], module)
         biases = output.numel() if module.bias is not None else 0
-        before_pooling = self._pooled[1] if self._pooled[0] is x else None
+        before_pooling = self._before_pooling if self._pooled.holds(x) else None
         row.calls.append(Seen(x.shape[0], macs, biases, (values,), before_pooling))
-        self._produced = (output, name)
+        self._produced, self._producer = _Same(output), name
 
     def product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         row = self.rows.setdefault(name, Operation(name, _type(module)))
@@ -194,13 +210,14 @@ class _Counter:
         seen = tuple(observe(operand) for operand in operands)
         row.calls.append(Seen(output.shape[0], macs, 0, seen, query_macs=query_macs))
 
+    def uncounted(self, name: str, module: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        raise UserError(
+            f"count_operations: {name} is a {type(module).__name__}, whose operations are not counted here; those of "
+            "Conv1d, Conv2d and Linear are"
+        )
+
     def entered(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if getattr(module, "streaming", False):
-            raise UserError(
-                f"count_operations: {type(module).__name__} is streaming, so a call is one step, and what a sample "
-                "costs can't be told from it; call set_streaming(False) and give whole samples (step by step: "
-                "set_attr('layer_by_layer', False))"
-            )
+        refuse_streaming("count_operations", module)
         events = inputs[0].dim() != 4
         if self.events not in (None, events):
             raise UserError("count_operations: the data hold both images and frames of events; count each by itself")
@@ -218,19 +235,21 @@ class _Counter:
                 elif isinstance(module, _PRODUCTS):
                     hook = self._named(self.product, name)
                 elif isinstance(module, nn.MaxPool2d):
-                    hook = self.pooled
+                    hook = self._named(self.pooled, name)
+                elif isinstance(module, _UNCOUNTED):
+                    hook = self._named(self.uncounted, name)
                 if hook is not None:
-                    hooks.callback(module.register_forward_hook(hook).remove)
+                    hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
             yield
 
     @staticmethod
     def _named(method, name: str):
-        return lambda module, inputs, output: method(name, module, inputs, output)
+        return lambda module, args, kwargs, output: method(name, module, (*args, *kwargs.values()), output)
 
 
 def _type(module: nn.Module) -> str:
     names = {nn.Linear: "linear", SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum"}
-    return names.get(type(module), "conv")
+    return next((name for cls, name in names.items() if isinstance(module, cls)), "conv")
 
 
 def _product_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[float, float]:
@@ -252,7 +271,9 @@ def _fan_in(module: nn.Module) -> int:
 
 
 def _joint_fan_in(first: nn.Module, second: nn.Module) -> int:
-    """Return the fan-in of the one convolution that two convolutions in a row are."""
+    """Return the fan-in of the one layer that two layers in a row are."""
+    if isinstance(second, nn.Linear):
+        return first.in_features if isinstance(first, nn.Linear) else _fan_in(second)
     sides = (a + b - 1 for a, b in zip(first.kernel_size, second.kernel_size, strict=True))
     return first.in_channels // second.groups * math.prod(sides)
 
@@ -282,9 +303,9 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
         first = next((row for row in rows if row.type in ("conv", "linear")), None)
         if first is None:
             raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
-        shared = steps > 1 and first.total("rows") == counter.samples
-        times = steps if shared else 1
-        return Operations(rows, first, counter.samples, steps, counter.events, times, _classifier(inner))
+        once = steps > 1 and first.total("rows") == counter.samples
+        calls = 1 if once else steps if _repeats(inner, counter.events) else 0
+        return Operations(rows, first, counter.samples, steps, counter.events, calls, _classifier(inner))
 
     with counter.watching():
         yield counted
@@ -304,6 +325,11 @@ def count_operations(
         for _ in outputs(model, batches):
             pass
     return counted()
+
+
+def _repeats(model: nn.Module, events: bool) -> bool:
+    """Tell whether all steps see one image, as BrainCog's direct encoding has it."""
+    return not events and getattr(getattr(model, "encoder", None), "encode_type", "") == "direct"
 
 
 def _classifier(model: nn.Module) -> tuple[str, ...]:

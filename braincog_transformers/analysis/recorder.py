@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ["NodeRecord", "device_of", "frozen_inference", "outputs", "record", "unwrap", "watch"]
+__all__ = ["NodeRecord", "device_of", "frozen_inference", "outputs", "record", "refuse_streaming", "unwrap"]
+__all__ += ["watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -48,6 +49,16 @@ def unfold_time(node: BaseNode, output: Tensor) -> Tensor:
     if node.layer_by_layer:
         return rearrange(output, "(t b) ... -> t b ...", t=node.step)
     return output.unsqueeze(0)
+
+
+def refuse_streaming(caller: str, model: nn.Module) -> None:
+    """Raise `UserError` for a network that takes one step a call: what belongs to one sample can't be told from it."""
+    if getattr(unwrap(model), "streaming", False):
+        raise UserError(
+            f"{caller}: {type(unwrap(model)).__name__} is streaming, so a call is one step, and which steps are one "
+            "sample can't be told from it; call set_streaming(False) and give whole samples (step by step: "
+            "set_attr('layer_by_layer', False))"
+        )
 
 
 @contextmanager
@@ -85,7 +96,8 @@ def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> I
     """Run a network over data, in evaluation mode and without gradients, batch by batch.
 
     Args:
-        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
+        batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device. Empty ones are
+            passed over.
 
     Yields:
         The output, and the batch it is of.
@@ -93,7 +105,9 @@ def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> I
     device = device_of(model)
     with frozen_inference(model):
         for batch in batches:
-            yield model((batch if isinstance(batch, Tensor) else batch[0]).to(device)), batch
+            x = batch if isinstance(batch, Tensor) else batch[0]
+            if len(x):
+                yield model(x.to(device)), batch
 
 
 @dataclass

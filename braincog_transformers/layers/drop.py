@@ -14,9 +14,14 @@ class StepDropPath(nn.Module):
     Args:
         drop_prob: probability that a sample's branch is dropped, 0 to 1.
         step: number of steps T.
+
+    Raises:
+        ValueError: for another probability.
     """
 
     def __init__(self, drop_prob: float, step: int):
+        if not 0 <= drop_prob <= 1:
+            raise ValueError(f"StepDropPath: drop_prob must be a probability, 0 to 1; got {drop_prob}")
         super().__init__()
         self.drop_prob = drop_prob
         self.step = step

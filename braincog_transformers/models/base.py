@@ -8,12 +8,12 @@ and `head`, and defines nothing else if it can.
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
 from braincog.base.node.node import BaseNode
 from braincog.model_zoo.base_module import BaseModule
-from timm.layers import to_2tuple
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 from torch.fx import Proxy
@@ -29,7 +29,7 @@ from ..layers.spike_input import SpikeConv2d, SpikeLinear
 from ..ops.packing import packed_spikes
 from ..ops.watching import transformed
 from .neurons import NodeOptions
-from .timm_calls import TimmCalls
+from .timm_calls import TimmCalls, sides
 
 __all__ = ["SpikingTransformer", "init_linear"]
 
@@ -85,13 +85,12 @@ class SpikingTransformer(TimmCalls, BaseModule):
         encode_type: str = "direct",
         **neuron: Any,
     ):
-        if step < 1:
-            raise UserError(f"{type(self).__name__}: step, the number of time steps T, must be at least 1; got {step}")
+        self._require_steps(step)
         if unknown := neuron.keys() - {option.name for option in fields(NodeOptions)}:
             raise TypeError(f"{type(self).__name__} got an unexpected argument {', '.join(sorted(unknown))}")
         super().__init__(step=step, encode_type="direct", layer_by_layer=True)
         self.encoder = Encoder(step, encode_type)
-        self.img_size = to_2tuple(img_size)
+        self.img_size = sides(type(self).__name__, img_size)
         self.in_chans = in_chans
         self.num_classes = num_classes
         self._set_pooling(global_pool, num_classes)
@@ -141,6 +140,13 @@ class SpikingTransformer(TimmCalls, BaseModule):
         if self.embed_dim % multiple:
             raise UserError(f"{type(self).__name__}: embed_dim must be a multiple of {multiple}; got {self.embed_dim}")
 
+    def _require_steps(self, step: int) -> None:
+        """Raise `UserError` unless T is a whole number from 1 on."""
+        if not isinstance(step, Integral) or step < 1:
+            raise UserError(
+                f"{type(self).__name__}: step, the number of time steps T, must be at least 1; got {step!r}"
+            )
+
     def _layout(self) -> tuple[int, int] | None:
         """Return height and width of the map of tokens, None in a pyramid; raise `UserError` unless the patches fill
         the input."""
@@ -170,8 +176,8 @@ class SpikingTransformer(TimmCalls, BaseModule):
         Raises:
             UserError: if nothing has it. BrainCog's own goes on in silence.
         """
-        if attr == "step" and val < 1:
-            raise UserError(f"{type(self).__name__}: step, the number of time steps T, must be at least 1; got {val}")
+        if attr == "step":
+            self._require_steps(val)
         if attr == "step" and self.joins_steps and val != self.step:
             raise UserError(
                 f"{type(self).__name__}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
@@ -344,6 +350,8 @@ def checked_frames(
             f"{owner}: input must be {shapes} with (C, H, W)={expected}; got {tuple(x.shape)} (img_size= and in_chans= "
             "build it for other sizes)."
         )
+    if not x.is_floating_point():
+        raise ValueError(f"{owner}: input must be floating point, scaled as in training; got {x.dtype} (x.float()).")
     if x.dim() == 5 and x.shape[1] != step:
         way_out = f"step={x.shape[1]} builds" if joins_steps else f"set_attr('step', {x.shape[1]}) changes"
         raise ValueError(f"{owner}: the input has {x.shape[1]} steps, the network {step} ({way_out} it).")

@@ -39,10 +39,9 @@ class NodeOptions:
     mem_detach: bool = False
 
     def __post_init__(self):
-        if self.threshold <= 0:
-            raise UserError(f"threshold must be above 0; got {self.threshold}")
-        if self.alpha <= 0:
-            raise UserError(f"alpha must be above 0; got {self.alpha}")
+        for name in ("threshold", "alpha"):
+            if not 0 < (value := getattr(self, name)) < float("inf"):
+                raise UserError(f"{name} must be above 0 and finite; got {value}")
 
     def constructor(self, step: int, threshold_ratio: float = 1.0) -> Callable[[], nn.Module]:
         """Return a function that builds one neuron.

@@ -151,6 +151,8 @@ def cochlear_frames(x: Tensor) -> Tensor:
 @torch.fx.wrap
 def checked_sequences(x: Tensor, step: int, streaming: bool) -> Tensor:
     """Return `(B, T, 700)`, or `(B, 700)` for a single step; raise `ValueError` for anything else."""
+    if not x.is_floating_point():
+        raise ValueError(f"TIMSpikformer: input must be floating point; got {x.dtype} (x.float()).")
     steps = () if streaming else (step,)
     if tuple(x.shape[1:]) not in [(*steps, *ones, 700) for ones in ((), (1,), (1, 1))]:
         expected = "one step, (B, 700)," if streaming else f"(B, T, 700) with T={step}"

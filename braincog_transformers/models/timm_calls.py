@@ -1,5 +1,6 @@
 """What timm's clients call on a network: classifier, input size, features of blocks, groups of parameters."""
 
+from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -9,7 +10,15 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ["TimmCalls"]
+__all__ = ["TimmCalls", "sides"]
+
+
+def sides(owner: str, img_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width; raise `UserError` unless they are one or two whole numbers from 1 on."""
+    found = to_2tuple(img_size)
+    if len(found) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in found):
+        raise UserError(f"{owner}: img_size must be one or two whole numbers from 1 on; got {img_size!r}")
+    return found
 
 
 class TimmCalls:
@@ -65,6 +74,8 @@ class TimmCalls:
     def _set_pooling(self, global_pool: str, num_classes: int) -> None:
         """Pool with "avg" or not with ""; raise `UserError` if `num_classes` can't be told from the result."""
         name = type(self).__name__
+        if num_classes < 0:
+            raise UserError(f"{name}: num_classes must be 0, for features, or more; got {num_classes}")
         if global_pool not in ("avg", ""):
             raise UserError(f"{name}: global_pool must be 'avg' or ''; got {global_pool!r}")
         if not global_pool and num_classes and not self.has_tokens:
@@ -95,7 +106,7 @@ class TimmCalls:
             raise UserError(f"{type(self).__name__}: {built}; got patch_size={patch_size} (build another network)")
         if img_size is None or to_2tuple(img_size) == self.img_size:
             return
-        before, self.img_size = self.img_size, to_2tuple(img_size)
+        before, self.img_size = self.img_size, sides(type(self).__name__, img_size)
         try:
             grid_size = self._layout()
         except UserError:

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from braincog_transformers import IFNode
+from braincog_transformers import IFNode, LIFNode
 from braincog_transformers.analysis.doctor import _potentials, diagnose, format_checkup
 from braincog_transformers.models.neurons import NodeOptions
 
@@ -37,6 +37,13 @@ def test_figures_of_one_neuron_are_those_of_its_equations():
     # the first step charges the second by the half of what the reset leaves
     gradient = [slopes[0] / 2 + slopes[1] / 4, slopes[1] / 2]
     assert layer.gradient == pytest.approx(math.hypot(*gradient), rel=1e-5)
+
+
+def test_a_neuron_that_fires_above_its_threshold_only_does_so_here():
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), LIFNode(threshold=0.75, step=2, layer_by_layer=True))
+    nn.init.ones_(net[0].weight)
+    (layer,) = diagnose(net, (torch.tensor([[1.5], [1.5]]), torch.zeros(2)), lambda y, t: y.sum()).layers
+    assert (layer.rate, layer.highest) == (0.5, 1.5)  # at 0.75 it is silent, at 1.125 it fires
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def _by_name(analysis):
 def test_what_a_tensor_holds_is_observed(values, kind, rate, mean):
     found = observe(torch.tensor(values, dtype=torch.float32))
     assert (found.kind, found.rate, found.mean, found.largest) == (kind, rate, mean, max(values))
+    if kind == "binary":
+        assert observe(torch.tensor(values, dtype=torch.bool)) == found
 
 
 class _Toy(nn.Module):
@@ -213,8 +215,11 @@ def test_energy_does_not_depend_on_how_the_samples_are_batched(family, method):
     with torch.no_grad():
         model(x)
     at_once = analyze(model, [x], method=method)
+    once = {"method": method, "first_layer_times_steps": False}
+    first_once = analyze(model, [x], **once).energy
     found = {name: analyze(model, cut(x), method=method) for name, cut in _WAYS.items()}
     model.set_attr("layer_by_layer", False)
+    assert analyze(model, [x], **once).energy == pytest.approx(first_once, rel=1e-9)
     found["step by step"] = analyze(model.eval(), [x], method=method)
     for way, analysis in found.items():
         assert analysis.energy == pytest.approx(at_once.energy, rel=1e-9), way
@@ -260,6 +265,55 @@ def test_images_and_frames_in_one_count_and_single_steps_are_refused():
         analyze(model, frames.unbind(1))
 
 
+class _Changed(nn.Module):
+    """Layers with something in between that leaves no other tensor; one by keyword, one on changed spikes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.node = LIFNode(step=1, layer_by_layer=True)
+        self.c, self.d = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        spikes = self.node(self.b(input=self.a(x).relu_()))
+        read = self.c(spikes)
+        return read + self.d(spikes.add_(1.5))
+
+
+def test_what_is_changed_in_place_is_another_tensor():
+    rows = _by_name(analyze(_Changed(), [torch.rand(2, 4)], method="sdt"))
+    assert [row.macs for row in rows.values()] == [16] * 4
+    assert [rows[name].inputs for name in "cd"] == ["binary", "real"]
+    assert {row.type for row in rows.values()} == {"linear"}
+
+
+def test_two_linear_layers_in_a_row_are_one():
+    toy = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2), LIFNode(step=1, layer_by_layer=True))
+    assert [row.macs for row in analyze(toy, [torch.rand(2, 4)], method="sdt").rows] == [0, 8]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv3d(1, 1, 1), (2, 1, 2, 2, 2)),
+        (nn.ConvTranspose2d(1, 1, 2), (2, 1, 2, 2)),
+        (nn.GRU(4, 4), (2, 3, 4)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_layer_that_is_not_counted_is_named(layer, shape):
+    toy = nn.Sequential(LIFNode(step=1, layer_by_layer=True), layer)
+    with pytest.raises(UserError, match=f"1 is a {type(layer).__name__}, whose operations are not counted"):
+        analyze(toy, [torch.rand(shape)])
+
+
+def test_a_layer_that_each_step_calls_twice_counts_twice_in_an_ordinary_network():
+    toy = nn.Sequential()
+    toy.step, toy.fc, toy.node = 3, nn.Linear(4, 4), LIFNode(step=3, layer_by_layer=True)
+    toy.forward = lambda x: toy.node(toy.fc(toy.fc(x.transpose(0, 1).flatten(0, 1)).relu()))
+    assert analyze(toy, [torch.rand(2, 3, 4)]).ann_energy == pytest.approx(2 * 16 * 4.6e-9)
+
+
 def test_a_table_and_two_files(tmp_path):
     analysis = analyze(_awake("spikformer_digits"), [torch.rand(2, 1, 8, 8)])
     lines = format_energy(analysis).splitlines()
@@ -287,8 +341,9 @@ def test_mistakes_are_one_line(kwargs, message):
 
 
 def test_nothing_to_measure():
-    with pytest.raises(UserError, match="no batch"):
-        analyze(_Toy(), [])
+    for batches in ([], [torch.rand(0, 1, 4, 4)]):
+        with pytest.raises(UserError, match="no batch"):
+            analyze(_Toy(), batches)
     with pytest.raises(UserError, match="no convolution"):
         analyze(LIFNode(step=1, layer_by_layer=True), [torch.rand(1, 1, 4, 4)])
     with pytest.raises(UserError, match="Linear has no neuron"):

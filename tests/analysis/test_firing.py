@@ -13,6 +13,7 @@ from braincog_transformers.analysis.firing import (
     firing_rates,
     format_table,
     overall_rate,
+    rating,
     write_rates,
     write_silent,
 )
@@ -41,6 +42,24 @@ def test_batching_changes_nothing(small_net, layer_by_layer):
         assert (row.silent, row.saturated, row.samples) == (other.silent, other.saturated, 7)
         for state, mask in row.masks.items():
             assert np.array_equal(mask, other.masks[state])
+
+
+def test_an_empty_batch_changes_nothing(small_net, currents):
+    assert firing_rates(small_net(), [currents[:0], currents]) == firing_rates(small_net(), [currents])
+
+
+def test_single_steps_of_a_streaming_network_are_refused_and_so_is_another_number_of_steps(small_net, currents):
+    model = small_net()
+    model.streaming = True
+    with pytest.raises(UserError, match=r"is streaming.* set_streaming\(False"):
+        firing_rates(model, [currents])
+    model = small_net()
+    with rating(model) as rows:
+        model(currents)
+        model.step = model.early.step = model.late.step = 3
+        model(currents)
+    with pytest.raises(ValueError, match="one number of steps; early saw 3 and 4"):
+        rows()
 
 
 def test_silent_neurons_are_those_that_no_sample_wakes(small_net):

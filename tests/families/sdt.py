@@ -30,9 +30,12 @@ PARAMETERS = {
 @builder
 def build(official):
     """Build the network of the official class, whose poolings make the patches."""
+    stages = official.read("pooling_stat", "1111")
+    if "10" in stages:
+        raise ValueError(f"{official}: pooling_stat {stages} pools before a stage that is not pooled; none here does")
     model = SpikeDrivenTransformer(
         **official.common(512, 8),
-        patch_size=2 ** official.read("pooling_stat", "1111").count("1"),
+        patch_size=2 ** stages.count("1"),
         depth=official.read("depths", 8),
         attn_pool=official.read("dvs_mode", False),
         step=official.steps(),
