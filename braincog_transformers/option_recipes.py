@@ -58,8 +58,8 @@ def _compose(text: str) -> tuple[Any, list[tuple[Any, Any]]]:
         own = _names(root)
         loader.flatten_mapping(root)
         # merged options come before the recipe's own, which count instead of them
-        merged = {name: count for name, count in Counter(_name(key) for key, _ in root.value).items() if name not in own}
-        if repeated := sorted(name for name, count in merged.items() if count > 1):
+        counts = Counter(_name(key) for key, _ in root.value)
+        if repeated := sorted(name for name, count in counts.items() if count > 1 and name not in own):
             raise _twice(repeated)
     except UserError:
         raise
