@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from ..errors import UserError, quoted
+from ..errors import UserError, nearest, quoted, unknown
 
 __all__ = ["check_arguments", "hints_of"]
 
@@ -53,6 +53,8 @@ def check_arguments(owner: str, hints: Mapping[str, Any], arguments: Mapping[str
     for name, value in arguments.items():
         hint = hints.get(name) or Any
         if not _is(hint, value):
+            if get_origin(hint) is Literal and nearest(value, choices := [str(one) for one in get_args(hint)]):
+                raise unknown(f"{owner} {name}", value, choices)
             raise UserError(f"{owner}: {name} must be {_told(hint)}; got {quoted(value, 80)}")
         for one in _numbers(value):
             low, high = _ENDS.get(name, (-math.inf, math.inf))
@@ -95,7 +97,7 @@ def _told(hint: Any) -> str:
     if kind in (Union, UnionType):
         return " or ".join(_told(one) for one in inner)
     if kind is Literal:
-        return "one of " + ", ".join(repr(one) for one in inner)
+        return " or ".join(map(repr, inner))
     if kind in (tuple, Sequence):
         return f"{len(inner) if kind is tuple and ... not in inner else 'several'} of {_told(inner[0])}"
     return "None" if hint is NoneType else _NAMES.get(hint, str(hint))

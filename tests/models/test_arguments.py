@@ -18,7 +18,7 @@ from braincog_transformers.models.spikformer import Spikformer
         ("spikformer_digits", {"depth": 1.5}, "depth must be a whole number; got 1.5"),
         ("spikformer_digits", {"embed_dim": 0}, "embed_dim must be at least 1"),
         ("spikformer_digits", {"num_heads": 0}, "num_heads must be at least 1"),
-        ("spikformer_digits", {"pool": "x"}, "pool must be one of 'before', 'after'; got 'x'"),
+        ("spikformer_digits", {"pool": "x"}, "pool must be 'before' or 'after'; got 'x'"),
         ("spikformer_digits", {"attn_scale": float("nan")}, "attn_scale must be a finite number"),
         ("sdt_digits", {"mlp_ratio": -1}, "mlp_ratio must be above 0"),
         ("sdt_digits", {"attn_pool": "False"}, "attn_pool must be True or False; got 'False'"),
