@@ -102,7 +102,8 @@ def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]
     """Say what keeps a state dict under our names from fitting a network.
 
     Returns:
-        Names by kind of misfit: "missing", "unexpected", and "of another shape" with both shapes.
+        Names by kind of misfit: "missing", "unexpected", "of another shape" with both shapes, and "cast to whole
+        numbers", which no trained weight is.
     """
     own = model.state_dict()
     shapes = {
@@ -114,6 +115,11 @@ def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]
         "missing": {name for name in own.keys() - state.keys() if not name.endswith(_OPTIONAL)},
         "unexpected": state.keys() - own.keys(),
         "of another shape": shapes,
+        "cast to whole numbers": {
+            f"{shown(name, 60)} {str(value.dtype).removeprefix('torch.')}"
+            for name, value in state.items()
+            if name in own and own[name].is_floating_point() and not value.is_floating_point() and value.dim()
+        },
     }
 
 

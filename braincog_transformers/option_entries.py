@@ -153,6 +153,8 @@ def keyword_problems(entry: Entry, texts: Sequence[str] | None) -> Iterator[str]
         return
     if entry.name == "model_kwargs" and (timms := sorted(given.keys() & _OF_TIMM)):
         yield f"{entry.flag} {timms[0]}: belongs to timm, not to the network (--initial-checkpoint reads weights)"
+    if entry.name == "model_kwargs" and (empty := [name for name, value in given.items() if value is None]):
+        yield f"{entry.flag} {empty[0]}=None: timm reads None as the network's default; leave it out"
 
 
 def arguments(values: Mapping[str, Any]) -> list[str]:

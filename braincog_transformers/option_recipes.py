@@ -1,6 +1,7 @@
 """Read a recipe: a YAML file of option names and values, within bounds, each value as its option needs it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ __all__ = ["read_recipe"]
 
 # A recipe lists some two hundred options at most, each with a value or a short list.
 _MOST_BYTES = 2**20
+_MOST_NAMES = 1000
 _MOST_DEPTH = 8
 _MOST_ALIASES = 100
 
@@ -31,6 +33,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     text = _text(path)
     try:
         loader, pairs = _compose(text)
+        if any(_name(key) == "config" for key, _ in pairs):
+            raise UserError("a recipe can't name another one with config; copy its lines")
         return {_name(key): _value(loader, _name(key), value) for key, value in pairs}
     except UserError as error:
         raise UserError(f"--config {shown(path)}: {error}") from None
@@ -44,20 +48,41 @@ def _compose(text: str) -> tuple[Any, list[tuple[Any, Any]]]:
         _check_bounds(yaml.parse(text, Loader=yaml.SafeLoader))
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        if root is None or root.tag.endswith(":null"):
+        if root is None or _is_null(root):
             return loader, []
         if not isinstance(root, yaml.MappingNode):
             kind = "list" if isinstance(root, yaml.SequenceNode) else shown(root.tag.rpartition(":")[2], 40)
             raise UserError(f"needs lines of 'option: value'; got {kind}")
-        names = [_name(key) for key, _ in root.value]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"given twice: {', '.join(shown(name, 60) for name in repeated[:5])}")
+        if len(root.value) > _MOST_NAMES:
+            raise UserError(f"more than {_MOST_NAMES} options are no recipe")
+        own = _names(root)
         loader.flatten_mapping(root)
+        # merged options come before the recipe's own, which count instead of them
+        counts = Counter(_name(key) for key, _ in root.value)
+        if repeated := sorted(name for name, count in counts.items() if count > 1 and name not in own):
+            raise _twice(repeated)
     except UserError:
         raise
     except Exception as error:  # PyYAML's scanner raises what its conversions do, beside its own errors
         raise UserError(f"not valid YAML: {shown(error, 200)}") from None
     return loader, root.value
+
+
+def _names(mapping: Any) -> set[str]:
+    """Return the names in a mapping; raise `UserError` for one that is there twice."""
+    counts = Counter(_name(key) for key, _ in mapping.value)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
+        raise _twice(repeated)
+    return set(counts)
+
+
+def _twice(names: list[str]) -> UserError:
+    return UserError(f"given twice: {', '.join(shown(name, 60) for name in names[:5])}")
+
+
+def _is_null(node: Any) -> bool:
+    """Tell whether nothing is written, not even something that a tag calls null."""
+    return node.tag.endswith(":null") and node.value in ("", "~", "null", "Null", "NULL")
 
 
 def _text(path: Path) -> str:
@@ -127,6 +152,8 @@ def _scalar(loader: Any, flag: str, entry: Any, node: Any) -> Any:
         value = loader.construct_object(node, deep=True)
     except Exception:  # PyYAML's constructors raise what their conversions do
         raise UserError(f"{flag}: YAML can't make a {shown(kind, 40)} of {written}") from None
+    if value is None and not _is_null(node):
+        raise UserError(f"{flag} is written {written}, which the tag {shown(node.tag, 40)} makes nothing of")
     if entry is not None and entry.kind is not bool and plain and isinstance(value, bool):
         raise UserError(f"{entry.needs(value)}, YAML's reading of {node.value}; put it in quotes if it is meant")
     return value

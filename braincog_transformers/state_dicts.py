@@ -1,5 +1,6 @@
 """Find the weights in what a training script saved, and say what keeps them from being weights."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ _RANKED = ("state_dict_ema", "model_ema")
 # Our own place for an average that was never evaluated (--model-ema-force-cpu).
 UNRANKED = "state_dict_ema_unranked"
 
-_WRAPPERS = ("module.", "_orig_mod.")
+# Those of torch.compile, FSDP and activation checkpointing, which may be around any part of a network.
+_AROUND = re.compile(r"(?<![^.])_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 _DEPTH = 4
 # Its square is beyond float32: no trained weight is so large, one with a flipped bit is.
 _LARGEST = 2.0**64
@@ -117,12 +119,12 @@ def _holds_tensors(content: Mapping) -> bool:
 
 
 def _without_wrappers(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Take off what DataParallel, torch.compile and averaging add to each name."""
+    """Take off what DataParallel, FSDP, torch.compile and averaging add to names."""
     cleaned: dict[str, Tensor] = {}
     for name, value in state.items():
-        inner = name
-        while isinstance(inner, str) and inner.startswith(_WRAPPERS):
-            inner = inner.partition(".")[2]
+        inner = _AROUND.sub("", name) if isinstance(name, str) else name
+        while isinstance(inner, str) and inner.startswith("module."):
+            inner = inner.removeprefix("module.")
         if not isinstance(value, Tensor) or name == "n_averaged":  # the counter of PyTorch's AveragedModel
             continue
         if inner in cleaned:
@@ -158,7 +160,8 @@ def _odd(value: Tensor) -> str:
 
 
 def refuse_broken(state: Mapping[str, Tensor]) -> None:
-    """Raise `UserError` for the first weight that is not finite, or so large that it can't be meant."""
+    """Raise `UserError` for the first weight that is not finite or so large that it can't be meant, or a variance below
+    0."""
     for name, value in state.items():
         if not value.is_floating_point() or not value.numel():
             continue
@@ -168,6 +171,8 @@ def refuse_broken(state: Mapping[str, Tensor]) -> None:
         if not largest < _LARGEST:
             what = f"a value of {largest:.1e}" if largest < float("inf") else "values that are not finite"
             raise UserError(f"{shown(name, 80)} holds {what}: the file is damaged, or its training went astray")
+        if name.endswith("running_var") and value.min() < 0:
+            raise UserError(f"{shown(name, 80)} holds a variance below 0: the file is damaged")
 
 
 def without_prefix(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from braincog_transformers import UserError
-from braincog_transformers.checkpoints import load_checkpoint, read_checkpoint, translate
+from braincog_transformers.checkpoints import load_checkpoint, load_state, read_checkpoint, translate, weights_of
 
 
 def small(**kwargs):
@@ -194,3 +194,30 @@ def test_dead_keys_are_logged_with_their_reason(tmp_path, caplog):
 )
 def test_names(official_name, ours):
     assert translate(official_name, "Spikformer") == ours
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return timm.create_model("spikformer_digits", embed_dim=16, depth=1, num_heads=2, step=1)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int64, torch.bool], ids=str)
+def test_weights_that_were_cast_to_whole_numbers_are_named(digits, kind):
+    state = {
+        name: value.to(kind) if value.is_floating_point() else value for name, value in digits.state_dict().items()
+    }
+    with pytest.raises(UserError, match=r"cast to whole numbers: blocks\.0"):
+        load_state(digits, state)
+
+
+def test_a_variance_below_0_is_named(digits):
+    name = "patch_embed.stages.0.bn.running_var"
+    with pytest.raises(UserError, match=f"{name} holds a variance below 0"):
+        load_state(digits, {**digits.state_dict(), name: -digits.state_dict()[name]})
+
+
+@pytest.mark.parametrize("around", ["_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."])
+def test_what_wraps_a_part_of_a_network_is_taken_off_its_names(digits, around):
+    state = digits.state_dict()
+    wrapped = {f"module.{around}" + name.replace("blocks.0.", f"blocks.0.{around}"): state[name] for name in state}
+    assert weights_of({"state_dict": wrapped}).keys() == state.keys()

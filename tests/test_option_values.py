@@ -214,3 +214,27 @@ def test_the_command_line_cuts_what_is_longer_than_a_message(monkeypatch, capsys
     monkeypatch.setattr(cli, "_run", fail)
     assert cli.main(["--dataset", "digits"]) == 2
     assert len(capsys.readouterr().err) < 900
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("<<: {epochs: 3, epochs: 4}", "given twice: epochs"),
+        ("<<: [{epochs: 3}, {epochs: 4}]", "given twice: epochs"),
+        ("step: !!null 3", "makes nothing of"),
+        ("config: other.yaml", "can't name another one"),
+        ("".join(f"name{i}: 1\n" for i in range(30_000)), "more than 1000 options"),
+    ],
+    ids=["merged", "merged from two", "a tag", "another recipe", "a long one"],
+)
+def test_nothing_of_a_recipe_is_passed_over(tmp_path, text, line):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=line):
+        resolve(["--dataset", "digits", "-c", str(path)])
+
+
+def test_a_recipe_with_a_tag_of_null_is_read_and_its_own_options_win_over_merged_ones(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("!!null {<<: [{epochs: 3}, {epochs: 4}], epochs: 5}")
+    assert resolve(["--dataset", "digits", "-c", str(path)]).sched.epochs == 5

@@ -28,6 +28,7 @@ from ..layers.linear import LinearBN
 from ..layers.spike_input import SpikeConv2d, SpikeLinear
 from ..ops.packing import packed_spikes
 from ..ops.watching import transformed
+from .arguments import check_arguments, hints_of
 from .neurons import NodeOptions
 from .timm_calls import TimmCalls, sides
 
@@ -71,6 +72,11 @@ class SpikingTransformer(TimmCalls, BaseModule):
     joins_steps = ""
     """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
 
+    def __new__(cls, *_: Any, **arguments: Any):
+        """Check the arguments of a subclass before its constructor uses them."""
+        check_arguments(cls.__name__, hints_of(NodeOptions) | hints_of(cls), arguments)
+        return super().__new__(cls)
+
     def __init__(
         self,
         *,
@@ -85,7 +91,6 @@ class SpikingTransformer(TimmCalls, BaseModule):
         encode_type: str = "direct",
         **neuron: Any,
     ):
-        self._require_steps(step)
         if unknown := neuron.keys() - {option.name for option in fields(NodeOptions)}:
             raise TypeError(f"{type(self).__name__} got an unexpected argument {', '.join(sorted(unknown))}")
         super().__init__(step=step, encode_type="direct", layer_by_layer=True)

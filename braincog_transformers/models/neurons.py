@@ -6,8 +6,8 @@ from functools import partial
 
 from torch import nn
 
-from ..errors import UserError
 from ..nodes import make_node
+from .arguments import check_arguments, hints_of
 
 __all__ = ["NodeOptions"]
 
@@ -39,9 +39,7 @@ class NodeOptions:
     mem_detach: bool = False
 
     def __post_init__(self):
-        for name in ("threshold", "alpha"):
-            if not 0 < (value := getattr(self, name)) < float("inf"):
-                raise UserError(f"{name} must be above 0 and finite; got {value}")
+        check_arguments("a network's neurons", hints_of(type(self)), vars(self))
 
     def constructor(self, step: int, threshold_ratio: float = 1.0) -> Callable[[], nn.Module]:
         """Return a function that builds one neuron.

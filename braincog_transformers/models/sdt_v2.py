@@ -185,7 +185,7 @@ class MetaSpikeformer(SpikingTransformer):
     def __init__(
         self,
         *,
-        embed_dims: tuple[int, int, int, int] = (128, 256, 512, 640),
+        embed_dims: tuple[int, ...] = (128, 256, 512, 640),
         depths: tuple[int, int] = (6, 2),
         num_heads: int = 8,
         mlp_ratio: float = 4.0,

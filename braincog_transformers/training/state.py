@@ -159,6 +159,7 @@ def _take_over(state: dict[str, Any], learner: Learner, progress: Progress, rank
     usual = hyperparameters(learner.optimizer)
     learner.optimizer.load_state_dict(state["optimizer"])
     check_optimizer(learner.optimizer, usual)
+    _require_memory(state, learner)
     _restore_schedule(learner.scheduler, state["scheduler"])
     learner.precision.load_state_dict(state["scaler"])
     for name in ("epoch", "batch", "step", "best", "best_epoch"):
@@ -171,6 +172,17 @@ def _take_over(state: dict[str, Any], learner: Learner, progress: Progress, rank
     for name, generator in learner.generators.items():
         generator.set_state(mine["own"][name])
     set_global_state(mine["global"])
+
+
+def _require_memory(state: Mapping[str, Any], learner: Learner) -> None:
+    """Refuse an optimizer that has forgotten its steps; in float16 (a scaler) all of them may have been skipped."""
+    name, group = type(learner.optimizer).__name__, learner.optimizer.param_groups[0]
+    plain = "sgd" in name.lower() and not group.get("momentum")
+    if state["step"] and not (state["optimizer"]["state"] or state["scaler"] or plain):
+        raise UserError(
+            f"'optimizer' of the state holds no memory after {state['step']} steps of {name}; --no-resume-opt starts "
+            "anew from the weights"
+        )
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], *, free: frozenset[str]) -> str | None:

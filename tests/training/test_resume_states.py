@@ -62,6 +62,7 @@ CHANGES = {
     ),
     "a weight is sparse": (_put("state_dict", "head.bias", value=torch.ones(6).to_sparse()), "is a sparse tensor"),
     "no average": (_drop("state_dict_ema"), "the state holds no moving average"),
+    "no memory": (_put("optimizer", "state", value={}), "holds no memory after 7 steps of AdamW"),
     "no groups": (_put("optimizer", "param_groups", value=[]), "the state does not fit this run"),
     "a rate is a text": (_put(*GROUP, "lr", value="fast"), "has 'fast' for lr"),
     "a rate is not finite": (_put(*GROUP, "lr", value=float("inf")), "has inf for lr"),

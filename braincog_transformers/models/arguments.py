@@ -1,0 +1,103 @@
+"""Check what a network or its neurons are built with, by the types that the constructors declare and by name."""
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from torch import nn
+
+from ..errors import UserError, nearest, quoted, unknown
+
+__all__ = ["check_arguments", "hints_of"]
+
+_PACKAGE = __name__.partition(".")[0]
+_NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name", type: "a class"}
+_COUNTS = (
+    *("embed_dim", "embed_dims", "num_heads", "patch_size", "patch_sizes", "group_size", "pool_to", "img_size"),
+    *("in_chans", "step"),
+)
+# smallest and largest values
+_ENDS = {
+    **dict.fromkeys(_COUNTS, (1, 2**16)),
+    **dict.fromkeys(("depth", "depths"), (1, 1000)),
+    **dict.fromkeys(("drop_rate", "drop_path_rate"), (0, 1)),
+    "num_classes": (0, 2**24),
+}
+_ABOVE_ZERO = ("mlp_ratio", "threshold", "tau", "alpha")
+
+
+@cache
+def hints_of(cls: type[nn.Module]) -> dict[str, Any]:
+    """Return the types of a network's arguments by name; what a class of the user's own declares may be anything."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" not in vars(base):
+            continue
+        ours = base.__module__.partition(".")[0] == _PACKAGE
+        found |= get_type_hints(base.__init__) if ours else dict.fromkeys(inspect.signature(base.__init__).parameters)
+    return found
+
+
+def check_arguments(owner: str, hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Raise `UserError` for the first argument of another type than is declared, or out of its range.
+
+    Args:
+        owner: what is built, for the message.
+        hints: declared types by name; arguments without one pass.
+        arguments: values by name.
+    """
+    for name, value in arguments.items():
+        hint = hints.get(name) or Any
+        if not _is(hint, value):
+            if get_origin(hint) is Literal and nearest(value, choices := [str(one) for one in get_args(hint)]):
+                raise unknown(f"{owner} {name}", value, choices)
+            raise UserError(f"{owner}: {name} must be {_told(hint)}; got {quoted(value, 80)}")
+        for one in _numbers(value):
+            low, high = _ENDS.get(name, (-math.inf, math.inf))
+            if hint is not Any and not low <= one <= high:
+                rule = f"at least {low}" if one < low else f"at most {high}"
+                raise UserError(f"{owner}: {name} must be {rule}; got {quoted(value, 80)}")
+            if hint is not Any and name in _ABOVE_ZERO and one <= 0:
+                raise UserError(f"{owner}: {name} must be above 0; got {quoted(value, 80)}")
+
+
+def _numbers(value: Any) -> Iterator[Real]:
+    for one in value if isinstance(value, (tuple, list)) else (value,):
+        if isinstance(one, Real):
+            yield one
+
+
+def _is(hint: Any, value: Any) -> bool:
+    """Tell whether a value is what a type hint says."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_is(one, value) for one in inner)
+    if kind is Literal:
+        return isinstance(value, (str, int)) and value in inner
+    if kind in (tuple, Sequence):
+        wanted = len(inner) if kind is tuple and ... not in inner else None
+        several = isinstance(value, (tuple, list)) and len(value) > 0 and wanted in (None, len(value))
+        return several and all(_is(inner[0], one) for one in value)
+    if hint is bool:
+        return isinstance(value, Integral) and value in (0, 1)
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _told(hint: Any) -> str:
+    """Name a type in words."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(_told(one) for one in inner)
+    if kind is Literal:
+        return " or ".join(map(repr, inner))
+    if kind in (tuple, Sequence):
+        return f"{len(inner) if kind is tuple and ... not in inner else 'several'} of {_told(inner[0])}"
+    return "None" if hint is NoneType else _NAMES.get(hint, str(hint))
