@@ -239,7 +239,7 @@ def test_input_sizes_that_do_not_fit_change_nothing():
 @pytest.mark.parametrize("size", [(0, 0), -32, 48.0, "32", (32,), (32, 32, 32)])
 def test_sizes_that_are_none_are_refused(name, size):
     for build in (lambda: tiny(name, img_size=size), lambda: tiny(name).set_input_size(size)):
-        with pytest.raises(UserError, match="img_size must be one or two whole numbers from 1 on; got"):
+        with pytest.raises(UserError, match=r"img_size must be (at least 1|a whole number or 2 values)"):
             build()
 
 
@@ -249,11 +249,11 @@ def test_sizes_that_are_none_are_refused(name, size):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"step": 2.0}, "step.* must be at least 1; got 2.0"),
-        ({"step": "4"}, "step.* must be at least 1; got '4'"),
-        ({"num_classes": -1}, "num_classes must be 0, for features, or more; got -1"),
-        ({"threshold": float("nan")}, "threshold must be above 0 and finite; got nan"),
-        ({"alpha": float("inf")}, "alpha must be above 0 and finite; got inf"),
+        ({"step": 2.0}, "step must be a whole number; got 2.0"),
+        ({"step": "4"}, "step must be a whole number; got '4'"),
+        ({"num_classes": -1}, "num_classes must be at least 0; got -1"),
+        ({"threshold": float("nan")}, "threshold must be a finite number; got nan"),
+        ({"alpha": float("inf")}, "alpha must be a finite number; got inf"),
     ],
 )
 def test_arguments_that_no_network_has_are_refused(kwargs, message):

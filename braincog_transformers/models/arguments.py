@@ -99,5 +99,5 @@ def _told(hint: Any) -> str:
     if kind is Literal:
         return " or ".join(map(repr, inner))
     if kind in (tuple, Sequence):
-        return f"{len(inner) if kind is tuple and ... not in inner else 'several'} of {_told(inner[0])}"
+        return f"{len(inner) if kind is tuple and ... not in inner else 'several'} values, each {_told(inner[0])}"
     return "None" if hint is NoneType else _NAMES.get(hint, str(hint))

@@ -1,6 +1,5 @@
 """What timm's clients call on a network: classifier, input size, features of blocks, groups of parameters."""
 
-from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -9,16 +8,15 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .arguments import check_arguments
 
 __all__ = ["TimmCalls", "sides"]
 
 
 def sides(owner: str, img_size: int | tuple[int, int]) -> tuple[int, int]:
     """Return height and width; raise `UserError` unless they are one or two whole numbers from 1 on."""
-    found = to_2tuple(img_size)
-    if len(found) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in found):
-        raise UserError(f"{owner}: img_size must be one or two whole numbers from 1 on; got {img_size!r}")
-    return found
+    check_arguments(owner, {"img_size": int | tuple[int, int]}, {"img_size": img_size})
+    return to_2tuple(img_size)
 
 
 class TimmCalls:
