@@ -44,7 +44,7 @@ def _with_rate(counted, rate, *, depth, steps):
         changed = of_means if row.name in counted.classifier else at_rate
         times = depth if row.name.startswith("blocks.") else 1
         rows += [row if row is counted.first else replace(row, calls=[changed(call) for call in row.calls])] * times
-    return replace(counted, rows=rows, steps=steps, first_times=steps)
+    return replace(counted, rows=rows, steps=steps, first_calls=1)
 
 
 @pytest.mark.parametrize(

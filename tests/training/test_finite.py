@@ -20,7 +20,7 @@ class Spiking(TinyNet):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.node = LIFNode(step=1, act_fun="QGateGrad")
+        self.node = LIFNode(step=1, layer_by_layer=True)
 
     def forward(self, x):
         return self.head(self.drop(self.node(self.norm(self.conv(x)))).flatten(1))

@@ -42,7 +42,7 @@ def take(tmp_path):
 
 
 def _save(folder: Path, *, epoch: int = 0) -> Path:
-    """Write the least that counts as a sound state of a run."""
+    """Write what counts as the checkpoint of a run."""
     path = folder / f"checkpoint-{epoch}.pth.tar"
     torch.save({"epoch": epoch + 1, "batch": 0, "state_dict": {}}, path)
     return path
@@ -134,9 +134,10 @@ def test_a_folder_with_damaged_checkpoints_only_has_one_way_out(take, tmp_path):
         places.find_state(folder, lambda _: None)
 
 
-def test_a_sound_run_of_that_name_is_to_be_resumed(take, tmp_path):
+def test_a_sound_run_of_that_name_is_to_be_resumed(take, tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()
     _save(tmp_path / "one")
+    monkeypatch.setattr(places, "find_state", lambda path, say: (path, {}))  # what is sound, other tests say
     with pytest.raises(UserError, match=r"holds a run; continue it with --resume .*one, or choose another name"):
         take("--experiment", "one").__enter__()
 
