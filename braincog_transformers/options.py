@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import option_groups as groups
@@ -174,6 +175,8 @@ def _rules(options: Options) -> Iterator[str]:
         yield "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"
     if run.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?|\d+", run.device):
         yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {quoted(run.device, 60)}"
+    if run.experiment and (Path(run.experiment) == Path() or ".." in Path(run.experiment).parts):
+        yield f"--experiment must name a folder below --output; got {quoted(run.experiment, 60)}"
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
         yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"

@@ -321,3 +321,10 @@ def test_a_faulty_recipe_is_named(tmp_path, text, message):
         resolve(["-c", str(path)])
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".", "..", "../other", "a/../../b"])
+def test_a_run_stays_below_the_folder_of_runs(name):
+    with pytest.raises(UserError, match="--experiment must name a folder below --output"):
+        resolve(["--experiment", name])
+    assert resolve(["--experiment", "a/b"]).run.experiment == "a/b"
