@@ -262,8 +262,8 @@ def test_arguments_that_no_network_has_are_refused(kwargs, message):
 
 
 def test_a_rate_of_dropped_paths_is_a_probability():
-    for rate in (1.5, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="drop_prob must be a probability, 0 to 1; got"):
+    for rate, rule in ((1.5, "at most 1"), (-0.1, "at least 0"), (float("nan"), "a finite number")):
+        with pytest.raises(ValueError, match=f"Spikformer: drop_path_rate must be {rule}; got {rate}$"):
             tiny("spikformer_4_384_cifar", drop_path_rate=rate)
 
 

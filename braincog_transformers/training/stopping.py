@@ -47,6 +47,15 @@ class StopRequest:
         try:
             yield from batches
         except (RuntimeError, EOFError, ConnectionError) as error:
-            if not (self.requested and worker_died(error)):
+            if not worker_died(error):
+                raise
+            self._silence()
+            if not self.requested:
                 raise
             self.cut_short = True
+
+    def _silence(self) -> None:
+        """Leave the death of loading processes to the one error that told it: torch would raise a second one later."""
+        if self._before and hasattr(signal, "SIGCHLD"):
+            self._before.pop(signal.SIGCHLD, None)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
