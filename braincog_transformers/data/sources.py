@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from ..recipe.groups import STREAMED
 from .photo_folders import list_folder
 from .pictures import MOST_PIXELS, decoded, photos_only
-from .settings import STREAMED
 from .text import read_lines
 
 __all__ = ["Source", "SourcePictures", "checked_label", "class_names"]
