@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.options import resolve
 from braincog_transformers.training.run import run
 

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError
-from braincog_transformers.nodes import _WRAPPED, WrappedNode, make_node
+from braincog_transformers.nodes import WrappedNode, make_node
+from braincog_transformers.nodes.neurons import _WRAPPED
 
 NODES = [LIFNode, PLIFNode, IFNode]
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from braincog_transformers.ops import fused_neuron, packing
 from braincog_transformers.ops.dynamics import Dynamics
+from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.ops.neuron import multi_step
-from braincog_transformers.ops.packing import bits_dtype, packed_spikes
+from braincog_transformers.runtime import packing
+from braincog_transformers.runtime.packing import bits_dtype, packed_spikes
 
 needs_compiler = pytest.mark.skipif(
     not fused_neuron.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"

@@ -11,7 +11,7 @@ import torch
 from torch._inductor import compile_fx
 from torch.utils._filelock import FileLock
 
-from braincog_transformers.ops import compiler, kernel_cache
+from braincog_transformers.runtime import compiler, kernel_cache
 
 needs_compiler = pytest.mark.skipif(
     not compiler.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
@@ -160,7 +160,7 @@ _RUN = """
 import sys, warnings, torch
 warnings.simplefilter("error", RuntimeWarning) if sys.argv[1] == "silent" else None
 from braincog_transformers import LIFNode
-from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops.kernels import fused_neuron
 fused_neuron.MIN_ELEMENTS = 0
 x = torch.linspace(-1, 4, 512).view(8, 64).requires_grad_()
 spikes = LIFNode(step=4, layer_by_layer=True)(x)

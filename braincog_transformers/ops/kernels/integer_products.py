@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .compiler import compiled, compiler_works
-from .packing import whole_numbers
-from .processor import has_units
-from .watching import watched
+from ...runtime.compiler import compiled, compiler_works
+from ...runtime.packing import whole_numbers
+from ...runtime.processor import has_units
+from ...runtime.watching import watched
 
 __all__ = ["applies", "convolve", "linear"]
 
