@@ -9,7 +9,7 @@ from families import builder_of, vectors_in
 from families.official import axes_of
 from safetensors import safe_open
 
-from braincog_transformers.checkpoints import load_state, translate
+from braincog_transformers.checkpoints.loading import load_state, translate
 
 VALUE, GRADIENT = 1e-9, 1e-6
 

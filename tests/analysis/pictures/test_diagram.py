@@ -12,10 +12,10 @@ from families import FAMILIES
 from PIL import Image
 from torch import nn
 
-from braincog_transformers.analysis.architecture import describe_architecture
-from braincog_transformers.analysis.dataflow import follow
-from braincog_transformers.analysis.diagram import WIDTH, _pack, _panels, draw_architecture
-from braincog_transformers.analysis.diagram_layout import arrange, is_circle, way
+from braincog_transformers.analysis.pictures.architecture import describe_architecture
+from braincog_transformers.analysis.pictures.dataflow import follow
+from braincog_transformers.analysis.pictures.diagram import WIDTH, _pack, _panels, draw_architecture
+from braincog_transformers.analysis.pictures.diagram_layout import arrange, is_circle, way
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 

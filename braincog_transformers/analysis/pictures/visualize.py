@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ...errors import UserError
+from ..attention_maps import AttentionMap, attention_maps
+from ..embedding import classifier_features, principal_components, tsne
+from ..energy import Analysis
+from ..firing import Row, firing_rates
+from ..output import writing
+from ..recorder import NodeRecord, device_of, frozen_inference, outputs, record
 from . import plots
-from .attention import AttentionMap, attention_maps
-from .embedding import classifier_features, principal_components, tsne
-from .energy import Analysis
-from .firing import Row, firing_rates
-from .output import writing
-from .plot_classes import plot_confusion, plot_points
-from .plot_maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
-from .recorder import NodeRecord, device_of, frozen_inference, outputs, record
+from .classes import plot_confusion, plot_points
+from .maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
 
 __all__ = ["confusion_matrix", "display_steps", "draw_attention", "draw_confusion", "draw_energy", "draw_features"]
 __all__ += ["draw_membranes", "draw_rates", "save_images", "spike_maps", "visualize"]
@@ -136,7 +136,7 @@ def draw_attention(
 ) -> Path | None:
     """Draw what the first sample's attention attends to, block by block over the steps, into `folder/attention.png`.
 
-    Spiking attention has no softmax; the picture says which map it shows, see `attention`.
+    Spiking attention has no softmax; the picture says which map it shows, see `attention_maps`.
 
     Args:
         batch: inputs, or `(input, target, ...)` as a loader gives them.

@@ -1,6 +1,6 @@
 """Load official state dicts, and our own, into the networks here.
 
-A file is data, never code (`checkpoint_files`); which of its weights are read, `state_dicts` decides. An official state
+A file is data, never code (`files`); which of its weights are read, `state_dicts` decides. An official state
 dict goes through the table of its family: names are translated, dead keys (declared and never used by the official
 class) dropped, layouts brought to ours. Loading ends strict: what does not fit is named.
 """
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .checkpoint_files import read_checkpoint
-from .errors import UserError, shown
+from ..errors import UserError, shown
+from .files import read_checkpoint
 from .official_keys import FAMILIES, describe_foreign
-from .state_dicts import find_weights, refuse_broken, refuse_odd, weights_of, without_prefix
+from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
 
 __all__ = [
     "class_count",
@@ -24,9 +24,7 @@ __all__ = [
     "load_checkpoint",
     "load_state",
     "misfits",
-    "read_checkpoint",
     "translate",
-    "weights_of",
 ]
 
 _logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import UserError, quoted, shown
+from ..errors import UserError, quoted, shown
 
 __all__ = ["Weights", "find_weights", "refuse_broken", "refuse_odd", "weights_of", "without_prefix"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from braincog.base.node.node import BaseNode
 from torch import nn
 
-from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
+from ...layers.products import SpikeMatmul, SpikeSum, SpikingProduct
+from ..recorder import unwrap
 from .dataflow import INPUT, KINDS, Call, follow
-from .recorder import unwrap
 
 __all__ = ["Box", "Part", "describe_architecture"]
 

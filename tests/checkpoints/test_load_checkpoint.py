@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from braincog_transformers import UserError
-from braincog_transformers.checkpoints import load_checkpoint, load_state, read_checkpoint, translate, weights_of
+from braincog_transformers.checkpoints import load_checkpoint, load_state, read_checkpoint, weights_of
+from braincog_transformers.checkpoints.loading import translate
 
 
 def small(**kwargs):

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .operations import observe
-from .recorder import frozen_inference, unwrap
+from ..operations import observe
+from ..recorder import frozen_inference, unwrap
 
 __all__ = ["INPUT", "KINDS", "Call", "example_input", "follow"]
 

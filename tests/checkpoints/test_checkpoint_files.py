@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from braincog_transformers import UserError
-from braincog_transformers.checkpoints import load_checkpoint, load_state, read_checkpoint, weights_of
-from braincog_transformers.identify import identify
+from braincog_transformers.checkpoints import identify, load_checkpoint, load_state, read_checkpoint, weights_of
 from braincog_transformers.models import REGISTERED
 
 
@@ -244,7 +243,7 @@ def test_a_prefix_stays_where_something_would_not_fit(network, tmp_path):
 
 def test_identify_sees_through_the_prefix_of_a_wrapper(tmp_path, monkeypatch):
     few = {name: REGISTERED[name] for name in ("sdt_digits", "spikformer_digits")}
-    monkeypatch.setattr("braincog_transformers.identify.REGISTERED", few)
+    monkeypatch.setattr("braincog_transformers.checkpoints.matching.REGISTERED", few)
     state = {f"model.{name}": value for name, value in timm.create_model("spikformer_digits").state_dict().items()}
     assert str(identify(saved({"state_dict": state}, tmp_path / "wrapped.pth"))[0]) == "fits spikformer_digits"
 

@@ -8,9 +8,10 @@ import timm
 import torch
 from torch import Tensor
 
-from .checkpoints import class_count, convert_official, misfits, read_checkpoint
-from .errors import UserError, shown
-from .models.registry import REGISTERED
+from ..errors import UserError, shown
+from ..models.registry import REGISTERED
+from .files import read_checkpoint
+from .loading import class_count, convert_official, misfits
 from .official_keys import describe_foreign
 from .state_dicts import find_weights, without_prefix
 

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from braincog_transformers import UserError, cli
-from braincog_transformers.identify import identify
+from braincog_transformers.checkpoints import identify
 
 
 def _state(name, **kwargs):

@@ -3,7 +3,7 @@
 A `plot_*` function takes arrays and an optional `ax` (or `figure`, where the picture has several panels), draws, and
 returns the axes (or the figure); it neither shows nor saves. `save` writes a PNG and an SVG. Figures are made without
 pyplot: no window opens, no global state or backend changes, and nothing stays in memory. Here is what all pictures
-share, and those of numbers by layer or epoch; `plot_maps` has those laid out in space, `plot_classes` those by class.
+share, and those of numbers by layer or epoch; `maps` has those laid out in space, `classes` those by class.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
-from .energy import EnergyRow
-from .firing import Row, overall_rate
-from .output import writing
+from ..energy import EnergyRow
+from ..firing import Row, overall_rate
+from ..output import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .attention import AttentionMap
+from ..attention_maps import AttentionMap
 from .plots import BLUE, GREY, GRID, RED, few_ticks, new_figure, new_grid, short_name, styled
 
 if TYPE_CHECKING:

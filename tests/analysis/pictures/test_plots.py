@@ -4,9 +4,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from braincog_transformers.analysis import plot_classes, plot_maps, plots
 from braincog_transformers.analysis.energy import EnergyRow
 from braincog_transformers.analysis.firing import Row
+from braincog_transformers.analysis.pictures import plots
+from braincog_transformers.analysis.pictures.classes import plot_confusion, plot_points
+from braincog_transformers.analysis.pictures.maps import event_image, image_for_display, plot_images, plot_spike_maps
 from braincog_transformers.errors import UserError
 
 ROWS = [Row("stem.lif", 0.25, (0.2, 0.3), 100, 0.0, 8), Row("block.lif", 0.1, (0.0, 0.2), 300, 0.5, 8)]
@@ -75,7 +77,7 @@ def test_rates_per_step_leave_missing_steps_empty():
 
 def test_spike_maps_show_the_input_above_each_layer(tmp_path):
     maps = {"a": np.random.default_rng(0).random((12, 4, 4)), "b": np.zeros((12, 2, 2))}
-    figure = plot_maps.plot_spike_maps([np.zeros((8, 8))] * 12, maps)
+    figure = plot_spike_maps([np.zeros((8, 8))] * 12, maps)
     panels = [ax for ax in figure.axes if ax.images]
     assert [ax.get_ylabel() for ax in panels if ax.get_ylabel()] == ["input", "a", "b"]
     assert panels[0].get_title() == "step 1"
@@ -100,7 +102,7 @@ def test_constant_membranes_are_drawn():
 
 
 def test_confusion_names_its_accuracy():
-    ax = plot_classes.plot_confusion(np.array([[8, 2], [1, 9]]), ["cat", "dog"])
+    ax = plot_confusion(np.array([[8, 2], [1, 9]]), ["cat", "dog"])
     assert ax.get_title(loc="left") == "17 of 20 right (85.00%)"
     assert [label.get_text() for label in ax.get_yticklabels()] == ["cat", "dog"]
 
@@ -108,38 +110,38 @@ def test_confusion_names_its_accuracy():
 @pytest.mark.parametrize("classes", [3, 15, 40])
 def test_points_have_a_legend_for_few_classes_only(classes):
     labels, points = np.arange(classes), np.random.default_rng(0).random((classes, 2))
-    assert (plot_classes.plot_points(points, labels).get_legend() is not None) == (classes <= 20)
-    assert plot_classes.plot_points(points, labels, legend=False).get_legend() is None
+    assert (plot_points(points, labels).get_legend() is not None) == (classes <= 20)
+    assert plot_points(points, labels, legend=False).get_legend() is None
 
 
 def test_an_svg_of_many_points_stays_small(tmp_path):
     points, labels = np.random.default_rng(0).random((2000, 2)), np.arange(2000) % 10
-    path = plots.save(plot_classes.plot_points(points, labels), tmp_path / "points.png")
+    path = plots.save(plot_points(points, labels), tmp_path / "points.png")
     assert path.with_suffix(".svg").stat().st_size < 4e5
 
 
 def test_events_are_red_where_brighter_and_blue_where_darker():
     frame = np.zeros((2, 2, 2))
     frame[1, 0, 0] = frame[0, 1, 1] = 3
-    on, off, none = (plot_maps.event_image(frame)[place] for place in [(0, 0), (1, 1), (0, 1)])
+    on, off, none = (event_image(frame)[place] for place in [(0, 0), (1, 1), (0, 1)])
     assert on[0] > on[2]
     assert off[2] > off[0]
     assert none.tolist() == [1, 1, 1]
 
 
 def test_a_frame_without_events_is_white():
-    assert (plot_maps.event_image(np.zeros((2, 3, 3))) == 1).all()
+    assert (event_image(np.zeros((2, 3, 3))) == 1).all()
 
 
 def test_normalisation_is_undone_for_display():
     image = (np.full((3, 2, 2), 0.75) - 0.5) / 0.25
-    assert np.allclose(plot_maps.image_for_display(image, mean=(0.5,) * 3, std=(0.25,) * 3), 0.75)
-    assert plot_maps.image_for_display(image[:1]).shape == (2, 2)
+    assert np.allclose(image_for_display(image, mean=(0.5,) * 3, std=(0.25,) * 3), 0.75)
+    assert image_for_display(image[:1]).shape == (2, 2)
 
 
 def test_the_users_settings_and_figures_are_left_alone():
     before = dict(mpl.rcParams)
-    plot_maps.plot_images([np.zeros((2, 2))] * 3, ["a", "b", "c"])
+    plot_images([np.zeros((2, 2))] * 3, ["a", "b", "c"])
     plots.plot_rates(ROWS)
     assert dict(mpl.rcParams) == before
 

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from .errors import UserError, shown
+from ..errors import UserError, shown
 
 __all__ = ["read_checkpoint"]
 
