@@ -36,7 +36,7 @@ _NOT_FOR_SEQUENCES = ("hflip", "vflip", "cutmix", "cutmix_minmax")
 
 def _data_problems(options: Options) -> Iterator[str]:
     """Yield an unknown data set, and the options that its kind of data has no use for."""
-    from ..data.catalog import DATASETS
+    from ..data.registry import DATASETS
     from ..data.settings import SEEDED
 
     name = options.data.dataset
