@@ -136,7 +136,7 @@ def _data_info(argv: list[str], load: Callable[[], object] | None) -> list[str]:
 
 def _identify(path: str) -> list[str]:
     """Return the lines that say which registered variants a checkpoint fits."""
-    from .identify import identify
+    from .checkpoints import identify
 
     if not path:
         raise UserError("--identify needs a file: --identify FILE")

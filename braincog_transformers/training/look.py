@@ -12,7 +12,8 @@ from torch import nn
 from ..analysis.audit import format_audit, judge, write_audit
 from ..analysis.energy import EnergyRules, charge, count_by, format_energy, write_energy
 from ..analysis.firing import Row, extremes, firing_rates, format_table, overall_rate, rating, write_rates, write_silent
-from ..analysis.look import (
+from ..analysis.operations import Operations, counting
+from ..analysis.pictures.visualize import (
     draw_attention,
     draw_confusion,
     draw_energy,
@@ -22,10 +23,9 @@ from ..analysis.look import (
     save_images,
     visualize,
 )
-from ..analysis.operations import Operations, counting
 from ..analysis.recorder import outputs
 from ..data.build import DataBundle
-from ..data.loader import make_loader
+from ..data.loading.loader import make_loader
 from ..option_groups import LookOptions
 from ..options import Options
 from .journal import Journal

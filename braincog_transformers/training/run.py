@@ -11,7 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from ..analysis.doctor import diagnose, format_checkup
-from ..analysis.plots import training_curves
+from ..analysis.pictures.plots import training_curves
 from ..checkpoints import load_checkpoint
 from ..data.build import DataBundle
 from ..errors import UserError

@@ -18,7 +18,7 @@ CODE = """
 import sys
 from braincog_transformers_main import main
 status = main(sys.argv[1:])
-from braincog_transformers.ops.compiler import compiled
+from braincog_transformers.runtime.compiler import compiled
 print("kernels", compiled.cache_info().currsize)
 sys.exit(status)
 """
