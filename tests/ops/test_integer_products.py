@@ -10,7 +10,10 @@ from braincog_transformers.layers.spike_input import SpikeConv2d, SpikeLinear
 from braincog_transformers.ops.kernels import integer_products
 from braincog_transformers.runtime.packing import packed_spikes
 
-pytestmark = pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers")
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers"),
+]
 
 KINDS = {
     "conv": (SpikeConv2d, (24, 32, 3), dict(padding=1)),
