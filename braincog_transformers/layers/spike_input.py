@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..ops.integer_products import in_integers
+from ..ops.kernels.integer_products import in_integers
 
 __all__ = ["SpikeInput"]
 
@@ -11,7 +11,7 @@ class SpikeInput(nn.Module):
     """Base of such layers, which hold plain modules of PyTorch's and call them by `_multiply`.
 
     Attributes:
-        integer_products: whether products may be computed in integers, see `ops.integer_products`.
+        integer_products: whether products may be computed in integers, see `ops.kernels.integer_products`.
     """
 
     integer_products = True

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from braincog_transformers.layers.conv import ConvBN
 from braincog_transformers.layers.linear import LinearBN
-from braincog_transformers.ops import integer_products
+from braincog_transformers.ops.kernels import integer_products
 
 thop = pytest.importorskip("thop", reason="BrainCog brings it")
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)

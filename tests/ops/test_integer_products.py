@@ -9,11 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from braincog_transformers.export import export
-from braincog_transformers.ops import integer_products
-from braincog_transformers.ops.integer_products import in_integers
-from braincog_transformers.ops.packing import packed_spikes
+from braincog_transformers.ops.kernels import integer_products
+from braincog_transformers.ops.kernels.integer_products import in_integers
+from braincog_transformers.runtime.packing import packed_spikes
 
-pytestmark = pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers")
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers"),
+]
 
 KINDS = {
     "conv": (nn.Conv2d, (24, 32, 3), dict(padding=1)),
