@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ..nodes.normalisation import normalised
+from .fire import fire_after
 from .folding import folded
-from .normed import fire_normalised, joins
 from .spike_input import SpikeInput
 
 __all__ = ["LinearBN", "LinearBNNode", "MembraneMLP", "NodeLinearBN", "SpikingMLP"]
@@ -29,7 +30,7 @@ class LinearBN(SpikeInput):
         return self._normalise(self._multiply(self.linear, x))
 
     def _normalise(self, x: Tensor) -> Tensor:
-        return self.bn(x.flatten(0, 1)).view(x.shape)
+        return normalised(self.bn, x)
 
     def fuse(self) -> "LinearBN":
         """Fold the normalisation's running statistics into the linear layer, if they are `foldable`."""
@@ -46,10 +47,7 @@ class LinearBNNode(LinearBN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to spikes `(T*B, N, C_out)`."""
-        x = self._multiply(self.linear, x)
-        if joins(self.bn, self.node, x):
-            return fire_normalised(self.bn, self.node, x)
-        return self.node(self._normalise(x))
+        return fire_after(self.node, self.bn, self._multiply(self.linear, x))
 
 
 class NodeLinearBN(LinearBN):

@@ -1,6 +1,19 @@
-"""BrainCog nodes over `ops`: LIF, PLIF and IF neurons that run all T steps in one call, and `accelerate`."""
+"""BrainCog nodes over `ops`: neurons that run all T steps in one call, BrainCog's own, and `accelerate`."""
 
-from .base import FusableNode
-from .neurons import IFNode, LIFNode, PLIFNode, WrappedNode, accelerate, make_node
+from .adaptive import ALIFNode, CLIFNode
+from .base import SpikingNode
+from .brain_cog import WrappedNode, accelerate, make_node
+from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 
-__all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode", "WrappedNode", "accelerate", "make_node"]
+__all__ = [
+    "ALIFNode",
+    "CLIFNode",
+    "FusableNode",
+    "IFNode",
+    "LIFNode",
+    "PLIFNode",
+    "SpikingNode",
+    "WrappedNode",
+    "accelerate",
+    "make_node",
+]

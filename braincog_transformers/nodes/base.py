@@ -1,4 +1,4 @@
-"""What the neurons of `nodes` share: BrainCog's interface over `ops.neuron`, in both of its modes.
+"""What the neurons of `nodes` share: BrainCog's interface in both of its modes, over one step in plain PyTorch.
 
 With `layer_by_layer` a call takes all steps, `(T*B, ...)`, T outermost, starts from the resting potential and leaves
 nothing behind: there is nothing to reset. Without it, BrainCog's default, a call takes one step, `(B, ...)`, and the
@@ -7,13 +7,16 @@ membrane stays in the node until `n_reset`. The two agree spike for spike.
 `mem` and `spike` are those of the last step, as in BrainCog. After a call of all steps they are worked out again from
 its input when they are read: in a forward hook, or as long as somebody holds that input; then they are None, unless
 `requires_mem` kept the potentials.
+
+docs/add_a_neuron.md shows how to write one.
 """
 
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from inspect import getattr_static
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from braincog.base.node.node import BaseNode
@@ -21,11 +24,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError, nearest
-from ..ops.dynamics import Dynamics, membrane_dtype
-from ..ops.neuron import multi_step, step
+from ..ops.dynamics import membrane_dtype
+from ..ops.kernels import step_neuron
+from ..ops.surrogate import spike
+from ..runtime.watching import followed
+from .normalisation import normalised
 from .surrogates import build_surrogate, fires_above, is_known, own_fire
 
-__all__ = ["FusableNode", "fill", "state_without_graph", "taking_turns"]
+__all__ = ["SpikingNode", "fill", "is_scalar", "state_without_graph", "taking_turns"]
 
 _TURN = threading.RLock()
 
@@ -38,6 +44,7 @@ _FOR_THE_NETWORK = {
     "n_preact", "node_type", "norm_layer", "num_classes", "once", "parse_method", "pretrained", "pretrained_cfg",
     "pretrained_cfg_overlay", "reconstruct", "sew_cnf", "skip_norm", "spike_output", "sum_output",
     "temporal_flatten", "tet_loss", "width_per_group",
+    "tau",  # a neuron that has a time constant takes it itself
 }
 # fmt: on
 # Keywords of BrainCog's nodes that are taken at the one value at which they do nothing, with the reason.
@@ -68,22 +75,26 @@ def fill(module: nn.Module, name: str, value: float) -> None:
             raise UserError(f"{type(module).__name__}: {name} can't be set to {value:g}: {error}") from error
 
 
-def _check_keywords(owner: str, keywords: dict[str, Any]) -> None:
+def _check_keywords(cls: type, keywords: dict[str, Any]) -> None:
     """Raise for what neither a node nor a network of BrainCog's knows, and for what a node here can't do."""
+    owner = cls.__name__
     for name, value in keywords.items():
         if name in _AT_REST and value != _AT_REST[name][0]:
             rest, reason = _AT_REST[name]
             raise UserError(f"{owner}: {name} must be {rest}; got {value} ({reason})")
     strange = sorted(keywords.keys() - _FOR_THE_NETWORK - _AT_REST.keys())
     if strange:
-        known = [*FusableNode.__init__.__kwdefaults__, "threshold", "act_fun", "tau"]
+        known = ["threshold", "act_fun", "tau"]
+        for base in cls.__mro__:
+            known += getattr(vars(base).get("__init__"), "__kwdefaults__", None) or ()
         close = nearest(strange[0], known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise TypeError(f"{owner} got an unexpected keyword argument {', '.join(strange)}{hint}")
 
 
-def _is_scalar(value: Any) -> bool:
-    return value is None or (isinstance(value, Tensor) and value.dim() == 0)
+def is_scalar(value: Any) -> bool:
+    """Tell whether a parameter is one number for all neurons, or none."""
+    return not isinstance(value, Tensor) or value.dim() == 0
 
 
 def _versions(*values: Any) -> list[int | None]:
@@ -94,6 +105,8 @@ def _versions(*values: Any) -> list[int | None]:
 def _without_graph(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_graph(item) for item in value]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)._make(map(_without_graph, value))
     return value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
 
 
@@ -110,13 +123,13 @@ def taking_turns() -> AbstractContextManager:
     return nullcontext() if torch.compiler.is_compiling() else _TURN
 
 
-class FusableNode(BaseNode):
-    """What the three neurons share; a subclass names its charge and holds its leak.
+class SpikingNode(BaseNode):
+    """A neuron. A subclass names its state and its parameters, and writes one step.
 
     Left out, an argument has BrainCog's default. BrainCog's networks hand their own keywords to every node: those are
     taken and left, any other raises.
 
-    Adds to a state dict: `threshold` and `act_fun.alpha`, as every BrainCog node does (`PLIFNode` also `w`).
+    Adds to a state dict: `threshold` and `act_fun.alpha`, as every BrainCog node does.
 
     Args:
         threshold: firing threshold, dimensionless.
@@ -125,9 +138,6 @@ class FusableNode(BaseNode):
         requires_alpha_grad: learn the steepness, for surrogates that give it a gradient (`AtanGrad`).
         strict: fire above the threshold only, not at it; None does as BrainCog's form of the surrogate. It counts
             for the surrogates of `ops.surrogate`; any other fires as it does.
-        decay_input: divide the input by tau too (not for IF).
-        soft_reset: subtract the threshold instead of going back to rest.
-        detach_reset: no gradient through the spike in the reset.
         mem_detach: no gradient from one step to the one before.
         step: number of steps T in a call with `layer_by_layer`.
         layer_by_layer: all steps at once, without state; else one step a call.
@@ -138,16 +148,22 @@ class FusableNode(BaseNode):
         **braincog: BrainCog's `n_groups`, `dt` and `v_reset`, at 1, 1 and 0; keywords of the network around.
 
     Attributes:
-        over_batch: the membrane runs through all T*B slices of the first axis, from one sample to the next, as in some
-            released networks; to reproduce those and for nothing else.
-        v_reset: resting potential, where every sequence begins.
+        State: NamedTuple of what a neuron remembers, the membrane potential first; the defaults of its fields are the
+            numbers with which every sequence begins.
+        Parameters: NamedTuple of what `advance` reads. Each field is an attribute of the node of that name, `threshold`
+            what BrainCog's `get_thres` gives. A float or a tensor reaches `advance` as a tensor, the rest as it is.
     """
 
-    charge: str
-    over_batch = False
-    _mem: Tensor | float | None = None
+    State: ClassVar[type[NamedTuple]]
+    Parameters: ClassVar[type[NamedTuple]]
+    _state: Any = None
     _spike: Tensor | float = 0.0
     _call: tuple | None = None
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if not isinstance(getattr_static(cls, "advance"), staticmethod):
+            raise TypeError(f"{cls.__name__}.advance must be a @staticmethod: it reads nothing but its arguments")
 
     def __init__(
         self,
@@ -157,9 +173,6 @@ class FusableNode(BaseNode):
         alpha: float = 2.0,
         requires_alpha_grad: bool = False,
         strict: bool | None = None,
-        decay_input: bool = True,
-        soft_reset: bool = False,
-        detach_reset: bool = True,
         mem_detach: bool = False,
         step: int = 8,
         layer_by_layer: bool = False,
@@ -169,7 +182,7 @@ class FusableNode(BaseNode):
         requires_mem: bool = False,
         **braincog: Any,
     ):
-        _check_keywords(type(self).__name__, braincog)
+        _check_keywords(type(self), braincog)
         super().__init__(
             threshold=float(threshold),
             step=step,
@@ -181,53 +194,95 @@ class FusableNode(BaseNode):
             requires_mem=requires_mem,
         )
         self.act_fun = build_surrogate(act_fun, alpha, requires_alpha_grad)
-        self.decay_input = decay_input
-        self.soft_reset = soft_reset
-        self.detach_reset = detach_reset
         self.strict = fires_above(self.act_fun) if strict is None else strict
         self.n_reset()
 
-    def leak(self) -> Tensor | None:
-        """Return tau, k or nothing, as the charge wants it."""
+    # What a neuron is; for subclasses
+
+    @staticmethod
+    def advance(
+        x: Tensor, state: NamedTuple, parameters: NamedTuple, fire: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, NamedTuple]:
+        """Charge, fire and reset: take one step, element by element, without changing a tensor in place.
+
+        Args:
+            x: input current, any shape.
+            state: what the step before left, a `State` of tensors like `x`.
+            parameters: a `Parameters`.
+            fire: maps the potential minus the threshold to spikes, with the surrogate's gradient.
+
+        Returns:
+            Spikes, and the new `State`.
+        """
         raise NotImplementedError
 
-    @property
-    def dynamics(self) -> Dynamics:
-        return Dynamics(
-            charge=self.charge,
-            surrogate=type(self.act_fun).__name__ if is_known(self.act_fun) else repr(type(self.act_fun)),
-            decay_input=self.decay_input,
-            soft_reset=self.soft_reset,
-            detach_reset=self.detach_reset,
-            detach_mem=self.mem_detach,
-            strict=self.strict,
-            v_reset=float(self.v_reset),
-        )
+    def rest(self) -> NamedTuple:
+        """Return the state with which every sequence begins, in numbers."""
+        if self.v_reset:
+            raise UserError(f"{type(self).__name__}: v_reset must be 0; this neuron has no other resting potential")
+        return self.State()
+
+    def after(self, bn: nn.Module, x: Tensor, copies: int = 1) -> Tensor:
+        """Return the spikes behind a normalisation, `self(bn(x))`.
+
+        Args:
+            bn: the normalisation, or `nn.Identity`.
+            x: maps `(T*B, C, H, W)` or tokens `(T*B, N, C)`; with `copies=T`, one step that stands for T equal ones.
+        """
+        return self(normalised(bn, x, copies))
+
+    def _read(self, dtype: torch.dtype) -> NamedTuple:
+        """Return the parameters, numbers as scalar tensors in `dtype`."""
+        found = []
+        for name in self.Parameters._fields:
+            value = self.get_thres() if name == "threshold" else getattr(self, name)
+            found.append(torch.as_tensor(value, dtype=dtype) if isinstance(value, float | Tensor) else value)
+        return self.Parameters._make(found)
+
+    def _run(self, x: Tensor, parameters: NamedTuple, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
+        """Map all steps `(T, ...)` to spikes, and potentials after the reset where they are asked for."""
+        neuron = step_neuron.Neuron(self.advance, self.rest(), self.mem_detach)
+        fire = self._own_fire
+        fused = fire is None and not with_potentials and all(map(is_scalar, parameters))
+        if fused and step_neuron.applies(x):
+            surrogate = type(self.act_fun).__name__, self.strict
+            return step_neuron.spikes(x, parameters, self.act_fun.alpha, neuron, *surrogate), None
+        spikes, potentials = step_neuron.run(neuron, x, parameters, self._fire)
+        return spikes, potentials if with_potentials else None
+
+    def _advance(self, x: Tensor, state: NamedTuple, parameters: NamedTuple) -> tuple[Tensor, NamedTuple]:
+        """Take one step."""
+        return step_neuron.advance_once(self.advance, x, state, parameters, self._fire, self.mem_detach)
+
+    def _fire(self, over: Tensor) -> Tensor:
+        own, name = self._own_fire, type(self.act_fun).__name__
+        if own is None or (is_known(self.act_fun) and followed()):  # few functions can be transformed
+            return spike(over, self.act_fun.alpha, name, self.strict)
+        return own(over)
 
     @property
     def _own_fire(self) -> Callable[[Tensor], Tensor] | None:
         """The spike function of the surrogate module itself, where the form in `ops.surrogate` can't take its place."""
         return own_fire(self.act_fun, self.strict)
 
-    @property
-    def fusable(self) -> bool:
-        """Whether the node does nothing but fire, so that a kernel may do it together with what is in front."""
-        recorded = self.requires_fp or self.requires_mem
-        plain = self._own_fire is None and _is_scalar(self.leak()) and _is_scalar(self.get_thres())
-        return self.layer_by_layer and plain and not (self.over_batch or recorded)
+    # BrainCog's interface
 
     @property
     def mem(self) -> Tensor | None:
         """Membrane potential after the last step, `(B, ...)`; None at rest, and see the module's docstring."""
         if not self.layer_by_layer or self._call is None:
-            return self._mem
+            return self._state and self._state[0]
         if self.requires_mem and self.mem_collect:
             return self.mem_collect[-1]
         return self._last_step()[1]
 
     @mem.setter
     def mem(self, value: Tensor | float | None) -> None:
-        self._mem = value if isinstance(value, Tensor) or value else None
+        if isinstance(value, Tensor) or value:
+            state = self._state or self.rest()
+            self._state = state._replace(**{state._fields[0]: value})
+        else:
+            self._state = None
 
     @property
     def spike(self) -> Tensor | float | None:
@@ -239,12 +294,12 @@ class FusableNode(BaseNode):
         self._spike = value
 
     def calc_spike(self):
-        """Do not use: charge, fire and reset are one operation here (`ops.neuron.step`)."""
+        """Do not use: charge, fire and reset are one operation here (`advance`)."""
         raise NotImplementedError(f"{type(self).__name__}: call the node; it charges, fires and resets at once.")
 
     def n_reset(self) -> None:
-        """Forget the membrane and what was recorded; needed only between sequences fed step by step."""
-        self._mem = self._call = None
+        """Forget the state and what was recorded; needed only between sequences fed step by step."""
+        self._state = self._call = None
         self._spike = 0.0
         self.feature_map = []
         self.mem_collect = []
@@ -260,7 +315,7 @@ class FusableNode(BaseNode):
             ValueError: if T does not divide the first axis, or a single step's shape differs from the one before.
             UserError: if a class or a user wrote an `integral` or `calc_spike` of its own, which nothing here calls.
         """
-        for name, written in (("integral", BaseNode.integral), ("calc_spike", FusableNode.calc_spike)):
+        for name, written in (("integral", BaseNode.integral), ("calc_spike", SpikingNode.calc_spike)):
             if getattr(type(self), name) is not written or name in self.__dict__:
                 raise UserError(
                     f"{type(self).__name__}: its own {name} would not be called, since charge, fire and reset are one "
@@ -274,79 +329,51 @@ class FusableNode(BaseNode):
                 f"{type(self).__name__}: the first axis must be T*B with T={self.step} steps; got {inputs.shape[0]} "
                 "(set_attr('step', T) on the network changes T)."
             )
-        leak, threshold = self.leak(), self.get_thres()
-        if torch.compiler.is_compiling():
-            self._call = None
-        else:
-            self._remember(inputs, leak, threshold)
-        steps = inputs.unflatten(0, (self.step, -1))
-        scalars = _is_scalar(leak) and _is_scalar(threshold)
-        spikes, potentials = multi_step(
-            steps.flatten(0, 1) if self.over_batch else steps,
-            leak,
-            threshold,
-            self.act_fun.alpha,
-            self.dynamics,
-            fire=self._own_fire,
-            with_potentials=self.requires_mem,
-            backend=None if scalars else "reference",
-        )
-        spikes = spikes.view(steps.shape)
+        parameters = self._read(membrane_dtype(inputs.dtype))
+        self._call = None
+        if not torch.compiler.is_compiling():  # note what `_last_step` needs, without keeping the input alive
+            values = inputs, *parameters
+            graph = torch.is_grad_enabled()
+            self._call = weakref.ref(inputs), _versions(*values), parameters, self.step, graph
+        spikes, potentials = self._run(inputs.unflatten(0, (self.step, -1)), parameters, self.requires_mem)
         if self.requires_fp:
             self.feature_map = list(spikes.unbind(0))
         if self.requires_mem:
-            self.mem_collect = list(potentials.view(steps.shape).unbind(0))
+            self.mem_collect = list(potentials.unbind(0))
         return spikes.flatten(0, 1)
-
-    def _remember(self, inputs: Tensor, leak: Tensor | None, threshold: Tensor) -> None:
-        """Note what `_last_step` needs, without keeping the input alive."""
-        graph = torch.is_grad_enabled()
-        values = inputs, leak, threshold
-        self._call = weakref.ref(inputs), _versions(*values), *values[1:], self.dynamics, self.step, graph
 
     def _last_step(self) -> tuple[Tensor | None, Tensor | None]:
         """Work out spikes and potentials of the last step of a call again, if its input lives and is what it was."""
-        reference, versions, leak, threshold, dynamics, steps, graph = self._call
+        reference, versions, parameters, steps, graph = self._call
         inputs = reference()
-        if inputs is None or versions != _versions(inputs, leak, threshold):
+        if inputs is None or versions != _versions(inputs, *parameters):
             return None, None
         with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
-            rows = inputs if self.over_batch else inputs.unflatten(0, (steps, -1))
-            found = multi_step(
-                rows, leak, threshold, self.act_fun.alpha, dynamics, fire=self._own_fire, with_potentials=True
-            )
-            return tuple(part.reshape(steps, -1, *inputs.shape[1:])[-1] for part in found)
+            spikes, potentials = self._run(inputs.unflatten(0, (steps, -1)), parameters, True)
+            return spikes[-1], potentials[-1]
 
     def _one_step(self, inputs: Tensor) -> Tensor:
-        if self.over_batch and len(inputs) > 1:
-            return self._one_step_over_batch(inputs)
-        if not isinstance(self._mem, Tensor):
-            start = self.v_reset if self._mem is None else self._mem
-            self._mem = torch.full_like(inputs, start, dtype=membrane_dtype(inputs.dtype))
-        if self._mem.shape != inputs.shape:
-            raise ValueError(
-                f"{type(self).__name__}: the membrane holds {tuple(self._mem.shape)} from the step before, the input "
-                f"is {tuple(inputs.shape)}; call n_reset() (reset() on a network) between sequences."
-            )
-        self._spike, self._mem = step(
-            inputs, self._mem, self.leak(), self.get_thres(), self.act_fun.alpha, self.dynamics, self._own_fire
-        )
+        self._spike, potential = self._move(inputs)
         if self.requires_fp:
             self.feature_map.append(self._spike)
         if self.requires_mem:
-            self.mem_collect.append(self._mem)
+            self.mem_collect.append(potential)
         return self._spike
 
-    def _one_step_over_batch(self, inputs: Tensor) -> Tensor:
-        requires_fp, requires_mem = self.requires_fp, self.requires_mem
-        self.requires_fp = self.requires_mem = False
-        spikes, potentials = zip(*((self._one_step(row), self._mem) for row in inputs.split(1)), strict=True)
-        self.requires_fp, self.requires_mem = requires_fp, requires_mem
-        if requires_fp:
-            self.feature_map.append(torch.cat(spikes))
-        if requires_mem:
-            self.mem_collect.append(torch.cat(potentials))
-        return torch.cat(spikes)
+    def _move(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring the state one step on; return spikes and membrane."""
+        wide = membrane_dtype(inputs.dtype)
+        state = self._state or self.rest()
+        state = state._make(
+            part if isinstance(part, Tensor) else torch.full_like(inputs, part, dtype=wide) for part in state
+        )
+        if state[0].shape != inputs.shape:
+            raise ValueError(
+                f"{type(self).__name__}: the membrane holds {tuple(state[0].shape)} from the step before, the input "
+                f"is {tuple(inputs.shape)}; call n_reset() (reset() on a network) between sequences."
+            )
+        spikes, self._state = self._advance(inputs, state, self._read(wide))
+        return spikes, self._state[0]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle takes along: of state and records the values, not their graph."""
@@ -355,9 +382,7 @@ class FusableNode(BaseNode):
     def extra_repr(self) -> str:
         on_meta = self.threshold.device.type == "meta"
         shown = [f"step={self.step}" if on_meta else f"threshold={self.threshold.item():g}, step={self.step}"]
-        shown += [name for name in ("soft_reset", "mem_detach", "requires_fp", "requires_mem") if getattr(self, name)]
-        shown += ["over_batch"] * self.over_batch
-        shown += [
-            f"not {name}" for name in ("decay_input", "detach_reset", "layer_by_layer") if not getattr(self, name)
-        ]
-        return ", ".join(shown)
+        flags = ("soft_reset", "mem_detach", "requires_fp", "requires_mem")
+        shown += [name for name in flags if getattr(self, name, False)]
+        flags = ("decay_input", "detach_reset", "layer_by_layer")
+        return ", ".join(shown + [f"not {name}" for name in flags if not getattr(self, name, True)])

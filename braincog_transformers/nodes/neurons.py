@@ -1,51 +1,155 @@
-"""BrainCog nodes over `ops.neuron`: LIF, PLIF and IF neurons that run all T steps in one call, and `accelerate`.
+"""The neurons of the papers, LIF, PLIF and IF, which have kernels of their own."""
 
-They are `braincog.base.node.node.BaseNode`s with its interface (`n_reset`, `set_n_threshold`, `set_n_tau`,
-`requires_fp`, `requires_mem`, `step`, `layer_by_layer`, `mem`) and its defaults, and work on tensors of any rank. The
-two modes are described in `base`. A class that derives from one of them runs as it is written: kernels that do
-the work of several layers at once take the place of the three classes here only.
-"""
-
-import copy
-import logging
 import math
-from typing import Any
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import torch
-from braincog.base.node import node as braincog_node
-from braincog.base.node.node import BaseNode
-from braincog.base.strategy import surrogate as braincog_surrogate
+from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import UserError, unknown
+from ..errors import UserError
+from ..ops.dynamics import Dynamics
+from ..ops.kernels import fused_neuron
+from ..ops.kernels.norm_neuron import Normalisation, normalised_spikes
+from ..ops.neuron import multi_step, step
 from ..runtime.watching import is_hooked, is_patched
-from .base import FusableNode, fill, state_without_graph, taking_turns
-from .surrogates import build_surrogate, fires_above
+from .base import SpikingNode, fill, is_scalar
+from .surrogates import is_known
 
-__all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode", "WrappedNode", "accelerate", "make_node"]
+__all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode"]
 
-_logger = logging.getLogger(__name__)
+
+class _Membrane(NamedTuple):
+    v: Tensor | float
+
+
+class _Read(NamedTuple):
+    leak: Tensor | None
+    threshold: Tensor
+    dynamics: Dynamics
+
+
+class FusableNode(SpikingNode):
+    """What the three share: the dynamics of `ops.neuron`. A subclass names its charge and holds its leak.
+
+    Args:
+        threshold, act_fun: see `SpikingNode`.
+        decay_input: divide the input by tau too (not for IF).
+        soft_reset: subtract the threshold instead of going back to rest.
+        detach_reset: no gradient through the spike in the reset.
+        **kwargs: see `SpikingNode`.
+
+    Attributes:
+        v_reset: resting potential, where every sequence begins.
+    """
+
+    charge: str
+    State = _Membrane
+
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        act_fun: str | type = "AtanGrad",
+        *,
+        decay_input: bool = True,
+        soft_reset: bool = False,
+        detach_reset: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(threshold, act_fun, **kwargs)
+        self.decay_input = decay_input
+        self.soft_reset = soft_reset
+        self.detach_reset = detach_reset
+
+    def leak(self) -> Tensor | None:
+        """Return tau, k or nothing, as the charge wants it."""
+        return None
+
+    @property
+    def dynamics(self) -> Dynamics:
+        return Dynamics(
+            charge=self.charge,
+            surrogate=type(self.act_fun).__name__ if is_known(self.act_fun) else repr(type(self.act_fun)),
+            decay_input=self.decay_input,
+            soft_reset=self.soft_reset,
+            detach_reset=self.detach_reset,
+            detach_mem=self.mem_detach,
+            strict=self.strict,
+            v_reset=float(self.v_reset),
+        )
+
+    def rest(self) -> _Membrane:
+        """Return the resting potential."""
+        return _Membrane(self.v_reset)
+
+    def _read(self, dtype: torch.dtype) -> _Read:
+        return _Read(self.leak(), self.get_thres(), self.dynamics)
+
+    def _run(self, x: Tensor, parameters: _Read, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
+        leak, threshold, dynamics = parameters
+        return multi_step(
+            x,
+            leak,
+            threshold,
+            self.act_fun.alpha,
+            dynamics,
+            fire=self._own_fire,
+            with_potentials=with_potentials,
+            backend=None if is_scalar(leak) and is_scalar(threshold) else "reference",
+        )
+
+    def _advance(self, x: Tensor, state: _Membrane, parameters: _Read) -> tuple[Tensor, _Membrane]:
+        leak, threshold, dynamics = parameters
+        spikes, v = step(x, state.v, leak, threshold, self.act_fun.alpha, dynamics, self._own_fire)
+        return spikes, _Membrane(v)
+
+    @property
+    def fusable(self) -> bool:
+        """Whether the node does nothing but fire, so that a kernel may do it together with what is in front."""
+        recorded = self.requires_fp or self.requires_mem
+        simple = self._own_fire is None and is_scalar(self.leak()) and is_scalar(self.get_thres())
+        return self.layer_by_layer and simple and not recorded
+
+    def joins(self, bn: nn.Module, x: Tensor, copies: int = 1) -> bool:
+        """Tell whether one kernel may take the place of `self(bn(x))`, calling neither of the two.
+
+        So a class of the user's, a method replaced, a hook on one of them or on all modules keeps them apart, and
+        everybody runs, and sees what he expects.
+        """
+        if torch.compiler.is_compiling() or type(self) not in _WRITTEN or type(bn) not in _WRITTEN:
+            return False
+        if not self.fusable or not _complete(bn):
+            return False
+        if x.shape[0] % self.step if copies == 1 else copies != self.step:
+            return False
+        # of a single value there is no variance: batch norm says so
+        many = x.numel() > x.shape[1 if x.dim() == 4 else -1]
+        steps = x.unflatten(0, (self.step, -1)) if copies == 1 else x.expand(self.step, *x.shape)
+        applies = many and fused_neuron.applies(steps, self.leak(), self.dynamics)
+        return applies and _as_written(bn) and _as_written(self)
+
+    def after(self, bn: nn.Module, x: Tensor, copies: int = 1) -> Tensor:
+        """Return the spikes behind a normalisation, see `SpikingNode.after`: in one kernel where that `joins`."""
+        if not self.joins(bn, x, copies):
+            return super().after(bn, x, copies)
+        if bn.training:
+            bn.num_batches_tracked.add_(1)
+        norm = Normalisation(bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum, bn.eps, bn.training)
+        numbers = self.leak(), self.get_thres(), self.act_fun.alpha
+        last = rearrange(x, "b c h w -> b h w c") if x.dim() == 4 else x
+        spikes = normalised_spikes(last, norm, self.step, *numbers, self.dynamics, copies=copies > 1)
+        return rearrange(spikes, "b h w c -> b c h w") if x.dim() == 4 else spikes
 
 
 class IFNode(FusableNode):
     """Integrate-and-fire neuron: the membrane adds up its input.
 
     Args:
-        threshold: firing threshold, dimensionless.
-        act_fun: surrogate gradient, a BrainCog class or its name.
-        tau: left alone; BrainCog's networks hand a time constant to every node.
-        **kwargs: see `FusableNode`.
+        *args, **kwargs: see `FusableNode` and `SpikingNode`; a time constant is left alone.
     """
 
     charge = "if"
-
-    def __init__(
-        self, threshold: float = 0.5, act_fun: str | type = "AtanGrad", *, tau: float | None = None, **kwargs: Any
-    ):
-        super().__init__(threshold, act_fun, **kwargs)
-
-    def leak(self) -> None:
-        return None
 
 
 class LIFNode(FusableNode):
@@ -55,7 +159,7 @@ class LIFNode(FusableNode):
         threshold: firing threshold, dimensionless.
         tau: time constant in steps, at least 1.
         act_fun: surrogate gradient, a BrainCog class or its name.
-        **kwargs: see `FusableNode`.
+        **kwargs: see `FusableNode` and `SpikingNode`.
     """
 
     charge = "lif"
@@ -93,7 +197,7 @@ class PLIFNode(FusableNode):
         tau: time constant to start from, in steps, above 1.
         act_fun: surrogate gradient, a BrainCog class or its name.
         requires_alpha_grad: learn the surrogate's steepness.
-        **kwargs: see `FusableNode`.
+        **kwargs: see `FusableNode` and `SpikingNode`.
 
     Source: Fang et al., ICCV 2021, arXiv 2007.05785, equation 8.
     """
@@ -123,133 +227,25 @@ class PLIFNode(FusableNode):
         return self.w.sigmoid()
 
 
-class WrappedNode(nn.Module):
-    """Run a node class of BrainCog's that has no twin here, all steps in one call and without leftover state.
-
-    BrainCog's nodes take 2-D and 4-D tensors only and keep their membrane between calls: this unfolds any `(T*B,
-    ...)` for them and resets first.
-
-    Args:
-        node: a BrainCog node built with `layer_by_layer=True`.
-    """
-
-    def __init__(self, node: BaseNode):
-        super().__init__()
-        self.node = node
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        with taking_turns():
-            if self.node.layer_by_layer:
-                self.node.n_reset()
-            return self.node(inputs.flatten(1)).view(inputs.shape)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle takes along, see `FusableNode`."""
-        node = copy.copy(self.node)
-        node.__dict__.update(state_without_graph(node))
-        return {**self.__dict__, "_modules": {**self._modules, "node": node}}
+def _methods(cls: type) -> dict[str, Any]:
+    """Return the methods that a call may run, those of PyTorch's `nn.Module` left out."""
+    ours = cls.__mro__[: cls.__mro__.index(nn.Module)]
+    kinds = FunctionType | property | staticmethod
+    return {name: getattr(cls, name) for base in ours for name, value in vars(base).items() if isinstance(value, kinds)}
 
 
-_NODES = {"LIFNode": LIFNode, "PLIFNode": PLIFNode, "IFNode": IFNode}
-# BrainCog's other nodes that can stand in for a LIF neuron; a test runs each.
-_WRAPPED = ("BiasLIFNode", "BiasPLIFNode", "NoiseLIFNode", "NoisePLIFNode", "ReLUNode")
+# What the kernel does the work of: these classes as they were written, and none that derives from them.
+_WRITTEN = {cls: _methods(cls) for cls in (nn.BatchNorm1d, nn.BatchNorm2d, IFNode, LIFNode, PLIFNode)}
 
 
-def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
-    """Build a neuron by the name or class of BrainCog's node.
-
-    Args:
-        node_type: "LIFNode", "PLIFNode", "IFNode", one of BrainCog's other nodes, or a class derived from those here.
-        **kwargs: the node's arguments.
-
-    Raises:
-        UserError: for an unknown name or class, or an option that the class can't honour.
-    """
-    if isinstance(node_type, type) and issubclass(node_type, FusableNode):
-        return node_type(**kwargs)
-    name = node_type if isinstance(node_type, str) else node_type.__name__
-    if name not in (*_NODES, *_WRAPPED):
-        raise unknown("node type", name, [*_NODES, *_WRAPPED])
-    if not isinstance(node_type, str) and node_type is not getattr(braincog_node, name):
-        raise UserError(
-            f"node type {node_type.__module__}.{name} is not BrainCog's {name}; derive it from a node of "
-            "braincog_transformers, or give it another name"
-        )
-    return _NODES[name](**kwargs) if name in _NODES else WrappedNode(_build_wrapped(name, **kwargs))
+def _as_written(module: nn.Module) -> bool:
+    """Tell whether a call of `module` runs what its class was written with and nothing else."""
+    cls = type(module)
+    written = all(getattr(cls, name) is value for name, value in _WRITTEN[cls].items())
+    return written and not is_patched(module) and not is_hooked(module)
 
 
-def _build_wrapped(
-    name: str,
-    *,
-    act_fun: str | type = "QGateGrad",
-    alpha: float = 2.0,
-    strict: bool | None = None,
-    requires_alpha_grad: bool | None = None,
-    **kwargs: Any,
-) -> BaseNode:
-    """Build one of BrainCog's nodes, which fires and learns as it does whatever `strict` and `requires_alpha_grad` are.
-    Its constructor would drop an argument that it does not know, so that is checked here."""
-    allowed = {"threshold", "tau", "step", "layer_by_layer", "mem_detach", "requires_thres_grad", "sigmoid_thres"}
-    if refused := kwargs.keys() - allowed:
-        raise UserError(f"node type {name} takes {', '.join(sorted(allowed))}, not {', '.join(sorted(refused))}")
-    node = getattr(braincog_node, name)(act_fun=type(build_surrogate(act_fun, alpha)), **kwargs)
-    if hasattr(node.act_fun, "alpha"):
-        # BrainCog's constructors pass 2, whatever was asked for.
-        node.act_fun.alpha.data.fill_(alpha)
-    return node
-
-
-def _twin(node: BaseNode) -> type[FusableNode] | None:
-    """Return the class here that computes what one of BrainCog's nodes does; None where there is none."""
-    cls = {getattr(braincog_node, name): cls for name, cls in _NODES.items()}.get(type(node))
-    if cls is None or is_patched(node) or node.groups != 1 or node.v_reset != 0.0 or node.dt != 1.0:
-        return None
-    fire = node.act_fun
-    watched = is_patched(fire) or is_hooked(fire)
-    return cls if isinstance(fire, braincog_surrogate.SurrogateFunctionBase) and not watched else None
-
-
-def _turn_into(node: BaseNode, cls: type[FusableNode]) -> None:
-    """Make one of BrainCog's nodes a node of ours: the same object, so that parameters, hooks, state and whoever holds
-    it stay."""
-    membrane = node.__dict__.pop("mem")
-    spike = node.__dict__.pop("spike")
-    node.__class__ = cls
-    node.strict = fires_above(node.act_fun)
-    node.decay_input, node.soft_reset, node.detach_reset = True, False, True
-    if cls is LIFNode:
-        node.sigmoid_thres = False  # BrainCog's compares with the bare parameter, whatever that says
-    if not node.layer_by_layer:
-        node.mem, node.spike = membrane, spike
-
-
-def accelerate(model: nn.Module) -> nn.Module:
-    """Turn the LIF, PLIF and IF nodes of a BrainCog network into those here, in place, with identical outputs.
-
-    A node stays the same object, with its parameters, hooks, state and whatever was attached to it, so an optimizer
-    built before and the state dict's keys stay valid. A node that no node here reproduces exactly (another class,
-    grouped steps, a resting potential, a surrogate that is no 0/1 spike, a method that was replaced) stays as it is and
-    is named in the log. So is one that several places of the network share, in layer-by-layer mode: BrainCog's carries
-    its membrane from one place to the next, while a call here starts from the resting potential, as after BrainCog's
-    `reset()`, which its networks call at the start of each forward.
-
-    Args:
-        model: a network or a single node.
-
-    Returns:
-        `model`, its nodes changed.
-    """
-    names: dict[BaseNode, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, BaseNode) and not isinstance(module, FusableNode):
-            names.setdefault(module, []).append(name or type(module).__name__)
-    kept = []
-    for node, places in names.items():
-        cls = _twin(node)
-        if cls is None or (len(places) > 1 and node.layer_by_layer):
-            kept.append(" = ".join(places))
-        else:
-            _turn_into(node, cls)
-    if kept:
-        _logger.warning("accelerate: left %d nodes as they are: %s", len(kept), ", ".join(kept))
-    return model
+def _complete(bn: nn.Module) -> bool:
+    """Tell whether a batch normalisation has all that the kernel reads and brings up to date."""
+    parts = (bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.num_batches_tracked, bn.momentum)
+    return bn.track_running_stats and all(part is not None for part in parts)

@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 
 from .kernel_cache import elsewhere, remove_named, sweep
 
-__all__ = ["compiled", "compiler_works", "inductor"]
+__all__ = ["compiled", "compiled_graph", "compiler_works", "inductor"]
 
 # Not failures, but how the compiler asks its caller for another way.
 _REQUESTS = (exc.RestartAnalysis, exc.SkipFrame)
@@ -49,6 +49,11 @@ def compiled(function: Callable, *setting) -> Callable:
     """
     own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     return torch.compile(own, dynamic=True, backend=inductor)
+
+
+def compiled_graph(graph: GraphModule) -> Callable:
+    """Compile what was traced, for all sizes."""
+    return torch.compile(graph, dynamic=True, backend=inductor)
 
 
 def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable:

@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError
+from braincog_transformers.models.released import run_over_batch
 from braincog_transformers.nodes import WrappedNode, make_node
-from braincog_transformers.nodes.neurons import _WRAPPED
+from braincog_transformers.nodes.brain_cog import _WRAPPED
 
 NODES = [LIFNode, PLIFNode, IFNode]
 
@@ -188,7 +189,7 @@ def test_membrane_and_spikes_of_the_last_step_are_brain_cogs(kind, layer_by_laye
 
 def test_a_membrane_that_runs_through_the_batch_is_read_too():
     node, x = LIFNode(step=3, layer_by_layer=True), quarters(6, 4)
-    node.over_batch = True
+    run_over_batch(node)
     node(x)
     membrane, spike = node.mem, node.spike
     node.requires_mem = node.requires_fp = True

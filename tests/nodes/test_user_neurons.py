@@ -8,7 +8,6 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
 from braincog_transformers import LIFNode, PLIFNode, UserError
-from braincog_transformers.layers import normed
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.models.neurons import NodeOptions
 from braincog_transformers.ops.kernels import fused_neuron
@@ -96,7 +95,7 @@ def test_a_users_neuron_is_called_whatever_the_batch_and_a_sample_does_not_depen
 @pytest.mark.parametrize("node_type", [Refractory, Slower, Soft, Always, ByChannel])
 def test_what_a_derived_class_changes_is_what_runs(offered, node_type):
     built, x = layer(node_type)
-    assert not normed.joins(built.bn, built.node, x)
+    assert not built.node.joins(built.bn, x)
     built.node.layer_by_layer = False
     y = built._normalise(built.linear(x)).detach()
     expected = torch.cat([built.node(step) for step in y.chunk(T)]) if node_type is not Refractory else None
@@ -142,9 +141,9 @@ def _parametrised(built, part="node"):
 @pytest.mark.parametrize("change", [_method, _pre_hook, _hook, _backward_hook, _backward_pre_hook, _parametrised])
 def test_a_changed_or_watched_module_is_called(offered, change, part):
     built, x = layer()
-    assert normed.joins(built.bn, built.node, x)
+    assert built.node.joins(built.bn, x)
     change(built, part)
-    assert not normed.joins(built.bn, built.node, x)
+    assert not built.node.joins(built.bn, x)
 
 
 @pytest.mark.parametrize(
@@ -161,27 +160,27 @@ def test_hooks_on_all_modules_meet_every_neuron(offered, register):
     seen = []
     handle = register(lambda module, *_: seen.append(module))
     try:
-        assert not normed.joins(built.bn, built.node, x)
+        assert not built.node.joins(built.bn, x)
         built(x).sum().backward()
     finally:
         handle.remove()
     assert built.node in seen
     assert built.bn in seen
-    assert normed.joins(built.bn, built.node, x)
+    assert built.node.joins(built.bn, x)
 
 
 def test_a_class_patched_from_outside_and_a_derived_normalisation_are_called(offered, monkeypatch):
     built, x = layer()
-    assert not normed.joins(layer(norm=type("Mine", (nn.BatchNorm1d,), {}))[0].bn, built.node, x)
+    assert not built.node.joins(layer(norm=type("Mine", (nn.BatchNorm1d,), {}))[0].bn, x)
     monkeypatch.setattr(LIFNode, "forward", lambda self, inputs: torch.zeros_like(inputs))
-    assert not normed.joins(built.bn, built.node, x)
+    assert not built.node.joins(built.bn, x)
 
 
 @pytest.mark.parametrize("part", ["weight", "bias", "num_batches_tracked"])
 def test_an_incomplete_normalisation_is_called(offered, part):
     built, x = layer()
     setattr(built.bn, part, None)
-    assert not normed.joins(built.bn, built.node, x)
+    assert not built.node.joins(built.bn, x)
     built(x)
 
 
@@ -189,7 +188,7 @@ def test_an_incomplete_normalisation_is_called(offered, part):
 def test_a_threshold_for_each_channel_counts_in_layers_of_any_size(offered, node_type):
     built, x = layer(node_type)
     built.node.threshold = nn.Parameter(torch.tensor([0.1, 0.5, 1.0, 2.0, 4.0, 100.0]))
-    assert not normed.joins(built.bn, built.node, x)
+    assert not built.node.joins(built.bn, x)
     rates = built(x).mean((0, 1))
     assert rates[0] > rates[2] > rates[5] == 0
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 
-from braincog_transformers.layers import normed
 from braincog_transformers.layers.conv import ConvBNNode
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.models.neurons import NodeOptions
@@ -136,7 +135,7 @@ def test_layers_take_it_and_change_nothing(eager, kind, copies):
         layer, x = _layers(kind)
         x = x[:B] if copies > 1 else x
         x.requires_grad_()
-        assert normed.joins(layer.bn, layer.node, x, copies) == fused
+        assert layer.node.joins(layer.bn, x, copies) == fused
         out = layer(x, copies) if kind == "conv" else layer(x)
         out.square().sum().backward()
         layer.eval()
@@ -169,9 +168,9 @@ def _synchronised(layer):
 @pytest.mark.parametrize("change", [_hooked, _recorded, _cumulative, _streamed, _synchronised])
 def test_stays_apart_where_something_looks_in_between(eager, change):
     layer, x = _layers("linear")
-    assert normed.joins(layer.bn, layer.node, x)
+    assert layer.node.joins(layer.bn, x)
     change(layer)
-    assert not normed.joins(layer.bn, layer.node, x)
+    assert not layer.node.joins(layer.bn, x)
 
 
 def test_a_network_trains_alike(eager):

@@ -20,8 +20,8 @@ from ...runtime.watching import batched, dispatched, watched
 from ..dynamics import Dynamics, charge, membrane_dtype, reset
 from ..surrogate import SURROGATES, derivative_for, fire
 
-__all__ = ["applies", "compiler_works", "differentiable_gradients", "like", "plain", "run_backward", "run_forward"]
-__all__ += ["spikes", "without_division"]
+__all__ = ["applies", "bits", "compiler_works", "differentiable_gradients", "in_memory_order", "like", "plain"]
+__all__ += ["run_backward", "run_forward", "spikes", "takes", "without_division"]
 
 # The steps are unrolled in the kernel: beyond this many, compiling takes longer than it saves.
 MAX_STEPS = 63
@@ -35,14 +35,17 @@ def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool 
     While a whole network is compiled the plain form is better: it fuses with its neighbours. Whoever else follows
     single operations can't follow a kernel.
     """
+    if not takes(x) or dynamics.surrogate not in SURROGATES or (dynamics.charge == "lif" and leak.requires_grad):
+        return False
+    return (forced or x.numel() >= MIN_ELEMENTS) and compiler_works(x.device.type)
+
+
+def takes(x: Tensor) -> bool:
+    """Tell whether a neuron's kernel may take an input `(T, ...)` at all."""
     if watched() or dispatched() or type(x) is not Tensor or x.layout != torch.strided:
         return False
-    if x.device.type not in ("cpu", "cuda") or not x.is_floating_point() or dynamics.surrogate not in SURROGATES:
-        return False
-    if dynamics.charge == "lif" and leak.requires_grad:
-        return False
     fits = 1 <= x.shape[0] <= MAX_STEPS and x.numel() > 0
-    return fits and (forced or x.numel() >= MIN_ELEMENTS) and compiler_works(x.device.type)
+    return fits and x.device.type in ("cpu", "cuda") and x.is_floating_point()
 
 
 def run_forward(y, leak, threshold, dynamics, dtype, packed: bool):
@@ -54,17 +57,17 @@ def run_forward(y, leak, threshold, dynamics, dtype, packed: bool):
         s = fire(h - threshold, dynamics.strict)
         v = reset(h, s, threshold, dynamics)
         fired.append(s)
-    return torch.stack([s.to(dtype) for s in fired]), _bits(fired) if packed else None
+    return torch.stack([s.to(dtype) for s in fired]), bits(fired) if packed else None
 
 
-def _bits(fired: list[Tensor]) -> Tensor:
+def bits(fired: list[Tensor]) -> Tensor:
     """Return the steps as one integer, step t at bit t."""
     dtype = bits_dtype(len(fired))
     word = torch.promote_types(dtype, torch.int32)
-    bits = 0
+    found = 0
     for first in range(0, len(fired), 16):  # powers of two are added as floating point numbers, which is faster
-        bits = bits + (sum(s * (1 << t) for t, s in enumerate(fired[first : first + 16])).to(word) << first)
-    return bits.to(dtype)
+        found = found + (sum(s * (1 << t) for t, s in enumerate(fired[first : first + 16])).to(word) << first)
+    return found.to(dtype)
 
 
 def _forward(x: Tensor, leak: Tensor | None, threshold: Tensor, dynamics: Dynamics, packed: bool):
@@ -121,9 +124,12 @@ def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bo
     )
 
 
-def _memory_order(x: Tensor) -> list[int]:
-    """Return the axes of `x` after the first, the one with the largest stride first."""
-    return [0, *sorted(range(1, x.dim()), key=lambda axis: (-x.stride(axis), axis))]
+def in_memory_order(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return `run(x)` for an elementwise `run`, which is given `(T, M)` in memory order, so no layout is copied."""
+    order = [0, *sorted(range(1, x.dim()), key=lambda axis: (-x.stride(axis), axis))]
+    folded = x.permute(order)
+    out = run(folded.reshape(x.shape[0], -1).contiguous())
+    return out.view(folded.shape).permute([order.index(axis) for axis in range(len(order))])
 
 
 class _FusedNeuron(torch.autograd.Function):
@@ -175,10 +181,6 @@ def plain(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.detach()
 
 
-def _inverse(order: list[int]) -> list[int]:
-    return [order.index(axis) for axis in range(len(order))]
-
-
 def like(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
     return None if grad is None else grad.to(parameter.dtype).view(parameter.shape)
 
@@ -195,8 +197,6 @@ def spikes(
 ) -> Tensor:
     """Return the spikes `(T, ...)` for input that `applies`.
 
-    The kernels see `(T, M)` in memory order, so no layout is copied.
-
     Args:
         x, leak, threshold, alpha, dynamics: as in `ops.neuron.multi_step`.
         definition: the plain form, for gradients that are differentiated again.
@@ -204,8 +204,4 @@ def spikes(
     leak, dynamics = without_division(leak, dynamics)
     if leak is not None:
         leak = leak.to(membrane_dtype(x.dtype))  # a kernel of mixed types would lose its vector instructions
-    order = _memory_order(x)
-    folded = x.permute(order)
-    rows = folded.reshape(x.shape[0], -1).contiguous()
-    out = _FusedNeuron.apply(rows, leak, threshold, alpha, dynamics, definition)
-    return out.view(folded.shape).permute(_inverse(order))
+    return in_memory_order(x, lambda rows: _FusedNeuron.apply(rows, leak, threshold, alpha, dynamics, definition))
