@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data.catalog import DATASETS, DatasetInfo, lookup
+from .data.registry import DATASETS, DatasetInfo, lookup
 from .errors import UserError
 from .option_entries import ENTRIES
 from .options import read_recipe

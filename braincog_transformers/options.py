@@ -245,7 +245,7 @@ def _distillation_rules(options: Options) -> Iterator[str]:
 
 def _data_problems(options: Options) -> Iterator[str]:
     """Yield an unknown data set, and the options that its kind of data has no use for."""
-    from .data.catalog import DATASETS
+    from .data.registry import DATASETS
     from .data.settings import SEEDED
 
     name = options.data.dataset

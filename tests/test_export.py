@@ -9,7 +9,7 @@ from families import FAMILIES, family_of
 
 from braincog_transformers import UserError, cli, export
 from braincog_transformers.export import agreement, compile_aot, export_onnx, export_program, load_exported, samples_for
-from braincog_transformers.ops.fused_neuron import compiler_works
+from braincog_transformers.ops.kernels.fused_neuron import compiler_works
 
 # every family once, event frames through a network of images, and a sequence
 EXAMPLES = [*(family.EXAMPLE for family in FAMILIES), "spikformer_2_256_dvs", "tim_2_256_shd"]

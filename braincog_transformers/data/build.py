@@ -6,21 +6,21 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from ..errors import UserError, unknown
-from .cache import FrameRule
-from .catalog import DatasetInfo, lookup
-from .event_transforms import PolaritySum, event_transforms
-from .events import event_datasets
-from .frames import FRAME_KINDS, FRAME_NORMS, FRAMES_BY, REMAINDERS, RESIZES, event_channels
-from .image_transforms import picture_transforms
-from .images import PictureDataset, Pictures, picture_sources
-from .photo_sets import FilePictures
-from .pictures import MOST_PIXELS
-from .pixels import pixel_datasets
-from .places import describe
-from .sequences import sequence_datasets
+from .events.cache import FrameRule
+from .events.dataset import event_datasets
+from .events.frames import FRAME_KINDS, FRAME_NORMS, FRAMES_BY, REMAINDERS, RESIZES, event_channels
+from .events.transforms import PolaritySum, event_transforms
+from .loading.places import describe
+from .loading.streams import PictureStream
+from .pictures.dataset import PictureDataset, Pictures, picture_sources
+from .pictures.decoding import MOST_PIXELS
+from .pictures.photo_sets import FilePictures
+from .pictures.sources import Source, SourcePictures
+from .pictures.transforms import picture_transforms
+from .registry import DatasetInfo, lookup
+from .sequences.pixels import pixel_datasets
+from .sequences.spikes import sequence_datasets
 from .settings import Augment
-from .sources import Source, SourcePictures
-from .streams import PictureStream
 
 __all__ = ["Augment", "DataBundle", "build_datasets", "describe"]
 

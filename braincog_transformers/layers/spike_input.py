@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from ..ops import integer_products
+from ..ops.kernels import integer_products
 
 __all__ = ["SpikeConv2d", "SpikeLinear"]
 
 
 class SpikeConv2d(nn.Conv2d):
-    """A convolution that computes in integers where that is faster, see `ops.integer_products`.
+    """A convolution that computes in integers where that is faster, see `ops.kernels.integer_products`.
 
     Attributes:
         integer_products: whether it may.
@@ -25,7 +25,7 @@ class SpikeConv2d(nn.Conv2d):
 
 
 class SpikeLinear(nn.Linear):
-    """A linear layer that computes in integers where that is faster, see `ops.integer_products`.
+    """A linear layer that computes in integers where that is faster, see `ops.kernels.integer_products`.
 
     Attributes:
         integer_products: whether it may.

@@ -26,8 +26,8 @@ from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
 from ..layers.linear import LinearBN
 from ..layers.spike_input import SpikeConv2d, SpikeLinear
-from ..ops.packing import packed_spikes
-from ..ops.watching import transformed
+from ..runtime.packing import packed_spikes
+from ..runtime.watching import transformed
 from .arguments import check_arguments, hints_of
 from .neurons import NodeOptions
 from .official import OfficialNames
@@ -59,7 +59,7 @@ class SpikingTransformer(TimmCalls, BaseModule):
     Attributes:
         output_steps: return the logits of every step, `(T, B, K)`, instead of their mean.
         streaming: each call takes one step and keeps the neurons' state, see `set_streaming`.
-        pack_spikes: keep spikes for the backward pass as bits, see `ops.packing`.
+        pack_spikes: keep spikes for the backward pass as bits, see `runtime.packing`.
     """
 
     units = "blocks"

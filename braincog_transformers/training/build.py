@@ -17,11 +17,11 @@ from torch import nn
 from ..checkpoints import load_checkpoint
 from ..data import DatasetInfo
 from ..data.build import Augment, DataBundle, build_datasets
-from ..data.catalog import lookup
-from ..data.frames import event_channels
-from ..data.loader import make_loader
-from ..data.mixing import CutMix, EventMix, MixUp
-from ..data.sources import Source
+from ..data.events.frames import event_channels
+from ..data.events.mixing import CutMix, EventMix, MixUp
+from ..data.loading.loader import make_loader
+from ..data.pictures.sources import Source
+from ..data.registry import lookup
 from ..errors import UserError, shown, unknown
 from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED

@@ -25,7 +25,7 @@ from ..analysis.pictures.visualize import (
 )
 from ..analysis.recorder import outputs
 from ..data.build import DataBundle
-from ..data.loader import make_loader
+from ..data.loading.loader import make_loader
 from ..option_groups import LookOptions
 from ..options import Options
 from .journal import Journal

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from braincog_transformers.export import export
 from braincog_transformers.layers.spike_input import SpikeConv2d, SpikeLinear
-from braincog_transformers.ops import integer_products
-from braincog_transformers.ops.packing import packed_spikes
+from braincog_transformers.ops.kernels import integer_products
+from braincog_transformers.runtime.packing import packed_spikes
 
 pytestmark = pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers")
 

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from braincog_transformers.ops import fused_neuron
 from braincog_transformers.ops.dynamics import Dynamics
+from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.ops.neuron import multi_step, step
 
 ALPHA = torch.tensor(4.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from braincog_transformers.checkpoints import read_checkpoint
-from braincog_transformers.ops.compiler import compiler_works
+from braincog_transformers.runtime.compiler import compiler_works
 
 ROOT = Path(__file__).parents[2]
 # says in the end how many kernels were compiled for neurons
@@ -19,7 +19,7 @@ CODE = """
 import sys
 from braincog_transformers_main import main
 status = main(sys.argv[1:])
-from braincog_transformers.ops.compiler import compiled
+from braincog_transformers.runtime.compiler import compiled
 print("kernels", compiled.cache_info().currsize)
 sys.exit(status)
 """
