@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from braincog_transformers import LIFNode, PLIFNode
 from braincog_transformers.layers.linear import LinearBNNode
-from braincog_transformers.ops import fused_neuron, norm_neuron, packing
+from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
+from braincog_transformers.runtime import packing
 
 
 @pytest.fixture

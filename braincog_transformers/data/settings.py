@@ -18,9 +18,7 @@ __all__ = [
     "MOST_PIXELS",
     "NOTHING",
     "PHOTOS",
-    "PREFIXES",
     "SEEDED",
-    "STREAMED",
     "Access",
     "Augment",
     "Colours",
@@ -35,10 +33,6 @@ MOST_PIXELS = 178_956_970
 
 SEEDED = ("random", "stratified")
 """Splits that `--split-seed` chooses among."""
-
-STREAMED = ("wds", "hfids", "tfds")
-"""Sources of timm's dataset factory whose samples come one after the other."""
-PREFIXES = (*STREAMED, "hfds", "torch")
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
 _FLIPPED = frozenset(("resformer", "roll_flip"))

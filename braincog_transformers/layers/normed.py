@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 
 from ..nodes import FusableNode, IFNode, LIFNode, PLIFNode
-from ..ops.fused_neuron import applies
-from ..ops.norm_neuron import Normalisation, normalised_spikes
-from ..ops.watching import is_hooked, is_patched
+from ..ops.kernels.fused_neuron import applies
+from ..ops.kernels.norm_neuron import Normalisation, normalised_spikes
+from ..runtime.watching import is_hooked, is_patched
 
 __all__ = ["fire_normalised", "joins"]
 

@@ -22,12 +22,12 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..base_node import state_without_graph, taking_turns
 from ..errors import UserError
 from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.linear import SpikingMLP
 from ..layers.stem import SpikingPatchSplitting
+from ..nodes.base import state_without_graph, taking_turns
 from .base import SpikingTransformer, init_linear
 from .registry import Paper, Variant, cfg, flat, register
 from .released import ReleasedFault

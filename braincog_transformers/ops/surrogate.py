@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .watching import followed
+from ..runtime.watching import followed
 
 __all__ = ["SURROGATES", "derivative_for", "fire", "spike"]
 

@@ -12,15 +12,13 @@ from braincog_transformers.layers import normed
 from braincog_transformers.layers.conv import ConvBNNode
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.models.neurons import NodeOptions
-from braincog_transformers.ops import fused_neuron, norm_neuron
-from braincog_transformers.ops.compiler import compiled
 from braincog_transformers.ops.dynamics import Dynamics
-from braincog_transformers.ops.norm_neuron import Normalisation, normalised_spikes
-from braincog_transformers.ops.packing import packed_spikes
+from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
+from braincog_transformers.ops.kernels.norm_neuron import Normalisation, normalised_spikes
+from braincog_transformers.runtime.compiler import compiled
+from braincog_transformers.runtime.packing import packed_spikes
 
-pytestmark = pytest.mark.skipif(
-    not fused_neuron.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
-)
+pytestmark = pytest.mark.kernels
 T, B, C = 4, 5, 6
 
 

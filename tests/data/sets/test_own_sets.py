@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from braincog_transformers.options import resolve
 from event_writers import write_ssc
 from PIL import Image
 from writers import random_events, random_spikes, write_bin, write_shd_file
@@ -12,7 +13,6 @@ from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.pictures.stored import ArrayPictures
 from braincog_transformers.data.settings import CHARACTERS, Augment, Colours
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import resolve
 from braincog_transformers.training.run import run
 
 GREY = Colours(mean=(0.5,), std=(0.25,), origin="a guess")

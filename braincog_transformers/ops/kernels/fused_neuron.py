@@ -13,12 +13,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import packing
-from .compiler import compiled, compiler_works
-from .dynamics import Dynamics, charge, membrane_dtype, reset
-from .packing import bits_dtype
-from .surrogate import SURROGATES, derivative_for, fire
-from .watching import batched, dispatched, watched
+from ...runtime import packing
+from ...runtime.compiler import compiled, compiler_works
+from ...runtime.packing import bits_dtype
+from ...runtime.watching import batched, dispatched, watched
+from ..dynamics import Dynamics, charge, membrane_dtype, reset
+from ..surrogate import SURROGATES, derivative_for, fire
 
 __all__ = ["applies", "compiler_works", "differentiable_gradients", "like", "plain", "run_backward", "run_forward"]
 __all__ += ["spikes", "without_division"]

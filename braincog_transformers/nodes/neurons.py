@@ -2,7 +2,7 @@
 
 They are `braincog.base.node.node.BaseNode`s with its interface (`n_reset`, `set_n_threshold`, `set_n_tau`,
 `requires_fp`, `requires_mem`, `step`, `layer_by_layer`, `mem`) and its defaults, and work on tensors of any rank. The
-two modes are described in `base_node`. A class that derives from one of them runs as it is written: kernels that do
+two modes are described in `base`. A class that derives from one of them runs as it is written: kernels that do
 the work of several layers at once take the place of the three classes here only.
 """
 
@@ -17,10 +17,10 @@ from braincog.base.node.node import BaseNode
 from braincog.base.strategy import surrogate as braincog_surrogate
 from torch import Tensor, nn
 
-from .act_funs import build_surrogate, fires_above
-from .base_node import FusableNode, fill, state_without_graph, taking_turns
-from .errors import UserError, unknown
-from .ops.watching import is_hooked, is_patched
+from ..errors import UserError, unknown
+from ..runtime.watching import is_hooked, is_patched
+from .base import FusableNode, fill, state_without_graph, taking_turns
+from .surrogates import build_surrogate, fires_above
 
 __all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode", "WrappedNode", "accelerate", "make_node"]
 

@@ -11,11 +11,9 @@ import torch
 from torch._inductor import compile_fx
 from torch.utils._filelock import FileLock
 
-from braincog_transformers.ops import compiler, kernel_cache
+from braincog_transformers.runtime import compiler, kernel_cache
 
-needs_compiler = pytest.mark.skipif(
-    not compiler.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
-)
+pytestmark = pytest.mark.kernels
 linux = pytest.mark.skipif(sys.platform != "linux", reason="libraries have another format there")
 
 
@@ -87,7 +85,6 @@ def test_a_mistake_in_a_kernel_is_not_taken_for_a_broken_compiler(anew):
     assert not isinstance(caught.value, Warning)
 
 
-@needs_compiler
 def test_a_network_whose_backward_pass_can_t_be_compiled_trains_all_the_same(anew):
     build = compile_fx.compile_fx_inner
 
@@ -160,7 +157,7 @@ _RUN = """
 import sys, warnings, torch
 warnings.simplefilter("error", RuntimeWarning) if sys.argv[1] == "silent" else None
 from braincog_transformers import LIFNode
-from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops.kernels import fused_neuron
 fused_neuron.MIN_ELEMENTS = 0
 x = torch.linspace(-1, 4, 512).view(8, 64).requires_grad_()
 spikes = LIFNode(step=4, layer_by_layer=True)(x)
@@ -182,7 +179,6 @@ def _run(cache, *, silent=True, **environment):
 
 
 @linux
-@needs_compiler
 @pytest.mark.slow
 def test_a_run_in_a_cache_of_damaged_libraries_repairs_it(tmp_path):
     expected, _ = _run(tmp_path)

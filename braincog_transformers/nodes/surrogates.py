@@ -6,9 +6,9 @@ import torch
 from braincog.base.strategy import surrogate as braincog_surrogate
 from torch import Tensor, nn
 
-from .errors import UserError, shown, unknown
-from .ops.surrogate import SURROGATES
-from .ops.watching import is_hooked, is_patched
+from ..errors import UserError, shown, unknown
+from ..ops.surrogate import SURROGATES
+from ..runtime.watching import is_hooked, is_patched
 
 __all__ = ["build_surrogate", "fires_above", "is_known", "own_fire"]
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import packing
-from .compiler import compiled
-from .dynamics import Dynamics, membrane_dtype
+from ...runtime import packing
+from ...runtime.compiler import compiled
+from ...runtime.watching import batched
+from ..dynamics import Dynamics, membrane_dtype
+from ..neuron import Backend, multi_step
+from ..surrogate import derivative_for
 from .fused_neuron import differentiable_gradients, like, plain, run_backward, run_forward, without_division
-from .neuron import Backend, multi_step
-from .surrogate import derivative_for
-from .watching import batched
 
 __all__ = ["Normalisation", "normalised_spikes"]
 

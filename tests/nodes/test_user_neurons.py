@@ -11,7 +11,7 @@ from braincog_transformers import LIFNode, PLIFNode, UserError
 from braincog_transformers.layers import normed
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.models.neurons import NodeOptions
-from braincog_transformers.ops import fused_neuron
+from braincog_transformers.ops.kernels import fused_neuron
 
 T = 4
 

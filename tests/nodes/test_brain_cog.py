@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError, accelerate
-from braincog_transformers.base_node import FusableNode
 from braincog_transformers.nodes import make_node
-from braincog_transformers.ops import fused_neuron
+from braincog_transformers.nodes.base import FusableNode
+from braincog_transformers.ops.kernels import fused_neuron
 
 # What BrainCog's scripts hand to every network, apart from the node.
 SCRIPT = {
@@ -193,6 +193,7 @@ def test_a_class_of_the_users_is_not_taken_for_brain_cogs_by_its_name():
 # accelerate
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     ("network", "kind", "act_fun"),
     [

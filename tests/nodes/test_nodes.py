@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError
-from braincog_transformers.nodes import _WRAPPED, WrappedNode, make_node
+from braincog_transformers.nodes import WrappedNode, make_node
+from braincog_transformers.nodes.neurons import _WRAPPED
 
 NODES = [LIFNode, PLIFNode, IFNode]
 
@@ -276,6 +277,7 @@ def test_without_gradients_a_membrane_has_none():
     assert not node.mem.requires_grad
 
 
+@pytest.mark.kernels(compiler=False)
 def test_a_compiled_call_tells_nothing_of_the_call_before():
     node, x = LIFNode(step=2, layer_by_layer=True), quarters(4, 3)
     node(x)

@@ -20,10 +20,10 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .act_funs import build_surrogate, fires_above, is_known, own_fire
-from .errors import UserError, nearest
-from .ops.dynamics import Dynamics, membrane_dtype
-from .ops.neuron import multi_step, step
+from ..errors import UserError, nearest
+from ..ops.dynamics import Dynamics, membrane_dtype
+from ..ops.neuron import multi_step, step
+from .surrogates import build_surrogate, fires_above, is_known, own_fire
 
 __all__ = ["FusableNode", "fill", "state_without_graph", "taking_turns"]
 
