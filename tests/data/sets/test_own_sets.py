@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from braincog_transformers.options import resolve
 from event_writers import write_ssc
 from PIL import Image
 from writers import random_events, random_spikes, write_bin, write_shd_file
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.data import DATASETS, EventSet, PictureSet, SequenceSet, register_dataset
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.pictures.stored import ArrayPictures
