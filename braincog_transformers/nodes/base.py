@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from inspect import getattr_static
+from inspect import getattr_static, signature
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -84,9 +84,7 @@ def _check_keywords(cls: type, keywords: dict[str, Any]) -> None:
             raise UserError(f"{owner}: {name} must be {rest}; got {value} ({reason})")
     strange = sorted(keywords.keys() - _FOR_THE_NETWORK - _AT_REST.keys())
     if strange:
-        known = ["threshold", "act_fun", "tau"]
-        for base in cls.__mro__:
-            known += getattr(vars(base).get("__init__"), "__kwdefaults__", None) or ()
+        known = ["tau", *(name for base in cls.__mro__[:-1] for name in signature(base.__init__).parameters)]
         close = nearest(strange[0], known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise TypeError(f"{owner} got an unexpected keyword argument {', '.join(strange)}{hint}")
