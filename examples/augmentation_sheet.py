@@ -20,7 +20,7 @@ from braincog_transformers.data.pictures.digits import digit_pictures
 from braincog_transformers.data.pictures.transforms import picture_transforms
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.data.settings import Augment
-from braincog_transformers.option_entries import ENTRIES
+from braincog_transformers.recipe import ENTRIES
 from braincog_transformers.training.mixers import ImageMixer
 
 STEPS, SIDE = 4, 34

@@ -199,6 +199,7 @@ def test_attentions_tokens_grow_fourfold():
 
 
 @pytest.mark.slow
+@pytest.mark.kernels(compiler=False)
 # that each is one graph at all is tested with the models
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("family", FAMILIES[:3], ids=lambda family: family.EXAMPLE)

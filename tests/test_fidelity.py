@@ -143,11 +143,10 @@ def test_step_by_step_gives_the_same_logits(vector):
         assert (model(vector.input) - vector.tensors["logits_eval"]).abs().max() < VALUE
 
 
+@pytest.mark.kernels
 def test_compiled_kernels_give_the_same_logits(vector, monkeypatch):
     from braincog_transformers.ops.kernels import fused_neuron
 
-    if not fused_neuron.compiler_works("cpu"):
-        pytest.skip("torch.compile finds no working C++ compiler here")
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 1)
     model = vector.network().train()
     vector.train(model)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import braincog_transformers
-from braincog_transformers.options import build_parser
+from braincog_transformers.cli.parser import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "braincog_transformers"

@@ -3,14 +3,10 @@
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-__all__ = ["PREFIXES", "SEEDED", "STREAMED", "Augment"]
+__all__ = ["SEEDED", "Augment"]
 
 SEEDED = ("random", "stratified")
 """Splits that `--split-seed` chooses among."""
-
-STREAMED = ("wds", "hfids", "tfds")
-"""Sources of timm's dataset factory whose samples come one after the other."""
-PREFIXES = (*STREAMED, "hfds", "torch")
 
 _FLIPPED = frozenset(("resformer", "roll_flip"))
 """Published augmentations of events that a flip of every second sample belongs to."""

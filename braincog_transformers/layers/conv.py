@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 
 from .folding import folded
 from .normed import fire_normalised, joins
-from .spike_input import SpikeConv2d
+from .spike_input import SpikeInput
 
 __all__ = ["ConvBN", "ConvBNNode", "ConvSequence", "NodeConvBN", "shared_over_steps"]
 
@@ -68,7 +68,7 @@ def _pool(applies: bool) -> nn.Module:
     return nn.MaxPool2d(3, stride=2, padding=1) if applies else nn.Identity()
 
 
-class ConvBN(nn.Module):
+class ConvBN(SpikeInput):
     """Convolution, batch normalisation, optionally a 3x3 max pooling with stride 2.
 
     Args:
@@ -92,16 +92,14 @@ class ConvBN(nn.Module):
     ):
         super().__init__()
         padding = kernel_size // 2 if padding is None else padding
-        self.conv = SpikeConv2d(
-            in_chans, out_chans, kernel_size, stride=stride, padding=padding, groups=groups, bias=bias
-        )
+        self.conv = nn.Conv2d(in_chans, out_chans, kernel_size, stride, padding, groups=groups, bias=bias)
         self.bn = nn.BatchNorm2d(out_chans)
         self.pool = _pool(pool)
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to potentials `(T*B, C', H', W')`; with `copies=T`, one image `(B, C, H, W)` stands
         for T equal ones."""
-        return self._normalise(self.conv(x), copies)
+        return self._normalise(self._multiply(self.conv, x), copies)
 
     def _normalise(self, x: Tensor, copies: int) -> Tensor:
         if copies == 1:
@@ -141,7 +139,7 @@ class ConvBNNode(ConvBN):
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to spikes `(T*B, C', H', W')`; `copies` as in `ConvBN`."""
-        x = self.conv(x)
+        x = self._multiply(self.conv, x)
         if isinstance(self.pool, nn.Identity) and joins(self.bn, self.node, x, copies):
             spikes = fire_normalised(self.bn, self.node, rearrange(x, "b c h w -> b h w c"), copies)
             return self.pool_after(rearrange(spikes, "b h w c -> b c h w"))

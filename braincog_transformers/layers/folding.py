@@ -8,11 +8,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from .spike_input import SpikeConv2d, SpikeLinear
-
 __all__ = ["baked", "foldable", "folded"]
 
-_LAYERS = (SpikeConv2d, SpikeLinear, nn.Conv2d, nn.Linear)
+_LAYERS = (nn.Conv2d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 # Hooks that write a layer's weight anew before each call; any other hook may look at what is folded away.
 _REWRITING = (WeightNorm, SpectralNorm, BasePruningMethod)
@@ -55,8 +53,6 @@ def baked(layer: nn.Module) -> nn.Module:
     given = {name: getattr(layer, name) for name in names}
     place = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     new = kind(**given, bias=layer.bias is not None, **place).eval()
-    if hasattr(layer, "integer_products"):
-        new.integer_products = layer.integer_products
     new.weight.copy_(layer.weight)
     if layer.bias is not None:
         new.bias.copy_(layer.bias)

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from .folding import folded
 from .normed import fire_normalised, joins
-from .spike_input import SpikeLinear
+from .spike_input import SpikeInput
 
 __all__ = ["LinearBN", "LinearBNNode", "MembraneMLP", "NodeLinearBN", "SpikingMLP"]
 
 
-class LinearBN(nn.Module):
+class LinearBN(SpikeInput):
     """`BatchNorm(W x + b)` on tokens.
 
     Args:
@@ -21,12 +21,12 @@ class LinearBN(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True):
         super().__init__()
-        self.linear = SpikeLinear(in_features, out_features, bias=bias)
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
         self.bn = nn.BatchNorm1d(out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to potentials `(T*B, N, C_out)`."""
-        return self._normalise(self.linear(x))
+        return self._normalise(self._multiply(self.linear, x))
 
     def _normalise(self, x: Tensor) -> Tensor:
         return self.bn(x.flatten(0, 1)).view(x.shape)
@@ -46,7 +46,7 @@ class LinearBNNode(LinearBN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to spikes `(T*B, N, C_out)`."""
-        x = self.linear(x)
+        x = self._multiply(self.linear, x)
         if joins(self.bn, self.node, x):
             return fire_normalised(self.bn, self.node, x)
         return self.node(self._normalise(x))

@@ -25,7 +25,7 @@ from ..layers.conv import ConvBN
 from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
 from ..layers.linear import LinearBN
-from ..layers.spike_input import SpikeConv2d, SpikeLinear
+from ..layers.spike_input import SpikeInput
 from ..runtime.packing import packed_spikes
 from ..runtime.watching import transformed
 from .arguments import check_arguments, hints_of
@@ -188,7 +188,7 @@ class SpikingTransformer(TimmCalls, BaseModule):
                 f"{type(self).__name__}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
                 f"(build the network with step={val})"
             )
-        settable = BaseNode | StepDropPath | SpikeConv2d | SpikeLinear
+        settable = BaseNode | StepDropPath | SpikeInput
         own = (m for m in self.modules() if m is self or isinstance(m, settable))
         having = [module for module in own if hasattr(module, attr)]
         if not having:

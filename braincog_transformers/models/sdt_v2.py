@@ -30,7 +30,7 @@ from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
 from ..layers.folding import baked, foldable
 from ..layers.products import SpikingProduct
-from ..layers.spike_input import SpikeConv2d
+from ..layers.spike_input import SpikeInput
 from .base import SpikingTransformer
 from .registry import Paper, Variant, cfg, imagenet, register
 
@@ -57,13 +57,13 @@ class PaddedBatchNorm(nn.Module):
         return functional.pad(x, (1, 1, 1, 1)) + frame * of_zero.to(x.dtype).view(-1, 1, 1)
 
 
-class RepConv(nn.Module):
+class RepConv(SpikeInput):
     """3x3 convolution, for training a stack: 1x1, normalisation, 3x3 of each channel, 1x1, two normalisations."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.body = nn.Sequential(
-            SpikeConv2d(dim, dim, 1, bias=False),
+            nn.Conv2d(dim, dim, 1, bias=False),
             PaddedBatchNorm(dim),
             nn.Conv2d(dim, dim, 3, groups=dim, bias=False),
             nn.Conv2d(dim, dim, 1, bias=False),
@@ -73,7 +73,11 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(T*B, C, H, W)` to the same shape."""
-        return self.body(x)
+        first, *others = [self.body] if isinstance(self.body, nn.Conv2d) else self.body
+        x = self._multiply(first, x)
+        for layer in others:
+            x = layer(x)
+        return x
 
     @torch.no_grad()
     def fuse(self) -> "RepConv":
@@ -88,7 +92,7 @@ class RepConv(nn.Module):
         first = fuse_conv_bn_eval(first, padded.bn)
         mix = last.weight[:, :, 0, 0]
         kernel = einsum(mix, depthwise.weight[:, 0], first.weight[:, :, 0, 0], "o m, m y x, m i -> o i y x")
-        conv = SpikeConv2d(*kernel.shape[:2], 3, padding=1, device=kernel.device, dtype=kernel.dtype).eval()
+        conv = nn.Conv2d(*kernel.shape[:2], 3, padding=1, device=kernel.device, dtype=kernel.dtype).eval()
         conv.weight.copy_(kernel)
         conv.bias.copy_(mix @ (depthwise.weight.sum(dim=(1, 2, 3)) * first.bias))
         self.body = fuse_conv_bn_eval(fuse_conv_bn_eval(conv, inner), outer)

@@ -25,8 +25,7 @@ from ..data.registry import lookup
 from ..errors import UserError, shown, unknown
 from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED
-from ..option_entries import keywords
-from ..options import Options
+from ..recipe import Options, keywords
 from .distributed import Ranks
 from .learner import Place
 from .losses import Distillation, build_loss
@@ -189,7 +188,7 @@ def find_shape(options: Options) -> Shape:
 
 def evaluates(options: Options) -> bool:
     """Say whether a run only looks at test data, so that there need not be any for training."""
-    run, look = options.run, options.look
+    run, look = options.run, options.analysis
     return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 

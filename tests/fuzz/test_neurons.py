@@ -88,7 +88,7 @@ def test_kernels_as_functions_are_the_definition(as_functions, fuzz_cases):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not fused_neuron.compiler_works("cpu"), reason="no working C++ compiler here")
+@pytest.mark.kernels
 def test_compiled_kernels_are_the_definition(fuzz_cases):
     for setting in range(max(1, fuzz_cases // 60)):  # each is a kernel or two to compile
         draw = random.Random(setting)

@@ -186,6 +186,7 @@ def _shallow(name):
     return [wake(tiny(name, **depths)) for _ in range(2)]
 
 
+@pytest.mark.kernels(compiler=False)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_training_compiles_as_one_graph(name):
     plain, compiled = _shallow(name)
@@ -203,6 +204,7 @@ def test_training_compiles_as_one_graph(name):
         torch.testing.assert_close(b, a, msg=lambda m, k=key: f"{k}: {m}")
 
 
+@pytest.mark.kernels(compiler=False)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_evaluation_compiles_as_one_graph(name):
     plain, compiled = (model.eval() for model in _shallow(name))

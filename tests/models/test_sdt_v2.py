@@ -106,6 +106,7 @@ def _trained(model, run, passes):
     return [*logits, *grads, *model.buffers()]
 
 
+@pytest.mark.kernels(compiler=False)
 @pytest.mark.parametrize(("compiled", "passes"), [(False, 2), (True, 2)], ids=["eager", "compiled"])
 def test_a_recomputed_pass_pads_with_the_first_ones_statistics(compiled, passes):
     plain, recomputing = tiny(), tiny()

@@ -193,6 +193,7 @@ def test_a_class_of_the_users_is_not_taken_for_brain_cogs_by_its_name():
 # accelerate
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     ("network", "kind", "act_fun"),
     [

@@ -277,6 +277,7 @@ def test_without_gradients_a_membrane_has_none():
     assert not node.mem.requires_grad
 
 
+@pytest.mark.kernels(compiler=False)
 def test_a_compiled_call_tells_nothing_of_the_call_before():
     node, x = LIFNode(step=2, layer_by_layer=True), quarters(4, 3)
     node(x)

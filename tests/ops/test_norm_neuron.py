@@ -18,9 +18,7 @@ from braincog_transformers.ops.kernels.norm_neuron import Normalisation, normali
 from braincog_transformers.runtime.compiler import compiled
 from braincog_transformers.runtime.packing import packed_spikes
 
-pytestmark = pytest.mark.skipif(
-    not fused_neuron.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
-)
+pytestmark = pytest.mark.kernels
 T, B, C = 4, 5, 6
 
 

@@ -13,9 +13,7 @@ from torch.utils._filelock import FileLock
 
 from braincog_transformers.runtime import compiler, kernel_cache
 
-needs_compiler = pytest.mark.skipif(
-    not compiler.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
-)
+pytestmark = pytest.mark.kernels
 linux = pytest.mark.skipif(sys.platform != "linux", reason="libraries have another format there")
 
 
@@ -87,7 +85,6 @@ def test_a_mistake_in_a_kernel_is_not_taken_for_a_broken_compiler(anew):
     assert not isinstance(caught.value, Warning)
 
 
-@needs_compiler
 def test_a_network_whose_backward_pass_can_t_be_compiled_trains_all_the_same(anew):
     build = compile_fx.compile_fx_inner
 
@@ -182,7 +179,6 @@ def _run(cache, *, silent=True, **environment):
 
 
 @linux
-@needs_compiler
 @pytest.mark.slow
 def test_a_run_in_a_cache_of_damaged_libraries_repairs_it(tmp_path):
     expected, _ = _run(tmp_path)

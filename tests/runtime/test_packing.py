@@ -5,14 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from braincog_transformers.ops.dynamics import Dynamics
-from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.ops.neuron import multi_step
 from braincog_transformers.runtime import packing
 from braincog_transformers.runtime.packing import bits_dtype, packed_spikes
-
-needs_compiler = pytest.mark.skipif(
-    not fused_neuron.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
-)
 
 
 def _kept(monkeypatch):
@@ -69,7 +64,7 @@ def test_a_view_at_the_end_of_its_storage():
     assert torch.equal(_gradient(x, weight, packed=True), _gradient(x, weight, packed=False))
 
 
-@needs_compiler
+@pytest.mark.kernels
 def test_large_tensors_take_the_compiled_kernels(monkeypatch):
     monkeypatch.setattr(packing, "MANY_ENTRIES", 0)
     test_whole_numbers_become_bytes(monkeypatch, torch.float32, 255, True)
@@ -88,7 +83,7 @@ def test_places_of_a_pooling_take_two_bytes(monkeypatch):
     assert [k.small.content.dtype for k in kept if isinstance(k, packing._View)] == [torch.int16]
 
 
-@needs_compiler
+@pytest.mark.kernels
 @pytest.mark.parametrize(("steps", "dtype"), [(1, torch.uint8), (8, torch.uint8), (9, torch.int16), (40, torch.int64)])
 def test_spikes_become_bits(monkeypatch, steps, dtype):
     kept = _kept(monkeypatch)
@@ -112,7 +107,7 @@ def test_spikes_become_bits(monkeypatch, steps, dtype):
     assert _bytes(views) == 160 * 64 * dtype.itemsize
 
 
-@needs_compiler
+@pytest.mark.kernels
 def test_memory_that_is_used_again_is_not_mistaken_for_spikes():
     """Spikes that died leave their address to others."""
     weight = torch.randn(64, 64, requires_grad=True)
@@ -170,7 +165,7 @@ def _spiking_layer(change):
     return gradients
 
 
-@needs_compiler
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     "change",
     [

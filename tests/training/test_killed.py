@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from braincog_transformers.checkpoints import read_checkpoint
-from braincog_transformers.runtime.compiler import compiler_works
 
 ROOT = Path(__file__).parents[2]
 # says in the end how many kernels were compiled for neurons
@@ -62,7 +61,7 @@ def _kill(output: Path, *more: str, after: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not compiler_works("cpu"), reason="needs a compiler, which makes the kernels")
+@pytest.mark.kernels
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_killed_run_with(variant, tmp_path):
     more = VARIANTS[variant]

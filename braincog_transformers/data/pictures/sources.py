@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...errors import UserError
+from ...recipe.groups import STREAMED
 from ..formats.text import read_lines
-from ..settings import STREAMED
 from .decoding import MOST_PIXELS, decoded, photos_only
 from .folders import list_folder
 

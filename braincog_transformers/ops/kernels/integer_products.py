@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import register_flop_formula
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -23,7 +24,7 @@ from ...runtime.packing import whole_numbers
 from ...runtime.processor import has_units
 from ...runtime.watching import watched
 
-__all__ = ["applies", "convolve", "linear"]
+__all__ = ["UNITS", "in_integers"]
 
 # A little below the largest number of three digits from -128 to 127, since the division rounds.
 LARGEST = 8_355_000
@@ -58,20 +59,28 @@ _ONE_PIXEL = ([1, 1], [0, 0], [1, 1])
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
-def applies(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether integers can pay for this input `(B, C, H, W)` or `(..., C)` and weight, which must be dense.
+def _readable(x: Tensor) -> bool:
+    """Tell whether an input may be multiplied in integers, by all but its size and numbers.
 
-    While a network is compiled its sizes are not asked for: the operation itself does that. In a compiled training
-    step the plain products are better, since the compiler would compute these twice to save memory.
+    In a compiled training step the plain products are better, since the compiler would compute these twice to save
+    memory.
     """
-    if not UNITS or x.device.type != "cpu":
-        return False
-    if x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    if not UNITS or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
     if torch.compiler.is_compiling():
         return not torch.is_grad_enabled() and not _is_exporting()
-    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter) and not watched()
-    return plain and _pays(x, weight, _stays(weight))
+    return type(x) is Tensor and not watched()
+
+
+def applies(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether integers can pay for this input `(B, C, H, W)` or `(..., C)` and weight, which must be dense.
+
+    While a network is compiled its sizes are not asked for: the operation itself does that.
+    """
+    if not _readable(x) or weight.dtype != torch.float32:
+        return False
+    plain = type(weight) in (Tensor, nn.Parameter)
+    return torch.compiler.is_compiling() or (plain and _pays(x, weight, _stays(weight)))
 
 
 def _stays(weight: Tensor) -> bool:
@@ -242,37 +251,32 @@ def _operations(x: list[int], weight: list[int], *_, out_shape: list[int], **__)
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
-def convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
-    dilation: tuple[int, int] = (1, 1),
-) -> Tensor:
-    """Convolve, in integers if x is made of whole numbers from 0 to 255, else in floating point numbers.
+class _InIntegers(TorchFunctionMode):
+    """Within it the functions that `nn.Conv2d` and `nn.Linear` call multiply in integers what they can."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.linear and len(args) == 3 and applies(*args[:2]):
+            x, weight, bias = args
+            return _multiply(x.reshape(-1, x.shape[-1]), weight, bias, _stays(weight)).view(*x.shape[:-1], -1)
+        if function is F.conv2d and len(args) == 7 and applies(*args[:2]):
+            x, weight, bias, stride, padding, dilation, groups = args
+            if x.dim() == 4 and groups == 1 and not isinstance(padding, str):
+                return _convolve(x, weight, bias, list(stride), list(padding), list(dilation), _stays(weight))
+        return function(*args, **(kwargs or {}))
+
+
+def in_integers(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return `layer(x)`, where its convolution or linear product is computed in integers if x is made of whole numbers
+    from 0 to 255 and that pays.
+
+    The layer is called as ever, with its hooks and with the weight that it computes with; only the product is
+    exchanged.
 
     Args:
-        x: `(B, C, H, W)`, for which `applies`.
-        weight: `(N, C, h, w)`.
-        bias: `(N,)` or None.
-        stride, padding, dilation: as of `torch.nn.functional.conv2d`.
-
-    Returns:
-        `(B, N, H', W')`, in the memory format of x.
+        layer: `nn.Conv2d`, `nn.Linear`, or what stands in their place.
+        x: `(B, C, H, W)` or `(..., C)`.
     """
-    return _convolve(x, weight, bias, list(stride), list(padding), list(dilation), _stays(weight))
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x W^T + b, in integers if x is made of whole numbers from 0 to 255, else in floating point numbers.
-
-    Args:
-        x: `(..., C)`, for which `applies`.
-        weight: `(N, C)`.
-        bias: `(N,)` or None.
-
-    Returns:
-        `(..., N)`.
-    """
-    return _multiply(x.reshape(-1, x.shape[-1]), weight, bias, _stays(weight)).view(*x.shape[:-1], -1)
+    if not _readable(x) or getattr(layer, "padding_mode", "zeros") != "zeros":
+        return layer(x)
+    with _InIntegers():
+        return layer(x)

@@ -21,7 +21,7 @@ from braincog_transformers.data.events.transforms import (
 from braincog_transformers.data.loading.loader import make_loader
 from braincog_transformers.data.settings import Augment
 from braincog_transformers.errors import UserError
-from braincog_transformers.option_entries import ENTRIES
+from braincog_transformers.recipe import ENTRIES
 
 NAMES = ENTRIES["event_augment"].metadata["choices"]
 ALIKE = [HorizontalFlip(0.5), VerticalFlip(0.5), PaddedCrop(), SNNAugmentWide(), ResformerAugment(), Cutout(6)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.ops.kernels import fused_neuron
-from braincog_transformers.options import resolve
 from braincog_transformers.training.run import run
 
 SHORT = ["--dataset", "ndigits", "--model", "spikformer_2_256_dvs", "--event-size", "16", "--step", "2", "-b", "8"]

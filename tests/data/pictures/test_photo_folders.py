@@ -11,9 +11,9 @@ from event_writers import write_bullying10k
 from PIL import Image
 
 from braincog_transformers import cli
+from braincog_transformers.cli.data_info import data_info
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.pictures.folders import natural_key, number_classes
-from braincog_transformers.data_info import data_info
 from braincog_transformers.errors import UserError
 
 CLASSES = ("cat", "dog", "owl")

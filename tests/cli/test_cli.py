@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from braincog_transformers import cli, list_models
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import resolve
 from braincog_transformers.training.outcome import Interrupted, NonFiniteLoss
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run_python(code):

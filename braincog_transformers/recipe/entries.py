@@ -1,4 +1,4 @@
-"""Describe each option as the parser, the recipes and the checks see it: made from the fields of `option_groups.py`."""
+"""Describe each option as the parser, the recipes and the checks see it: made from the fields of `groups.py`."""
 
 import ast
 import math
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
-from .errors import UserError, quoted, shown
-from .option_groups import GROUPS
+from ..errors import UserError, quoted, shown
+from .groups import GROUPS
 
 __all__ = ["ENTRIES", "Entry", "arguments", "keyword_problems", "keywords"]
 

@@ -3,9 +3,9 @@
 import pytest
 
 from braincog_transformers import cli
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.option_entries import arguments
-from braincog_transformers.options import Options, resolve
+from braincog_transformers.recipe import Options, arguments
 
 
 def refused(argv):

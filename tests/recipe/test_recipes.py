@@ -7,11 +7,11 @@ import yaml
 from torch import nn
 
 import braincog_transformers
-from braincog_transformers.options import resolve
+from braincog_transformers.cli import resolve
 from braincog_transformers.training.build import find_shape
 from braincog_transformers.training.optim import build_optimizer, build_schedule
 
-FOLDER = Path(__file__).parent.parent / "examples" / "recipes"
+FOLDER = Path(__file__).parents[2] / "examples" / "recipes"
 RECIPES = [pytest.param(path, id=path.stem) for path in sorted(FOLDER.glob("*.yaml"))]
 
 

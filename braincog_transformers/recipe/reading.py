@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, quoted, shown
-from .option_entries import ENTRIES
+from ..errors import UserError, quoted, shown
+from .entries import ENTRIES
 
 __all__ = ["read_recipe"]
 

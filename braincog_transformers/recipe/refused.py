@@ -3,7 +3,7 @@ reason unless they keep their defaults."""
 
 from dataclasses import dataclass
 
-from .option_fields import option
+from .fields import option
 
 __all__ = ["REFUSED", "RefusedOptions"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import resolve
 
 REFUSED = {
     # each one ended in a traceback, or never

@@ -7,10 +7,14 @@ aliases, choices and range are all that the parser, the recipes and the checks i
 
 from dataclasses import dataclass
 
-from .option_fields import option
-from .option_refused import REFUSED, RefusedOptions
+from .fields import option
+from .refused import REFUSED, RefusedOptions
 
-__all__ = ["GROUPS", "REFUSED"]
+__all__ = ["GROUPS", "PREFIXES", "REFUSED", "STREAMED"]
+
+STREAMED = ("wds", "hfids", "tfds")
+"""Sources of timm's dataset factory whose samples come one after the other."""
+PREFIXES = (*STREAMED, "hfds", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +312,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookOptions:
+class AnalysisOptions:
     """figures after the last evaluation"""
 
     report: bool = option(
@@ -348,6 +352,6 @@ GROUPS: dict[str, type] = {
     "mix": MixOptions,
     "train": TrainOptions,
     "run": RunOptions,
-    "look": LookOptions,
+    "analysis": AnalysisOptions,
     "refused": RefusedOptions,
 }

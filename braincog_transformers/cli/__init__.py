@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from .errors import UserError, shown, unknown
-from .options import Options, named_options, resolve
-from .training.outcome import Interrupted, NonFiniteLoss
+from ..errors import UserError, shown, unknown
+from ..recipe import Options
+from ..training.outcome import Interrupted, NonFiniteLoss
+from .parser import named_options, resolve
 
-__all__ = ["main"]
+__all__ = ["main", "resolve"]
 
 _LONGEST = 800
 """Characters of a message."""
@@ -71,13 +72,13 @@ def _load(load: Callable[[], object] | None) -> None:
 
 def _export(options: Options, path: str) -> list[str]:
     """Return the lines about the exported network."""
-    from .training.export import export_trained
+    from ..training.export import export_trained
 
     return export_trained(options, path)
 
 
 def _run(options: Options) -> None:
-    from .training.run import run
+    from ..training.run import run
 
     run(options)
 
@@ -86,7 +87,7 @@ def _check_names(options: Options) -> None:
     """Raise `UserError` for a network or an optimizer that nobody has registered."""
     from timm.optim import list_optimizers
 
-    from .models import REGISTERED
+    from ..models import REGISTERED
 
     name, _, tag = options.model.model.partition(".")
     if name not in REGISTERED:
@@ -99,7 +100,7 @@ def _check_names(options: Options) -> None:
 
 def _model_table(filter: str) -> list[str]:
     """Return the lines of the table of networks that match a pattern."""
-    from .models import describe, list_models
+    from ..models import describe, list_models
 
     names = list_models(filter) or list_models(f"*{filter}*")
     if not names:
@@ -136,7 +137,7 @@ def _data_info(argv: list[str], load: Callable[[], object] | None) -> list[str]:
 
 def _identify(path: str) -> list[str]:
     """Return the lines that say which registered variants a checkpoint fits."""
-    from .checkpoints import identify
+    from ..checkpoints import identify
 
     if not path:
         raise UserError("--identify needs a file: --identify FILE")

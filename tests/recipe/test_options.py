@@ -5,10 +5,10 @@ from dataclasses import fields
 import pytest
 import yaml
 
+from braincog_transformers.cli import resolve
+from braincog_transformers.cli.parser import build_parser
 from braincog_transformers.errors import UserError
-from braincog_transformers.option_entries import keywords
-from braincog_transformers.option_groups import GROUPS, REFUSED
-from braincog_transformers.options import ENTRIES, Options, build_parser, resolve
+from braincog_transformers.recipe import ENTRIES, GROUPS, REFUSED, Options, keywords
 
 # Every option of BrainCog's examples/Spiking-Transformers/main.py at commit 3998fd5: spellings, type, default.
 BRAINCOG = """

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data.registry import DATASETS, DatasetInfo, lookup
-from .errors import UserError
-from .option_entries import ENTRIES
-from .options import read_recipe
+from ..data.registry import DATASETS, DatasetInfo, lookup
+from ..errors import UserError
+from ..recipe import ENTRIES, read_recipe
 
 __all__ = ["data_info", "data_table"]
 
-_RECIPES = Path(__file__).resolve().parents[1] / "examples" / "recipes"
+_RECIPES = Path(__file__).resolve().parents[2] / "examples" / "recipes"
 # options of the groups below that say where samples lie and how they are loaded, not what is made of them
 _LOADING = {
     "dataset", "data_dir", "download", "cache_dir", "no_cache", "skip_bad", "max_pixels", "num_classes", "batch_size",
@@ -122,7 +121,7 @@ def _spelled(flag: str, value: Any) -> str:
 
 def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
     """Count the samples of each class as training would read them."""
-    from .data.build import build_datasets
+    from ..data.build import build_datasets
 
     try:
         with warnings.catch_warnings(record=True) as told:

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from braincog_transformers import cli
+from braincog_transformers.cli.data_info import data_info
 from braincog_transformers.data import DATASETS
-from braincog_transformers.data_info import data_info
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def lines(capsys, *argv):

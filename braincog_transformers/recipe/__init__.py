@@ -1,0 +1,11 @@
+"""The options of a run: what each means, how a recipe is read, and which values go together.
+
+Nothing here imports torch.
+"""
+
+from .entries import ENTRIES, Entry, arguments, keywords
+from .groups import GROUPS, REFUSED
+from .options import Options
+from .reading import read_recipe
+
+__all__ = ["ENTRIES", "GROUPS", "REFUSED", "Entry", "Options", "arguments", "keywords", "read_recipe"]
