@@ -3,8 +3,8 @@
 Nothing here imports torch.
 """
 
-from .entries import ENTRIES, Entry, arguments, keywords
-from .groups import GROUPS, REFUSED
+from .entries import ENTRIES, REFUSED, Entry, arguments, keywords
+from .groups import GROUPS
 from .options import Options
 from .reading import read_recipe
 
