@@ -6,16 +6,14 @@ Only counting what lies in a folder needs torch.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..data.registry import DATASETS, DatasetInfo, lookup
 from ..errors import UserError
-from ..recipe import ENTRIES, read_recipe
+from ..recipe import ENTRIES, published, read_recipe
 
 __all__ = ["data_info", "data_table"]
 
-_RECIPES = Path(__file__).resolve().parents[2] / "examples" / "recipes"
 # options of the groups below that say where samples lie and how they are loaded, not what is made of them
 _LOADING = {
     "dataset", "data_dir", "download", "cache_dir", "no_cache", "skip_bad", "max_pixels", "num_classes", "batch_size",
@@ -99,13 +97,13 @@ def _embedded(info: DatasetInfo) -> bool:
 
 
 def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:
-    """Yield what each recipe of a checkout makes of the data."""
+    """Yield what each published recipe makes of the data."""
     chosen = [
         entry for entry in ENTRIES.values()
         if entry.name == "step" or (entry.group in ("data", "aug", "mix") and entry.name not in _LOADING)
     ]  # fmt: skip
     title = "recipes"
-    for path in sorted(_RECIPES.glob("*.yaml")):
+    for path in published().values():
         recipe = {str(name).replace("-", "_"): value for name, value in read_recipe(path).items()}
         if recipe.get("dataset") == info.name:
             made = [_spelled(entry.flag, recipe[entry.name]) for entry in chosen if entry.name in recipe]
