@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from ..errors import UserError, unknown
 from ..plugins import installed
 from ..recipe import Options
+from .data_info import aligned, data_info, data_table
 from .parser import Command
 
 __all__ = ["BY_NAME", "export"]
@@ -31,8 +32,6 @@ def _identify(command: Command, start: Start) -> list[str]:
 
 def _data_info(command: Command, start: Start) -> list[str]:
     """Return the lines about the data set that was named, or about all of them."""
-    from .data_info import data_info, data_table
-
     given = command.named()
     plugins = given.get("plugin") or ()
     if plugins or installed():
@@ -64,5 +63,4 @@ def _model_table(filter: str) -> list[str]:
         published = f"{', '.join(info.published)} ({info.ids})" if info.published else ""
         size, parameters = "x".join(map(str, info.input_size)), f"{info.parameters / 1e6:.2f} M"
         rows.append((info.name, info.family, str(info.year), str(info.step), size, parameters, published))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows)

@@ -12,7 +12,7 @@ from ..data.registry import DATASETS, DatasetInfo, lookup
 from ..errors import UserError
 from ..recipe import ENTRIES, published, read_recipe
 
-__all__ = ["data_info", "data_table"]
+__all__ = ["aligned", "data_info", "data_table"]
 
 # options of the groups below that say where samples lie and how they are loaded, not what is made of them
 _LOADING = {
@@ -22,14 +22,19 @@ _LOADING = {
 _MOST_CLASSES = 20
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, its columns as wide as their longest text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def data_table() -> list[str]:
     """Return one line for each data set of the catalogue."""
     rows = [("name", "kind", "classes", "training + test", "size", "--download")]
     for info in DATASETS.values():
         fetched = "yes" if info.downloadable else "no" if info.folders else "not needed"
         rows.append((info.name, info.kind, str(info.num_classes), _samples(info, "+"), _size(info), fetched))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows)
 
 
 def data_info(name: str, data_dir: str | None = None, *, load: Callable[[], object] = lambda: None) -> list[str]:

@@ -10,6 +10,7 @@ import yaml
 
 from braincog_transformers import cli, nodes, plugins
 from braincog_transformers.cli import resolve
+from braincog_transformers.data import DATASETS
 from braincog_transformers.models.registry import REGISTERED
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def plugin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", sys.modules)
-    before = set(sys.modules), set(REGISTERED), set(nodes.neurons._REGISTERED)
+    before = set(sys.modules), set(REGISTERED), set(nodes.neurons._REGISTERED), set(DATASETS)
 
     def write(name, text=PLUGIN):
         path = tmp_path / f"{name}.py"
@@ -54,7 +55,8 @@ def plugin(tmp_path, monkeypatch):
         return path
 
     yield write
-    for known, old in zip((sys.modules, REGISTERED, nodes.neurons._REGISTERED), before, strict=True):
+    tables = (sys.modules, REGISTERED, nodes.neurons._REGISTERED, DATASETS)
+    for known, old in zip(tables, before, strict=True):
         for name in [name for name in known if name not in old]:
             if known is not sys.modules or name.startswith("mine"):
                 del known[name]
@@ -74,6 +76,27 @@ def test_a_module_in_the_current_folder_trains_is_evaluated_analysed_and_reporte
     again = ["-c", str(folder / "args.yaml"), "--eval_checkpoint", str(folder)]
     assert cli.main([*again, "--analyze", "--no-report"]) == 0
     assert (folder / "energy.csv").exists()
+
+
+DATASET = """
+from dataclasses import replace
+
+from braincog_transformers.data import DATASETS, register_dataset
+
+register_dataset(replace(DATASETS["digits"], name="mine_digits"))
+"""
+
+
+def test_a_data_set_of_a_plugin_is_known_to_every_command(plugin, monkeypatch, capsys):
+    plugin("mine_data", DATASET)
+    assert cli.main(["--dataset", "mine_digits"]) == 2
+    assert "unknown data set 'mine_digits'" in capsys.readouterr().err
+    seen = []
+    monkeypatch.setattr(cli, "_run", seen.append)
+    assert cli.main(["--plugin", "mine_data", "--dataset", "mine_digits", "--model", "spikformer_digits"]) == 0
+    assert seen[0].data.dataset == "mine_digits"
+    assert cli.main(["--plugin", "mine_data", "--data-info", "--dataset", "mine_digits"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["mine_digits", "image", "data"]
 
 
 def test_a_file_is_a_plugin_too_and_its_network_is_listed(plugin, tmp_path, capsys):
