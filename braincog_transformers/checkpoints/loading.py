@@ -1,21 +1,21 @@
 """Load official state dicts, and our own, into the networks here.
 
-A file is data, never code (`files`); which of its weights are read, `state_dicts` decides. An official state
-dict goes through the table of its family: names are translated, dead keys (declared and never used by the official
-class) dropped, layouts brought to ours. Loading ends strict: what does not fit is named.
+A file is data, never code (`files`); which of its weights are read, `state_dicts` decides. An official state dict goes
+through the network's `official_names`: names are translated, dead keys (declared and never used by the official class)
+dropped, layouts brought to ours. Loading ends strict: what does not fit is named.
 """
 
 import logging
 import pathlib
-import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ..errors import UserError, shown
+from ..models.official import OfficialNames
 from .files import read_checkpoint
-from .official_keys import FAMILIES, describe_foreign
+from .foreign import describe_foreign
 from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "load_checkpoint",
     "load_state",
     "misfits",
-    "translate",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -34,16 +33,6 @@ _HEADS = ("head.", "head_dist.")
 
 # What BrainCog's nodes and this package add, and official checkpoints do not have.
 _OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state")
-
-
-def translate(name: str, family: str) -> str | None:
-    """Return our name for an official one, None for a dead key."""
-    rules = FAMILIES[family]
-    if any(re.search(pattern, name) for pattern, _ in rules.dead):
-        return None
-    for pattern, replacement in rules.rename:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _to_layout(value: Tensor, like: Tensor | None) -> Tensor:
@@ -57,21 +46,20 @@ def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 
     Args:
         state: tensors by official name.
-        model: a network of the same family.
+        model: a network of the same family; one without `official_names` has no official weights.
 
     Returns:
         Tensors by our name, dead keys left out (each is named, with the reason, in the debug log).
     """
     own = model.state_dict()
-    family = type(model).__name__
-    if family not in FAMILIES or set(state) <= set(own):
+    names: OfficialNames | None = getattr(model, "official_names", None)
+    if names is None or set(state) <= set(own):
         return dict(state)
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
-        new = translate(name, family)
+        new = names.translate(name)
         if new is None:
-            reason = next(why for pattern, why in FAMILIES[family].dead if re.search(pattern, name))
-            _logger.debug("%s: left out %s: %s", family, name, reason)
+            _logger.debug("%s: left out %s: %s", type(model).__name__, name, names.reason_dead(name))
         elif new in converted:
             raise UserError(f"{shown(name, 80)} and another of its names both stand for {shown(new, 80)}")
         else:

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import UserError, shown
 from ..models.registry import REGISTERED
 from .files import read_checkpoint
+from .foreign import describe_foreign
 from .loading import class_count, convert_official, misfits
-from .official_keys import describe_foreign
 from .state_dicts import find_weights, without_prefix
 
 __all__ = ["Fit", "identify"]

@@ -16,6 +16,7 @@ Deviations of the official code from the paper, kept here:
 - Drop path is declared and never called there. `drop_path_rate` works here.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from ..layers.folding import baked, foldable
 from ..layers.products import SpikingProduct
 from ..layers.spike_input import SpikeInput
 from .base import SpikingTransformer
+from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
 
 __all__ = ["MetaSpikeformer"]
@@ -166,6 +168,14 @@ class ConvMLP(nn.Module):
         return self.fc2(self.fc1(x))
 
 
+def _number_place(match: re.Match) -> str:
+    """Number downsamplings and blocks within their stages."""
+    name, number = match[1], int(match[2] or 0)
+    if name == "downsample":
+        return f"stages.{number - 1}.0."
+    return f"stages.{int(name) - 1}.{number + 1}."
+
+
 class MetaSpikeformer(SpikingTransformer):
     """Meta-SpikeFormer: four stages on a stream of potentials, a neuron on their mean over space, one linear
     classifier, with distillation two. Figure 1 of the paper.
@@ -185,6 +195,28 @@ class MetaSpikeformer(SpikingTransformer):
     """
 
     units = "stages"
+    official_names = OfficialNames(
+        rename=(
+            (r"^downsample1_1\.encode_", "patch_embed."),
+            (r"^downsample1_2\.encode_", "stages.0.1."),
+            (r"^(downsample)(\d)\.encode_", _number_place),
+            (r"^ConvBlock1_1\.0\.", "stages.0.0."),
+            (r"^ConvBlock1_2\.0\.", "stages.0.2."),
+            (r"^ConvBlock2_(\d)\.0\.", r"stages.1.\1."),
+            (r"^block([34])\.(\d+)\.", _number_place),
+            (r"\.Conv\.(?:pwconv1|(bn)1)\.", lambda match: f".attn.expand.{match[1] or 'conv'}."),
+            (r"\.Conv\.(?:pwconv2|(bn)2)\.", lambda match: f".attn.project.{match[1] or 'conv'}."),
+            (r"\.Conv\.dwconv\.", ".attn.depthwise."),
+            (r"\.(conv|bn)([12])\.", r".mlp.fc\2.\1."),
+            (r"\.fc([12])_(conv|bn)\.", r".fc\1.\2."),
+            # the last three parts of a projection's stack, which officially has stacks inside
+            (r"_conv\.0\.body\.2\.(\d)\.", lambda match: f"_conv.0.body.{int(match[1]) + 2}."),
+            (r"_conv\.1\.", "_conv.0.body.5."),
+            (r"\.([qkv])_conv\.0\.", r".\1.0."),
+            (r"\.proj_conv\.0\.", ".proj."),
+            (r"^head_kd\.", "head_dist."),
+        ),
+    )
 
     def __init__(
         self,
@@ -228,9 +260,6 @@ class MetaSpikeformer(SpikingTransformer):
         self.head_node = node()
         self.head = self._new_head(self.num_classes)
         self.head_dist = self._new_head(self.num_classes) if distilled else None
-
-    def _layout(self) -> None:
-        """Do nothing: any size of the input does."""
 
     def set_distilled_training(self, enable: bool = True) -> None:
         """Return both classifiers' logits in training mode, as a pair, instead of their mean."""

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_checkpoint, load_state, read_checkpoint, weights_of
-from braincog_transformers.checkpoints.loading import translate
+from braincog_transformers.models import Spikformer
 
 
 def small(**kwargs):
@@ -194,7 +194,7 @@ def test_dead_keys_are_logged_with_their_reason(tmp_path, caplog):
     ],
 )
 def test_names(official_name, ours):
-    assert translate(official_name, "Spikformer") == ours
+    assert Spikformer.official_names.translate(official_name) == ours
 
 
 @pytest.fixture(scope="module")
