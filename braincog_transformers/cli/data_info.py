@@ -1,4 +1,4 @@
-"""Say what a data set is, where it must lie, what recipes make of it, and whether it is there (`--data-info`).
+"""Say what a data set is, which files it needs, what recipes make of it, and whether it is there (`--data-info`).
 
 Only counting what lies in a folder needs torch.
 """
@@ -28,7 +28,7 @@ def data_table() -> list[str]:
     """Return one line for each data set of the catalogue."""
     rows = [("name", "kind", "classes", "training + test", "size", "--download")]
     for info in DATASETS.values():
-        fetched = "yes" if info.downloadable else "not needed" if _embedded(info) else "no"
+        fetched = "yes" if info.downloadable else "no" if info.folders else "not needed"
         rows.append((info.name, info.kind, str(info.num_classes), _samples(info, "+"), _size(info), fetched))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -47,7 +47,7 @@ def data_info(name: str, data_dir: str | None = None, *, load: Callable[[], obje
     """
     info = lookup(name)
     rows = list(_described(info))
-    if data_dir is not None and not _embedded(info):
+    if data_dir is not None and info.folders:
         load()
         rows += _found(info, data_dir)
     width = max(len(title) for title, _ in rows) + 2
@@ -59,19 +59,21 @@ def _described(info: DatasetInfo) -> Iterator[tuple[str, str]]:
     yield "classes", f"{info.num_classes}: {_classes(info)}"
     yield "samples", _samples(info, "for training and", " for the test")
     yield "size", _size(info)
-    if info.mean:
+    if info.colours:
         mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (info.mean, info.std))
-        yield "colours", f"mean {mean}, std {std}: {info.colours}"
+        yield "colours", f"mean {mean}, std {std}: {info.colours.origin}"
     else:
         yield "values", "counts of spikes or events, not normalised"
     own = "the set's own" + (", or its validation samples with --split valid" if info.validation else "")
     yield "split", f"--split {', '.join(info.splits)} (the first by default)" if info.splits else own
-    yield "files", info.tree + (" below --data-dir" if info.folder else "")
-    if len(info.places) > 1:
-        yield "looked for", "in --data-dir and below it, in " + ", ".join(p for p in info.places if p != ".")
-    if not _embedded(info):
+    yield "files", info.tree + (" below --data-dir" if info.folders else "")
+    if len(info.folders) > 1:
+        yield "looked for", "in --data-dir and below it, in " + ", ".join(p for p in info.folders if p != ".")
+    if info.folders:
         fetches = "fetches it" if info.downloadable else "can't fetch it"
         yield "to get it", f"{info.source}; --download {fetches}"
+    yield "licence", info.licence
+    yield "citation", info.citation
     yield from _published(info)
 
 
@@ -83,7 +85,9 @@ def _classes(info: DatasetInfo) -> str:
 
 
 def _samples(info: DatasetInfo, between: str, end: str = "") -> str:
-    train, test = info.samples
+    train, test = info.samples or (0, 0)
+    if not train:
+        return "as many as there are"
     return f"{train:,} {between} {test:,}{end}" if test else f"{train:,} in all"
 
 
@@ -92,10 +96,6 @@ def _size(info: DatasetInfo) -> str:
         return f"{info.length or 'T'} steps of {info.size[1]} channel{'s' * (info.size[1] > 1)}"
     height, width = info.size
     return f"{info.in_chans} x {height} x {width}" if info.kind == "image" else f"T x 2 x {height} x {width}"
-
-
-def _embedded(info: DatasetInfo) -> bool:
-    return not info.folder and info.tree.startswith("nothing")
 
 
 def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:

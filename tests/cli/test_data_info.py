@@ -28,7 +28,9 @@ def test_every_set_says_what_it_is_and_how_to_get_it(name):
     assert str(info.num_classes) in text
     assert f"{info.samples[0]:,}" in text
     assert all(f"{value:.4f}" in text for value in (*info.mean, *info.std))
-    assert (info.source in text) or not info.folder
+    assert (info.source in text) or not info.folders
+    assert info.licence in text
+    assert info.citation in text
     assert ("--download fetches it" in text) == info.downloadable
     assert all(split in text for split in info.splits)
 

@@ -25,7 +25,13 @@ from numpy.lib.format import dtype_to_descr, read_array_header_1_0, read_magic, 
 from ...errors import UserError
 from ..loading.reading import Damaged, read_all
 from ..readers import Segment, read_recording
+from ..settings import Rule, option
 from .frames import (
+    FRAME_KINDS,
+    FRAME_NORMS,
+    FRAMES_BY,
+    REMAINDERS,
+    RESIZES,
     count_factor,
     event_channels,
     events_to_frames,
@@ -43,13 +49,13 @@ _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameRule:
+class FrameRule(Rule):
     """Say how a recording becomes frames; every field is part of the cache's key.
 
     Args:
-        sensor: (H, W) of the camera.
-        size: (H, W) of the frames.
-        steps: T.
+        sensor: (H, W) of the camera; `build_datasets` fills in the set's.
+        size: (H, W) of the frames; by default the set's.
+        steps: T, frames per recording.
         kind: `count`, `voxel` or `surface`, see `frames.events_to_frames`, `voxel_grid` and `time_surfaces`.
         by: see `frames.events_to_frames`; for counts.
         remainder: the same.
@@ -60,17 +66,22 @@ class FrameRule:
         norm: see `frames.normalize_frames`; comes last.
     """
 
-    sensor: tuple[int, int]
-    size: tuple[int, int]
-    steps: int
-    kind: str = "count"
-    by: str = "number"
-    remainder: str = "last"
-    clip: int | None = None
-    merge: bool = False
-    tau_us: float = 50_000.0
-    resize: str = "area"
-    norm: str = "none"
+    sensor: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
+    steps: int = option(4, "step", least=1)
+    kind: str = option("count", "frames", choices=FRAME_KINDS, kind="kind of --frames")
+    by: str = option("number", "frames_by", choices=(*FRAMES_BY, "given"), kind="rule of --frames-by")
+    remainder: str = option("last", "remainder", choices=REMAINDERS, kind="rule of --remainder")
+    clip: int | None = option(None, "clip_counts", least=1)
+    merge: bool = option(False, "merge_polarity")
+    tau_us: float = option(50_000.0, "surface_tau")
+    resize: str = option("area", "resize", choices=RESIZES, kind="resizing of events")
+    norm: str = option("none", "frame_norm", choices=FRAME_NORMS, kind="rule of --frame-norm")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tau_us > 0:
+            raise UserError(f"--surface-tau must be above 0 microseconds; got {self.tau_us}")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

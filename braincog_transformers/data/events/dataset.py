@@ -12,18 +12,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...errors import UserError, unknown
-from ..loading.fetching import fetch
-from ..loading.places import class_files, find_root, warn_if_incomplete
+from ..loading.fetching import fetched_root
+from ..loading.folders import class_files, unpaired, warn_if_incomplete
 from ..loading.reading import Damaged, read_all, read_or_damaged
 from ..readers import Segment
-from ..registry import DatasetInfo
+from ..registry import EventSet
+from ..settings import Access, Split
 from .cache import CachedFrames, FrameRule, cached_frames, damaged_in
-from .layouts import LAYOUTS
 from .recordings import TopLeft
-from .saccades import ndigits_folder
 from .splits import split_by_class
 
-__all__ = ["EventDataset", "event_datasets"]
+__all__ = ["EventDataset", "class_sides", "event_datasets"]
 
 Side = tuple[list[Path | Segment], list[int]]
 
@@ -94,52 +93,34 @@ def _open(cache: Path) -> CachedFrames:
 
 
 def event_datasets(
-    info: DatasetInfo,
+    info: EventSet,
     data_dir: Path,
-    cache_dir: Path,
     rule: FrameRule,
     *,
+    split: Split,
+    access: Access,
     class_order: Sequence[int],
-    download: bool = False,
     transforms: Sequence[Callable[[Tensor], Tensor]] = (),
     test_transforms: Sequence[Callable[[Tensor], Tensor]] = (),
-    use_cache: bool = True,
-    workers: int = 0,
-    skip_bad: bool = False,
-    split: str | None = None,
-    train_portion: float = 0.9,
-    split_seed: int = 0,
 ) -> tuple[EventDataset, EventDataset]:
     """Return the training and the test set.
 
     Args:
-        info: entry of the catalogue.
+        info: entry of the table.
         data_dir: folder in which it is looked for.
-        cache_dir: folder of the cached frames and of simulated recordings.
         rule: from recordings to frames.
-        class_order: the catalogue's class behind each label.
-        download: let tonic fetch a missing set, of those that it can fetch.
+        split: where there is no official test split.
+        access: how recordings are read, and their frames kept.
+        class_order: the entry's class behind each label.
         transforms: of training samples.
         test_transforms: of test samples.
-        use_cache: keep the frames on disk.
-        workers: processes that read recordings for the cache.
-        skip_bad: leave recordings out that can't be read, after the split.
-        split: named rule where there is no official test split; None is the set's first.
-        train_portion: share of training samples there.
-        split_seed: seed of the split `random`.
 
     Raises:
         UserError: for a missing set, a class without recordings, or an unknown split.
     """
-    if download and info.downloadable:
-        fetch(info, data_dir)
-    root = ndigits_folder(cache_dir) if info.name == "ndigits" else find_root(info, data_dir)
-    if info.name in LAYOUTS:
-        sides = LAYOUTS[info.name](root, info)
-    elif info.split_folders:
-        sides = [_folder_side(root / folder, info) for folder in info.split_folders]
-    else:
-        sides = _named_split(root, info, split or info.splits[0], train_portion, split_seed)
+    cache_dir = Path(access.cache_dir or data_dir / "cache")
+    root = info.simulate(cache_dir) if info.simulate else fetched_root(info, data_dir, access)
+    sides = info.sides(root, info, split)
     warn_if_incomplete(root, info, [len(files) for files, _ in sides])
     _warn_of_doubles(root, info, sides)
     if info.top_left:
@@ -147,30 +128,42 @@ def event_datasets(
     sets = []
     for (files, targets), part, varied in zip(sides, ("train", "test"), (transforms, test_transforms), strict=True):
         name, cache, damaged = f"{info.name}-{part}", None, {}
-        if use_cache:
-            cache = cached_frames(cache_dir, name, files, rule, workers=workers, skip_bad=skip_bad)
+        if access.use_cache:
+            cache = cached_frames(cache_dir, name, files, rule, workers=access.workers, skip_bad=access.skip_bad)
             damaged = damaged_in(cache)
-        elif skip_bad:
-            damaged = _find_damaged(files, rule, workers=workers, name=name)
+        elif access.skip_bad:
+            damaged = _find_damaged(files, rule, workers=access.workers, name=name)
         if len(damaged) == len(files):
             raise UserError(f"none of the {len(files)} recordings of {name} can be read; the first: {damaged[0]}")
         rows = [row for row in range(len(files)) if row not in damaged]
+        kept = [files[row] for row in rows], [class_order.index(targets[row]) for row in rows]
         sets.append(
-            EventDataset(
-                [files[row] for row in rows],
-                [class_order.index(targets[row]) for row in rows],
-                rule,
-                transforms=varied,
-                cache=cache,
-                rows=rows,
-                left_out=damaged.values(),
-            )
+            EventDataset(*kept, rule, transforms=varied, cache=cache, rows=rows, left_out=damaged.values())
         )
     return sets[0], sets[1]
 
 
-def _warn_of_doubles(root: Path, info: DatasetInfo, sides: Sequence[Side]) -> None:
-    """Tell of samples that the lists of a set name twice, be it for training and for the test."""
+def class_sides(root: Path, info: EventSet, split: Split) -> list[Side]:
+    """Return the recordings in class folders, in the set's folders for each split or split by a rule.
+
+    Raises:
+        UserError: for a class without recordings, or an unknown split.
+    """
+    if not info.split_folders:
+        rule = split.rule or info.splits[0]
+        if rule not in info.splits:
+            raise unknown(f"split of data set {info.name}", rule, info.splits)
+        groups = class_files(root, info.classes, info.endings, smallest=info.smallest)
+        return split_by_class(groups, rule, train_portion=split.portion, seed=split.seed)
+    sides = []
+    for folder in info.split_folders:
+        groups = class_files(root / folder, info.classes, info.endings, smallest=info.smallest)
+        sides.append(unpaired([(path, label) for label, group in enumerate(groups) for path in group]))
+    return sides
+
+
+def _warn_of_doubles(root: Path, info: EventSet, sides: Sequence[Side]) -> None:
+    """Warn of samples that the lists of a set name twice, be it for training and for the test."""
     counts = Counter(path for files, _ in sides for path in files)
     if double := [path for path, count in counts.items() if count > 1]:
         warnings.warn(
@@ -187,19 +180,3 @@ def _find_damaged(files: Sequence[Path | Segment], rule: FrameRule, *, workers: 
 
 def _check(path: Path | Segment, rule: FrameRule) -> None:
     rule(path)  # what frames it makes is of no interest
-
-
-def _folder_side(folder: Path, info: DatasetInfo) -> Side:
-    groups = class_files(folder, info.classes, info.endings, smallest=info.smallest)
-    return [path for group in groups for path in group], [label for label, group in enumerate(groups) for _ in group]
-
-
-def _named_split(root: Path, info: DatasetInfo, split: str, train_portion: float, seed: int) -> Sequence[Side]:
-    if split not in info.splits:
-        raise unknown(f"split of data set {info.name}", split, info.splits)
-    if split == "tebn" and train_portion != 0.9:
-        raise UserError("split 'tebn' is fixed at files 0 to 99 for the test; leave out --train-portion")
-    if not 0 < train_portion < 1:
-        raise UserError(f"--train-portion must be above 0 and below 1; got {train_portion}")
-    groups = class_files(root, info.classes, info.endings, smallest=info.smallest)
-    return split_by_class(groups, split, train_portion=train_portion, seed=seed)

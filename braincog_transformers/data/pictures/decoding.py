@@ -15,11 +15,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import UserError
+from ..settings import MOST_PIXELS
 
 __all__ = ["MOST_PIXELS", "SUFFIXES", "decoded", "is_photo", "photos_only"]
-
-MOST_PIXELS = 178_956_970
-"""Of a photo by default: where Pillow, too, refuses one."""
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...errors import UserError, shown
+from ..loading.folders import is_left_behind
 from .decoding import is_photo
 
 __all__ = [
     "entries",
-    "is_left_behind",
     "list_folder",
     "natural_key",
     "number_classes",
@@ -24,16 +24,7 @@ __all__ = [
     "warn_of_others",
 ]
 
-_LEFT_BEHIND = frozenset(
-    ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
-)
-
 _LISTS = frozenset(("", ".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".yaml", ".yml"))
-
-
-def is_left_behind(name: str) -> bool:
-    """Say whether a file or folder of that name is hidden (`.x`, `._x`), or no part of any data set."""
-    return name.startswith(".") or name in _LEFT_BEHIND or bool(re.fullmatch(r"PaxHeaders?(\.\d+)?", name))
 
 
 def natural_key(name: str) -> tuple:
@@ -62,11 +53,12 @@ def number_classes(names: Iterable[str], part: Path) -> dict[str, int]:
     return {name: number for number, name in enumerate(alike.values())}
 
 
-def list_folder(part: Path) -> tuple[list[str], list[str], list[str]]:
+def list_folder(part: Path, name: str) -> tuple[list[str], list[str], list[str]]:
     """List the photos of one half of a data set.
 
     Args:
-        part: folder whose top folders are the classes; a photo counts for its class however deep below it lies.
+        part: folder whose top folders are the classes; a photo counts for its class however deep below it is.
+        name: of the data set, for messages.
 
     Returns:
         Paths in natural order, the class of each, and the names of all top folders, empty ones too.
@@ -90,11 +82,11 @@ def list_folder(part: Path) -> tuple[list[str], list[str], list[str]]:
         others += rest
     if stray:
         raise UserError(_outside(part, stray, classes=bool(found)))
-    warn_of_others(part, others + [path for path in beside if not _is_list(path)])
-    _warn_of_links(part, [path for path, _ in found])
+    warn_of_others(part, others + [path for path in beside if not _is_list(path)], name)
+    _warn_of_links(part, [path for path, _ in found], name)
     if deep:
         example = f"{len(deep)} photos, such as {deep[0]}, lie in other folders than the rest of their class"
-        warnings.warn(f"{part}: {example}; the top folders are the classes of imnet", stacklevel=2)
+        warnings.warn(f"{part}: {example}; the top folders are the classes of {name}", stacklevel=2)
     found.sort(key=lambda photo: natural_key(photo[0]))
     return [path for path, _ in found], [name for _, name in found], classes
 
@@ -123,12 +115,13 @@ def photos_below(folder: Path, seen: dict | None = None) -> tuple[list[str], lis
     return photos, others
 
 
-def warn_of_others(part: Path, names: list[str]) -> None:
+def warn_of_others(part: Path, names: list[str], dataset: str) -> None:
     """Tell how many files beside the photos are not read, and of what kind they are."""
     if names:
         kinds = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in names)
-        told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
-        warnings.warn(f"{part}: {len(names)} files are not read as photos of imnet ({told}): {names[0]}", stacklevel=2)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
+        problem = f"{len(names)} files are not read as photos of {dataset} ({counts}): {names[0]}"
+        warnings.warn(f"{part}: {problem}", stacklevel=2)
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry]:
@@ -164,7 +157,7 @@ def _is_list(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in _LISTS
 
 
-def _warn_of_links(folder: Path, photos: list[str]) -> None:
+def _warn_of_links(folder: Path, photos: list[str], name: str) -> None:
     """Tell of photos that are links to other photos of the same half, which count twice."""
     links = [path for path in photos if os.path.islink(path)]
     if links:
@@ -172,7 +165,7 @@ def _warn_of_links(folder: Path, photos: list[str]) -> None:
         targets = Counter(map(os.path.realpath, links))
         double = [path for path in links if os.path.realpath(path) in own or targets[os.path.realpath(path)] > 1]
         if double:
-            warnings.warn(f"{folder}: {len(double)} photos of imnet are links to others: {double[0]}", stacklevel=2)
+            warnings.warn(f"{folder}: {len(double)} photos of {name} are links to others: {double[0]}", stacklevel=2)
 
 
 def _outside(part: Path, stray: list[str], *, classes: bool) -> str:

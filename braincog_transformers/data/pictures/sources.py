@@ -198,7 +198,7 @@ def _check_folders(stored: Any, source: Source, split: str) -> None:
     name = f"--dataset-source {source.name}"
     if Path(stored.root).resolve() == Path(source.root).resolve():
         raise UserError(f"{name}: there is no folder of the split {split} in {source.root}")
-    paths, labels, _ = list_folder(Path(stored.root))
+    paths, labels, _ = list_folder(Path(stored.root), source.name)
     other = set(labels) ^ set(stored.classes) or set(paths) ^ {path for path, _ in stored.samples}
     if other:
         raise UserError(

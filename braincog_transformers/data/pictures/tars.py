@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UserError, shown
+from ..loading.folders import is_left_behind
 from .decoding import MOST_PIXELS, decoded, is_photo
-from .folders import is_left_behind, natural_key, number_classes, warn_of_others
+from .folders import natural_key, number_classes, warn_of_others
 
 __all__ = ["TarPictures", "read_tars", "tars_in"]
 
@@ -104,13 +105,16 @@ def tars_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if not is_left_behind(path.name))
 
 
-def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, dict[str, int]]:
+def read_tars(
+    root: Path, max_pixels: int = MOST_PIXELS, *, dataset: str = "the set"
+) -> tuple[TarPictures, dict[str, int]]:
     """List the photos of a tar file, or of all tar files in a folder.
 
     Args:
         root: a .tar file, or a folder that holds such files; a photo's class is the name of its top folder inside, or
             that of its tar where none has folders.
         max_pixels: of a photo.
+        dataset: its name, for messages.
 
     Returns:
         The photos, and the labels by class; classes are numbered in their natural order.
@@ -125,14 +129,14 @@ def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, d
         if (earlier := seen.setdefault(os.path.realpath(path), path)) is not path:
             raise UserError(f"{path}: is {earlier} once more, through a link; each photo would count twice, remove it")
     tars = [tar for number, path in enumerate(files) for tar in _tars_of(path, number)]
-    labels, classes = _labels(root, tars)
+    labels, classes = _labels(root, tars, dataset)
     rows = [(natural_key("/".join(names)), tar.file, start, size, label)
             for tar, own in zip(tars, labels, strict=True)
             for (names, start, size), label in zip(tar.photos, own, strict=True)]  # fmt: skip
     if not rows:
         raise _damaged(str(root), "it holds no photos")
     rows.sort()
-    warn_of_others(root, [f"{tar.where}: {shown(name, 160)}" for tar in tars for name in tar.others])
+    warn_of_others(root, [f"{tar.where}: {shown(name, 160)}" for tar in tars for name in tar.others], dataset)
     numbers = number_classes(classes, root)
     pictures = TarPictures(
         files,
@@ -146,13 +150,13 @@ def read_tars(root: Path, max_pixels: int = MOST_PIXELS) -> tuple[TarPictures, d
     return pictures, numbers
 
 
-def _labels(root: Path, tars: list[_Tar]) -> tuple[list[list[str]], set[str]]:
+def _labels(root: Path, tars: list[_Tar], dataset: str) -> tuple[list[list[str]], set[str]]:
     """Return each photo's class, by tar: its top folder or, where none has folders, the tar; and all classes."""
     tops = [_top_folders(tar) for tar in tars]
     bare = next((tar for tar, own in zip(tars, tops, strict=True) if "" in own), None)
     if bare is None:
         classes = {top for own in tops for top in own}
-        _warn_of_doubles(root, tars)
+        _warn_of_doubles(root, tars, dataset)
         return tops, classes | _without_photos(tars, classes)
     alone = root.is_file() and len(tars) == 1
     folders = next((tar for tar, own in zip(tars, tops, strict=True) if any(own)), None)
@@ -182,11 +186,11 @@ def _without_photos(tars: list[_Tar], classes: set[str]) -> set[str]:
     return empty - classes
 
 
-def _warn_of_doubles(root: Path, tars: list[_Tar]) -> None:
+def _warn_of_doubles(root: Path, tars: list[_Tar], dataset: str) -> None:
     """Tell of photos that have the same place in several tars, and might count twice."""
     places = Counter("/".join(names) for tar in tars for names, *_ in tar.photos)
     if double := [name for name, count in places.items() if count > 1]:
-        example = f"{len(double)} photos of imnet lie in more than one tar, each counts: {shown(double[0], 160)}"
+        example = f"{len(double)} photos of {dataset} lie in more than one tar, each counts: {shown(double[0], 160)}"
         warnings.warn(f"{root}: {example}", stacklevel=4)
 
 

@@ -15,7 +15,6 @@ from ..settings import Augment
 
 __all__ = ["picture_transforms"]
 
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
 _SPIKFORMER_OPERATIONS = ("Equalize", "Rotate", "ShearX", "TranslateXRel", "TranslateYRel")
 """The five operations that are left in RandAugment of Spikformer's CIFAR scripts."""
 
@@ -47,9 +46,8 @@ def picture_transforms(
         normalize: subtract the mean and divide by the deviation; otherwise values stay in [0, 1].
 
     Raises:
-        UserError: for an unknown interpolation or policy, or an option without effect.
+        UserError: for an unknown policy.
     """
-    _check(augment)
     # An empty normalisation still turns the picture into floating point, which timm's `normalize=False` doesn't.
     shift, spread = (mean, std) if normalize else ([0.0] * len(mean), [1.0] * len(std))
     test = create_transform(
@@ -78,19 +76,6 @@ def picture_transforms(
     )
     parts = [*primary.transforms, *([policy] if policy else []), *secondary.transforms, *final.transforms]
     return Compose(parts if normalize else [*parts, _Clamp()]), test
-
-
-def _check(augment: Augment) -> None:
-    for name, choices in (
-        ("interpolation", _INTERPOLATIONS),
-        ("train_interpolation", (*_INTERPOLATIONS, "random")),
-        ("remode", ("const", "pixel", "rand")),
-    ):
-        if getattr(augment, name) not in choices:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} must be one of {', '.join(choices)}; got {getattr(augment, name)!r}")
-    if augment.resplit:
-        raise UserError("--resplit needs several augmented copies of each picture, which this loader doesn't make")
 
 
 def _check_sections(text: str) -> None:

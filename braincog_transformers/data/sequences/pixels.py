@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..pictures.dataset import ArrayPictures, picture_sources
-from ..registry import DatasetInfo
+from ..pictures.stored import ArrayPictures
+from ..pictures.torchvision_sets import read_torchvision
+from ..registry import SequenceSet
+from ..settings import Access
 
-__all__ = ["PixelSequences", "pixel_datasets", "pixel_order"]
-
-# That of most published results since Helfrich et al. (arXiv:1707.09520); this generator's draws never change.
-_PERMUTATION_SEED = 92916
+__all__ = ["PixelSequences", "pixel_order", "read_pixels"]
 
 
 class PixelSequences(Dataset):
@@ -46,26 +45,24 @@ class PixelSequences(Dataset):
         return torch.from_numpy((steps - self.mean) / self.std), self.targets[index]
 
 
-def pixel_order(info: DatasetInfo) -> np.ndarray:
-    """Return the pixel that each step reads, (T,) int64: row after row, or `psmnist`'s permutation of that."""
-    if info.name == "psmnist":
-        return np.random.RandomState(_PERMUTATION_SEED).permutation(info.length)
-    return np.arange(info.length)
+def pixel_order(info: SequenceSet) -> np.ndarray:
+    """Return the pixel that each step reads, (T,) int64: row after row, or the entry's permutation of that."""
+    if info.permutation is None:
+        return np.arange(info.length)
+    return np.random.RandomState(info.permutation).permutation(info.length)  # whose draws never change
 
 
-def pixel_datasets(
-    info: DatasetInfo, data_dir: Path, *, download: bool = False
-) -> tuple[PixelSequences, PixelSequences]:
+def read_pixels(info: SequenceSet, data_dir: Path, access: Access) -> tuple[PixelSequences, PixelSequences]:
     """Return the training and the test set.
 
     Args:
-        info: entry of the catalogue, with a `length`.
+        info: entry of the table, with a `length`.
         data_dir: folder in which the pictures are looked for.
-        download: let torchvision fetch them where they are missing.
+        access: whether torchvision fetches them where they are missing.
 
     Raises:
         UserError: for a set that is missing, damaged, or can't be fetched.
     """
-    train, test, _ = picture_sources(info, data_dir, download=download)
+    train, test, _ = read_torchvision(info, data_dir, access)
     rule = {"order": pixel_order(info), "mean": info.mean, "std": info.std}
     return PixelSequences(train, **rule), PixelSequences(test, **rule)

@@ -17,11 +17,12 @@ from ...errors import UserError
 from ..formats.columns import LATEST_US
 from ..formats.hdf5 import read_spikes
 from ..formats.opening import named
-from ..loading.fetching import fetch
-from ..loading.places import MissingData, find_root, warn_if_incomplete
-from ..registry import DatasetInfo
+from ..loading.fetching import fetched_root
+from ..loading.folders import MissingData, warn_if_incomplete
+from ..registry import SequenceSet
+from ..settings import Access, Split
 
-__all__ = ["SpikeDataset", "sequence_datasets", "spike_counts"]
+__all__ = ["SpikeDataset", "read_spike_files", "spike_counts"]
 
 
 def spike_counts(seconds: np.ndarray, channels: np.ndarray, steps: int, width: int) -> np.ndarray:
@@ -85,25 +86,23 @@ class SpikeDataset(Dataset):
         return torch.from_numpy(counts), self.targets[index]
 
 
-def sequence_datasets(
-    info: DatasetInfo, data_dir: Path, steps: int, *, download: bool = False, split: str | None = None
+def read_spike_files(
+    info: SequenceSet, data_dir: Path, access: Access, *, steps: int, split: Split
 ) -> tuple[SpikeDataset, SpikeDataset]:
     """Return the training and the test set.
 
     Args:
-        info: entry of the catalogue.
+        info: entry of the table.
         data_dir: folder in which it is looked for.
+        access: whether missing files are fetched.
         steps: T.
-        download: let tonic fetch the files where they are missing.
-        split: `valid` puts the validation samples in the place of the test samples.
+        split: the rule `valid` puts the validation samples in the place of the test samples.
 
     Raises:
         UserError: for a set that is missing, damaged, or can't be fetched.
     """
-    if download:
-        fetch(info, data_dir)
-    root = find_root(info, data_dir)
-    train, test = (_read(_file(root, f"{info.name}_{part}.h5"), info, steps) for part in ("train", split or "test"))
+    root, names = fetched_root(info, data_dir, access), ("train", split.rule or "test")
+    train, test = (_read(_file(root, f"{info.name}_{part}.h5"), info, steps) for part in names)
     warn_if_incomplete(root, info, [len(train), len(test)])
     return train, test
 
@@ -115,7 +114,7 @@ def _file(root: Path, name: str) -> Path:
     raise MissingData(f"{root}: holds no {name} and no {name}.gz, though other parts are there; put it beside")
 
 
-def _read(path: Path, info: DatasetInfo, steps: int) -> SpikeDataset:
+def _read(path: Path, info: SequenceSet, steps: int) -> SpikeDataset:
     width = info.size[1]
     with named(path):
         seconds, channels, counts, targets, classes = read_spikes(path, 0 if info.classes else info.num_classes)

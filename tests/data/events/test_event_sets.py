@@ -7,6 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from event_writers import (
+    BULLYING10K,
+    HMDB51,
+    NCALTECH101,
     character,
     packets_of,
     wide_events,
@@ -22,9 +25,7 @@ from writers import write_bin, write_dvsc10, write_nmnist, write_tonic_gesture
 
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.events.frames import events_to_frames, resize_counts
-from braincog_transformers.data.loading import fetching
 from braincog_transformers.data.registry import DATASETS
-from braincog_transformers.data.sets.classes import BULLYING10K, HMDB51, NCALTECH101
 from braincog_transformers.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published figures need all of them")
@@ -334,7 +335,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
 def test_tonic_takes_what_it_is_asked_for():
     import tonic.datasets
 
-    for name, (cls, parts) in fetching._CALLS.items():
+    fetched = {name: info.fetch for name, info in DATASETS.items() if info.fetch}
+    for name, (cls, parts) in {name: (fetch.name, fetch.parts) for name, fetch in fetched.items()}.items():
         assert DATASETS[name].downloadable
         for arguments in parts:
             inspect.signature(getattr(tonic.datasets, cls)).bind("folder", **arguments)

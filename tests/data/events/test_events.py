@@ -8,7 +8,7 @@ from writers import CLASSES, random_events, write_bin, write_dvsc10, write_nmnis
 
 from braincog_transformers.data.build import Augment, build_datasets, describe
 from braincog_transformers.data.events.frames import events_to_frames, resize_counts, time_surfaces, voxel_grid
-from braincog_transformers.data.loading.places import MissingData
+from braincog_transformers.data.loading.folders import MissingData
 from braincog_transformers.data.registry import DATASETS
 from braincog_transformers.errors import UserError
 

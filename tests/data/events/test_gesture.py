@@ -7,7 +7,7 @@ from writers import GESTURES, aedat3_bytes, random_events, write_gesture, write_
 
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.events.frames import events_to_frames
-from braincog_transformers.data.loading.places import MissingData
+from braincog_transformers.data.loading.folders import MissingData
 from braincog_transformers.data.readers import Segment, make_events, read_npy, read_recording
 from braincog_transformers.errors import UserError
 
@@ -198,7 +198,7 @@ def test_tonics_reader_reads_the_same(tmp_path):
 
 
 def test_complete_sets_of_both_editions_are_no_reason_to_warn(recwarn, tmp_path):
-    from braincog_transformers.data.loading.places import warn_if_incomplete
+    from braincog_transformers.data.loading.folders import warn_if_incomplete
     from braincog_transformers.data.registry import lookup
 
     for found in ([1176, 288], [1077, 264]):

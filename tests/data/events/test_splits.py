@@ -7,7 +7,7 @@ import pytest
 from writers import write_bin, write_dvsc10
 
 from braincog_transformers.data.events.splits import split_by_class, split_files, stratified
-from braincog_transformers.data.loading.places import class_files
+from braincog_transformers.data.loading.folders import class_files
 from braincog_transformers.data.pictures.digits import digit_pictures
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.errors import UserError

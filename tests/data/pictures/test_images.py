@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from braincog_transformers.data.build import Augment, build_datasets
-from braincog_transformers.data.pictures import dataset as images
+from braincog_transformers.data.pictures.stored import ArrayPictures
 from braincog_transformers.errors import UserError
 
 PLAIN = Augment(no_aug=True)
@@ -270,16 +270,16 @@ def test_crop_pct_and_interpolation_reach_the_test_transform():
         ("digits", {"mean": (0.1, 0.2)}, "--mean needs one number, or one for each of 1 channels; got 2"),
         ("digits", {"std": (0.0,)}, "--std must be above 0"),
         ("digits", {"split": "random"}, "has its own test split"),
-        ("digits", {"augment": Augment(aa="randd")}, "is no augmentation policy"),
-        ("digits", {"augment": Augment(aa="spikformer-mx")}, "is no augmentation policy"),
-        ("digits", {"augment": Augment(interpolation="cubic")}, "--interpolation must be one of .*'cubic'"),
-        ("digits", {"augment": Augment(remode="x")}, "--remode must be one of"),
-        ("digits", {"augment": Augment(resplit=True)}, "--resplit needs"),
+        ("digits", {"augment": {"aa": "randd"}}, "is no augmentation policy"),
+        ("digits", {"augment": {"aa": "spikformer-mx"}}, "is no augmentation policy"),
+        ("digits", {"augment": {"interpolation": "cubic"}}, "--interpolation must be one of .*'cubic'"),
+        ("digits", {"augment": {"remode": "x"}}, "--remode must be one of"),
+        ("digits", {"augment": {"resplit": True}}, "--resplit needs"),
     ],
 )
 def test_wrong_options_are_refused(name, options, message):
     with pytest.raises(UserError, match=message):
-        build_datasets(name, "nowhere", **options)
+        build_datasets(name, "nowhere", **{**options, "augment": Augment(**options.get("augment", {}))})
 
 
 def test_pictures_travel_to_spawned_workers():
@@ -288,6 +288,6 @@ def test_pictures_travel_to_spawned_workers():
 
 
 def test_sources_know_their_targets():
-    source = images.ArrayPictures(np.zeros((2, 8, 8), np.uint8), np.array([1, 2]))
+    source = ArrayPictures(np.zeros((2, 8, 8), np.uint8), np.array([1, 2]))
     assert source.targets == [1, 2]
     assert type(source.targets[0]) is int

@@ -1,8 +1,10 @@
-"""Where data sets lie: finding them below the data folder, and one line that tells how to get what is missing."""
+"""Finding data sets below the data folder, and one line that says how to get what is missing."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import UserError
 from ..registry import DatasetInfo, lookup
@@ -13,12 +15,18 @@ __all__ = [
     "class_files",
     "describe",
     "find_root",
+    "is_left_behind",
     "photo_part",
+    "unpaired",
+    "visible",
     "warn_if_incomplete",
 ]
 
 VALIDATION_FOLDERS = ("val", "validation")
 """Of photos; the first that is there counts."""
+_LEFT_BEHIND = frozenset(
+    ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
+)
 
 
 class MissingData(UserError, FileNotFoundError):
@@ -26,14 +34,15 @@ class MissingData(UserError, FileNotFoundError):
 
 
 def describe(name: str, data_dir: str | Path) -> str:
-    """Say in one line where a data set was looked for, what must lie there and how to get it.
+    """Say in one line where a data set was looked for, what is expected there and how to get it.
 
     Args:
         name: a name in `DATASETS`.
         data_dir: folder that was given as `--data-dir`.
     """
     info = lookup(name)
-    looked = [str(Path(data_dir) / place / _below(info)) for place in info.places]
+    below = info.marks[0] if info.marks and info.kind == "image" else "train" if info.kind == "image" else ""
+    looked = [str(Path(data_dir) / folder / below) for folder in info.folders]
     fetch = "add --download to fetch it" if info.downloadable else f"to get it, {info.source} (--download can't)"
     return (
         f"data set {name} not found; looked in {', '.join(looked)}; expected {info.tree} below --data-dir; {fetch}; "
@@ -42,17 +51,17 @@ def describe(name: str, data_dir: str | Path) -> str:
 
 
 def find_root(info: DatasetInfo, data_dir: str | Path, *, train: bool = True) -> Path:
-    """Return the first of the set's places that holds at least one of its files or folders.
+    """Return the first of the set's folders that holds at least one of its files or folders.
 
     Args:
-        info: entry of the catalogue.
+        info: entry of the table.
         data_dir: folder in which it is looked for.
-        train: of photos, whether those for training have to be there too; a place that has them comes first.
+        train: of photos, whether those for training have to be there too; a folder that has them comes first.
 
     Raises:
         MissingData: if there is none.
     """
-    roots = [Path(data_dir) / place for place in info.places]
+    roots = [Path(data_dir) / folder for folder in info.folders]
     for needed in (True, train):
         for root in roots:
             if _holds(info, root, needed):
@@ -102,11 +111,11 @@ def warn_if_incomplete(root: Path, info: DatasetInfo, found: Sequence[int]) -> N
     """Warn of a set with fewer (or more) samples than published figures were measured on.
 
     Args:
-        root: where the set lies.
-        info: entry of the catalogue.
+        root: folder of the set.
+        info: entry of the table.
         found: number of training and of test samples.
     """
-    if tuple(found) in info.editions:
+    if info.samples is None or tuple(found) in info.editions:
         return
     complete = info.samples
     if info.splits:  # sets that were split by name have only their total to compare with
@@ -124,20 +133,29 @@ def _recordings(folder: Path, endings: tuple[str, ...], smallest: int = 0) -> li
     return sorted(path for path in found if not path.is_file() or path.stat().st_size >= smallest)
 
 
-def _below(info: DatasetInfo) -> str:
-    """Return what is looked for below each place, apart from the place itself."""
-    if info.name == "imnet":
-        return "train"
-    return info.folder if info.kind == "image" else ""
-
-
 def _holds(info: DatasetInfo, root: Path, train: bool) -> bool:
-    if info.name == "imnet":
-        trains = not train or photo_part(root, "train") is not None
-        return trains and any(photo_part(root, name) for name in VALIDATION_FOLDERS)
     if info.marks:
         return any((root / mark).exists() for mark in info.marks)
     if info.kind == "image":
-        return (root / _below(info)).is_dir()
+        trains = not train or photo_part(root, "train") is not None
+        return trains and any(photo_part(root, name) for name in VALIDATION_FOLDERS)
+    if info.kind == "sequence":
+        return any((root / f"{info.name}_train.h5{packed}").exists() for packed in ("", ".gz"))
     parents = [root / split for split in info.split_folders or (".",)]
     return any(_recordings(parent / name, info.endings) for parent in parents for name in info.classes)
+
+
+def is_left_behind(name: str) -> bool:
+    """Say whether a file or folder of that name is hidden (`.x`, `._x`), or no part of any data set."""
+    return name.startswith(".") or name in _LEFT_BEHIND or bool(re.fullmatch(r"PaxHeaders?(\.\d+)?", name))
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches below a folder, sorted, without what is hidden or left behind by other programs."""
+    found = (path for path in folder.glob(pattern) if not any(map(is_left_behind, path.relative_to(folder).parts)))
+    return sorted(found)
+
+
+def unpaired(samples: list[tuple[Any, int]]) -> tuple[list, list[int]]:
+    """Return pairs of recording and label as a list of each."""
+    return [sample for sample, _ in samples], [label for _, label in samples]
