@@ -55,6 +55,23 @@ def test_the_version_is_read_without_importing_the_package():
     assert done.stdout.splitlines()[-1] == braincog_transformers.__version__, done.stderr
 
 
+def test_what_is_installed_needs_no_checkout(tmp_path):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "braincog_transformers_main.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "setup.py", "-q", "build", "--build-lib", "installed"]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    installed, away = tmp_path / "installed", tmp_path / "away"
+    away.mkdir()
+    files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.is_file()}
+    built = {str(path.relative_to(installed / PACKAGE.name)) for path in (installed / PACKAGE.name).rglob("*")}
+    assert {name for name in files if "__pycache__" not in name} <= built
+    code = "from braincog_transformers_main import main; main(['--data-info', '--dataset', 'dvsc10'])"
+    done = run_python(code, path=installed, cwd=away)
+    assert "spikingresformer_cifar10dvs.yaml: --event-size 64" in done.stdout, done.stderr
+
+
 def test_citation_and_changelog_know_the_version():
     assert f"\nversion: {braincog_transformers.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {braincog_transformers.__version__}" in (ROOT / "CHANGELOG.md").read_text()

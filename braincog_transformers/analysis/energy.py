@@ -142,7 +142,7 @@ def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]
         q, k, v = (row.average("rate", operand) for operand in range(3))
         query_macs = row.total("query_macs")
         return 0.0, (macs - query_macs) * min(k, v) + query_macs * q
-    if row.type in ("matmul", "sum"):
+    if row.type == "sum":
         return 0.0, macs * row.average("rate")
     dense = macs + row.total("biases")
     if row.kind == "binary" or (whole_as_spikes and row.kind == "integer"):

@@ -20,6 +20,8 @@ _CONTAINERS = (
 _RANKED = ("state_dict_ema", "model_ema")
 # Our own place for an average that was never evaluated (--model-ema-force-cpu).
 UNRANKED = "state_dict_ema_unranked"
+# Where others put averages, of which it is not known whether they were ever evaluated.
+_AVERAGES = (*_RANKED, UNRANKED, "ema", "ema_state_dict", "swa_state_dict")
 
 # Those of torch.compile, FSDP and activation checkpointing, which may be around any part of a network.
 _AROUND = re.compile(r"(?<![^.])_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
@@ -68,16 +70,17 @@ def find_weights(content: Mapping[str, Any], *, ema: bool | None = None) -> Weig
     Raises:
         UserError: if there are none, or they are no plain tensors with names.
     """
-    averages = {None: _RANKED, True: (*_RANKED, UNRANKED), False: ()}[ema]
+    averages = {None: _RANKED, True: _AVERAGES, False: ()}[ema]
     average = _search(content, averages, alone=False) if averages else None
     found = average or (None if ema else _search(content, _CONTAINERS))
     if found is None:
         keys = ", ".join(shown(key, 40) for key in list(content)[:8]) or "none"
         raise UserError(f"no {'moving average' if ema else 'weights'} found: the keys are {keys}")
     place, state = found
+    other = _search(content, _AVERAGES, alone=False)
+    passed_over = average is None and other is not None and other[1] is not state
     refuse_odd(state)
     state = _without_wrappers(state)
-    passed_over = average is None and _search(content, (*_RANKED, UNRANKED), alone=False) is not None
     return Weights(state, ".".join(place), averaged=average is not None, passed_over=passed_over)
 
 

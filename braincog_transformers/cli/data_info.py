@@ -6,16 +6,14 @@ Only counting what lies in a folder needs torch.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..data.registry import DATASETS, DatasetInfo, lookup
 from ..errors import UserError
-from ..recipe import ENTRIES, read_recipe
+from ..recipe import ENTRIES, published, read_recipe
 
-__all__ = ["data_info", "data_table"]
+__all__ = ["aligned", "data_info", "data_table"]
 
-_RECIPES = Path(__file__).resolve().parents[2] / "examples" / "recipes"
 # options of the groups below that say where samples lie and how they are loaded, not what is made of them
 _LOADING = {
     "dataset", "data_dir", "download", "cache_dir", "no_cache", "skip_bad", "max_pixels", "num_classes", "batch_size",
@@ -24,14 +22,19 @@ _LOADING = {
 _MOST_CLASSES = 20
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, its columns as wide as their longest text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def data_table() -> list[str]:
     """Return one line for each data set of the catalogue."""
     rows = [("name", "kind", "classes", "training + test", "size", "--download")]
     for info in DATASETS.values():
         fetched = "yes" if info.downloadable else "no" if info.folders else "not needed"
         rows.append((info.name, info.kind, str(info.num_classes), _samples(info, "+"), _size(info), fetched))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows)
 
 
 def data_info(name: str, data_dir: str | None = None, *, load: Callable[[], object] = lambda: None) -> list[str]:
@@ -99,13 +102,13 @@ def _size(info: DatasetInfo) -> str:
 
 
 def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:
-    """Yield what each recipe of a checkout makes of the data."""
+    """Yield what each published recipe makes of the data."""
     chosen = [
         entry for entry in ENTRIES.values()
         if entry.name == "step" or (entry.group in ("data", "aug", "mix") and entry.name not in _LOADING)
     ]  # fmt: skip
     title = "recipes"
-    for path in sorted(_RECIPES.glob("*.yaml")):
+    for path in published().values():
         recipe = {str(name).replace("-", "_"): value for name, value in read_recipe(path).items()}
         if recipe.get("dataset") == info.name:
             made = [_spelled(entry.flag, recipe[entry.name]) for entry in chosen if entry.name in recipe]

@@ -5,34 +5,36 @@ Nothing here imports torch, so that help texts and mistakes are answered at once
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError, quoted, shown, unknown
+from ..plugins import installed, load_plugins
 from ..recipe import ENTRIES, GROUPS, Entry, Options, read_recipe
 from ..recipe.options import convert_all, entry_problems, given_options, raise_all
 
-__all__ = ["build_parser", "named_options", "resolve"]
+__all__ = ["ACTIONS", "Command", "build_parser", "read", "resolve"]
 
-_NAMED = {
-    "config": "name a recipe",
-    "resume": "name a checkpoint or the folder of a run",
-    "initial_checkpoint": "name a checkpoint",
-    "eval_checkpoint": "name a checkpoint or the folder of a run",
-    "teacher": "name a model of timm's",
-    "teacher_checkpoint": "name a checkpoint",
-    "dataset_source": "name a source",
-}
-"""Empty on the command line, these are mostly variables that a script has not set."""
-_ONLY_FOR = {
-    "event": ("event_size", "frames_by", "remainder", "cache_dir", "no_cache", "temporal_flatten", "event_augment",
-              "rand_aug", "mix_up", "cut_mix", "event_mix", "polarity_sum", "label_order",
-              "frames", "surface_tau", "clip_counts", "event_resize", "frame_norm", "merge_polarity", "skip_bad"),
-    "image": ("img_size", "crop_pct", "mean", "std", "interpolation", "encode", "scale", "ratio", "color_jitter",
-              "aa", "reprob", "remode", "recount", "train_interpolation", "aug_repeats", "teacher", "max_pixels"),
+ACTIONS: dict[str, dict[str, Any]] = {
+    "list_models": {
+        "nargs": "?", "const": "", "metavar": "PATTERN", "help": "print the networks of this package and stop",
+    },
+    "data_info": {
+        "action": "store_true",
+        "help": "say what the --dataset is, which files belong where and, with --data-dir, which are there; without "
+        "--dataset print a table of all; and stop",
+    },
+    "identify": {
+        "nargs": "?", "const": "", "metavar": "FILE", "help": "say which networks a checkpoint fits, and stop",
+    },
+    "export": {
+        "metavar": "FILE",
+        "help": "write the fused network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and "
+        "stop",
+    },
 }  # fmt: skip
-_NOT_FOR_SEQUENCES = ("hflip", "vflip", "cutmix", "cutmix_minmax")
-
+"""What is done instead of a training, with argparse's arguments; the functions are those of `actions.py`."""
 
 def _data_problems(options: Options) -> Iterator[str]:
     """Yield an unknown data set, and the options that its kind of data has no use for."""
@@ -53,11 +55,14 @@ def _data_problems(options: Options) -> Iterator[str]:
         yield f"{given}: {name} has its own test split; leave it out"
     elif split not in SEEDED and options.data.split_seed:
         yield f"--split-seed: split {split} has no seed; choose --split {' or '.join(SEEDED)}, or leave it out"
-    for kind in _ONLY_FOR:
-        if kind != info.kind and (given := given_options(options, _ONLY_FOR[kind])):
-            yield f"{given}: for {kind} data only; {name} holds {info.kind} data"
-    if info.kind == "sequence" and (given := given_options(options, _NOT_FOR_SEQUENCES)):
-        yield f"{given}: needs height and width, and {name} holds sequences, which have none; leave it out"
+    for kinds in (("event",), ("image",), ("event", "image")):
+        unfit = [entry.name for entry in ENTRIES.values() if entry.metadata["kinds"] == kinds]
+        if info.kind in kinds or not (given := given_options(options, unfit)):
+            continue
+        if len(kinds) == 1:
+            yield f"{given}: for {kinds[0]} data only; {name} holds {info.kind} data"
+        else:
+            yield f"{given}: needs height and width, and {name} holds sequences, which have none; leave it out"
 
 
 def _launch_problems(options: Options) -> Iterator[str]:
@@ -78,18 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--list-models", nargs="?", const="", metavar="PATTERN", help="print the networks of this package and stop"
-    )
-    parser.add_argument(
-        "--data-info",
-        action="store_true",
-        help="say what the --dataset is, what must lie where and, with --data-dir, what lies there; without --dataset "
-        "print a table of all; and stop",
-    )
-    parser.add_argument("--identify", metavar="FILE", help="say which networks a checkpoint fits, and stop")
-    text = "write the fused network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and stop"
-    parser.add_argument("--export", metavar="FILE", help=text)
+    actions = parser.add_mutually_exclusive_group()
+    for name, facts in ACTIONS.items():
+        actions.add_argument("--" + name.replace("_", "-"), **facts)
     titles = {group: parser.add_argument_group(cls.__doc__) for group, cls in GROUPS.items()}
     for entry in ENTRIES.values():
         _add(titles[entry.group], entry)
@@ -118,7 +114,8 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
     if choices := [choice for choice in entry.metadata["choices"] if choice]:
         text += f" [{', '.join(choices)}]"
     metavar = {int: "N", float: "X", str: "TEXT"}[entry.kind]
-    group.add_argument(*names, dest=entry.name, nargs="+" if entry.many else None, metavar=metavar, help=text)
+    nargs, action = "+" if entry.many else None, "extend" if entry.metadata["repeats"] else "store"
+    group.add_argument(*names, dest=entry.name, nargs=nargs, action=action, metavar=metavar, help=text)
 
 
 def _spelled(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -136,42 +133,78 @@ def _spelled(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[list[str], 
     return arguments, problems
 
 
-def named_options(argv: Sequence[str]) -> dict[str, Any]:
-    """Return the options that the recipe of `-c` and the command line name, in their types and not checked further.
+@dataclass(frozen=True)
+class Command:
+    """What a command line and its recipe say.
 
-    Raises:
-        UserError: one line with every unknown name and wrong type.
+    Args:
+        action: name of the action in `ACTIONS`, or None to train or evaluate.
+        argument: of the action.
+        values: options of the recipe and the arguments, by name, not yet checked together.
+        problems: what is wrong with the others.
     """
-    recipe, given, problems = _read(argv)
-    values, wrong = convert_all(recipe | given)
-    raise_all(problems + wrong)
-    return values
+
+    action: str | None
+    argument: Any
+    values: dict[str, Any]
+    problems: list[str]
+
+    def named(self) -> dict[str, Any]:
+        """Return the options that are named, in their types and not checked further.
+
+        Raises:
+            UserError: one line with every unknown name and wrong type.
+        """
+        values, wrong = convert_all(self.values)
+        raise_all(self.problems + wrong)
+        return values
+
+    def options(self, start: Callable[[Sequence[str]], object] = load_plugins) -> Options:
+        """Resolve all options: defaults, then the recipe of `-c`, then the arguments.
+
+        Args:
+            start: called with the plugins where the name of the data set may be theirs.
+
+        Raises:
+            UserError: one line with every problem found.
+        """
+        from ..data.registry import DATASETS
+
+        problems = list(self.problems)
+        try:
+            options = Options.from_dict(self.values)
+        except UserError as error:
+            problems.append(str(error))
+        raise_all(problems)
+        plugins = options.run.plugin or ()
+        if plugins or (options.data.dataset not in DATASETS and installed()):
+            start(plugins)
+        raise_all([*_data_problems(options), *_launch_problems(options)])
+        return options
 
 
 def resolve(argv: Sequence[str]) -> Options:
-    """Resolve the options of a command line: defaults, then the recipe of `-c`, then the arguments.
+    """Resolve the options of a command line.
 
     Raises:
         UserError: one line with every problem found.
     """
-    recipe, given, problems = _read(argv)
-    try:
-        options = Options.from_dict(recipe | given)
-    except UserError as error:
-        problems.append(str(error))
-    raise_all(problems)
-    raise_all([*_data_problems(options), *_launch_problems(options)])
-    return options
+    return read(argv).options()
 
 
-def _read(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Return the recipe's options, those of the command line, and what is wrong in the recipe."""
+def read(argv: Sequence[str]) -> Command:
+    """Read a command line, and the recipe that it names.
+
+    Raises:
+        UserError: for an argument that can't be read, or a recipe.
+    """
     parser = build_parser()
     arguments, problems = _spelled(argv, parser._option_string_actions)
     raise_all(problems)
-    given, rest = parser.parse_known_args(arguments)
+    found, rest = parser.parse_known_args(arguments)
     raise_all([f"argument {quoted(text, 100)} belongs to no option" for text in rest])
-    given = {name: value for name, value in vars(given).items() if name in ENTRIES}
+    given = vars(found)
+    action, argument = next(((name, given.pop(name)) for name in ACTIONS if name in given), (None, None))
     recipe: dict[str, Any] = {}
     if given.get("config"):
         recipe, problems = convert_all(read_recipe(given["config"]))
@@ -180,8 +213,9 @@ def _read(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str
         problems = [f"{shown(given['config'])}: {problem}" for problem in problems]
         recipe = {name: value for name, value in recipe.items() if not broken.get(name)}
     problems += [
-        f"{ENTRIES[name].flag} is empty; {what}, or leave it out"
-        for name, what in _NAMED.items()
-        if given.get(name) == "" and not recipe.get(name)  # an empty one undoes the recipe's
+        f"{entry.flag} is empty; {entry.metadata['named']}, or leave it out"
+        for name, entry in ENTRIES.items()
+        # an empty one undoes the recipe's
+        if entry.metadata["named"] and given.get(name) == "" and not recipe.get(name)
     ]
-    return recipe, given, problems
+    return Command(action, argument, recipe | given, problems)

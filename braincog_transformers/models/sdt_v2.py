@@ -52,11 +52,14 @@ class PaddedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(T*B, C, H, W)` to `(T*B, C, H+2, W+2)`."""
-        x, bn = self.bn(x), self.bn
+        y, bn = self.bn(x), self.bn
         with torch.no_grad():
-            of_zero = bn.bias - bn.running_mean * bn.weight / (bn.running_var + bn.eps).sqrt()
-        frame = functional.pad(x.new_zeros(1, 1, *x.shape[2:]), (1, 1, 1, 1), value=1.0)
-        return functional.pad(x, (1, 1, 1, 1)) + frame * of_zero.to(x.dtype).view(-1, 1, 1)
+            mean, var = bn.running_mean, bn.running_var
+            if mean is None:  # statistics that are not tracked are always the batch's
+                var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            of_zero = bn.bias - mean * bn.weight / (var + bn.eps).sqrt()
+        frame = functional.pad(y.new_zeros(1, 1, *y.shape[2:]), (1, 1, 1, 1), value=1.0)
+        return functional.pad(y, (1, 1, 1, 1)) + frame * of_zero.to(y.dtype).view(-1, 1, 1)
 
 
 class RepConv(SpikeInput):

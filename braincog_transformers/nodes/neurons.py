@@ -22,7 +22,7 @@ from ..runtime.watching import is_hooked, is_patched
 from .base import FusableNode, fill, state_without_graph, taking_turns
 from .surrogates import build_surrogate, fires_above
 
-__all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode", "WrappedNode", "accelerate", "make_node"]
+__all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode", "WrappedNode", "accelerate", "make_node", "register_node"]
 
 _logger = logging.getLogger(__name__)
 
@@ -155,21 +155,45 @@ _NODES = {"LIFNode": LIFNode, "PLIFNode": PLIFNode, "IFNode": IFNode}
 _WRAPPED = ("BiasLIFNode", "BiasPLIFNode", "NoiseLIFNode", "NoisePLIFNode", "ReLUNode")
 
 
+_REGISTERED: dict[str, type] = {}
+
+
+def register_node(cls: type) -> type:
+    """Make a neuron known by its class's name, as a decorator: `node_type="Mine"`, or `--node-type Mine`.
+
+    Args:
+        cls: derived from a node of this package.
+
+    Raises:
+        UserError: for another class, or a name that BrainCog's nodes or another class have.
+    """
+    name = cls.__name__
+    if not issubclass(cls, FusableNode):
+        raise UserError(f"neuron {name} must be derived from a node of braincog_transformers")
+    if name in (*_NODES, *_WRAPPED) or _REGISTERED.get(name, cls).__module__ != cls.__module__:
+        raise UserError(f"neuron {name}: another one has this name; choose another")
+    _REGISTERED[name] = cls
+    return cls
+
+
 def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
     """Build a neuron by the name or class of BrainCog's node.
 
     Args:
-        node_type: "LIFNode", "PLIFNode", "IFNode", one of BrainCog's other nodes, or a class derived from those here.
+        node_type: "LIFNode", "PLIFNode", "IFNode", one of BrainCog's other nodes, one that was registered, or
+            a class derived from those here.
         **kwargs: the node's arguments.
 
     Raises:
         UserError: for an unknown name or class, or an option that the class can't honour.
     """
+    if isinstance(node_type, str):
+        node_type = _REGISTERED.get(node_type, node_type)
     if isinstance(node_type, type) and issubclass(node_type, FusableNode):
         return node_type(**kwargs)
     name = node_type if isinstance(node_type, str) else node_type.__name__
     if name not in (*_NODES, *_WRAPPED):
-        raise unknown("node type", name, [*_NODES, *_WRAPPED])
+        raise unknown("node type", name, [*_NODES, *_WRAPPED, *_REGISTERED])
     if not isinstance(node_type, str) and node_type is not getattr(braincog_node, name):
         raise UserError(
             f"node type {node_type.__module__}.{name} is not BrainCog's {name}; derive it from a node of "

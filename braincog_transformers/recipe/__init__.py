@@ -3,9 +3,9 @@
 Nothing here imports torch.
 """
 
-from .entries import ENTRIES, Entry, arguments, keywords
-from .groups import GROUPS, REFUSED
+from .entries import ENTRIES, REFUSED, Entry, arguments, keywords
+from .groups import GROUPS
 from .options import Options
-from .reading import read_recipe
+from .reading import published, read_recipe
 
-__all__ = ["ENTRIES", "GROUPS", "REFUSED", "Entry", "Options", "arguments", "keywords", "read_recipe"]
+__all__ = ["ENTRIES", "GROUPS", "REFUSED", "Entry", "Options", "arguments", "keywords", "published", "read_recipe"]

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ..errors import UserError, quoted, shown
 from .groups import GROUPS
 
-__all__ = ["ENTRIES", "Entry", "arguments", "keyword_problems", "keywords"]
+__all__ = ["ENTRIES", "REFUSED", "Entry", "arguments", "keyword_problems", "keywords"]
 
 # timm takes these for itself; a checkpoint would be read there by other rules
 _OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
@@ -118,6 +118,10 @@ def _entries() -> Iterator[Entry]:
 
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _entries()}
+REFUSED: dict[str, str] = {
+    name: entry.metadata["refused"] for name, entry in ENTRIES.items() if entry.metadata["refused"]
+}
+"""Why an option can't have another value than its default."""
 
 
 def keywords(texts: Sequence[str] | None) -> dict[str, Any]:

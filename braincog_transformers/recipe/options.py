@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, quoted, shown, unknown
-from . import groups
-from .entries import ENTRIES, Entry, keyword_problems
-from .groups import GROUPS, PREFIXES, REFUSED, STREAMED
+from .entries import ENTRIES, REFUSED, Entry, keyword_problems
+from .groups import GROUPS, PREFIXES, STREAMED, AllOptions
 
 __all__ = ["Options", "convert_all", "entry_problems", "given_options", "raise_all"]
 
@@ -20,24 +19,12 @@ _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(AllOptions):
     """Hold every option of a run, by group; building it checks each value and the rules between groups.
 
     Raises:
         UserError: one line with every problem found.
     """
-
-    data: groups.DataOptions = field(default_factory=groups.DataOptions)
-    model: groups.ModelOptions = field(default_factory=groups.ModelOptions)
-    neuron: groups.NeuronOptions = field(default_factory=groups.NeuronOptions)
-    optim: groups.OptimOptions = field(default_factory=groups.OptimOptions)
-    sched: groups.SchedOptions = field(default_factory=groups.SchedOptions)
-    aug: groups.AugOptions = field(default_factory=groups.AugOptions)
-    mix: groups.MixOptions = field(default_factory=groups.MixOptions)
-    train: groups.TrainOptions = field(default_factory=groups.TrainOptions)
-    run: groups.RunOptions = field(default_factory=groups.RunOptions)
-    analysis: groups.AnalysisOptions = field(default_factory=groups.AnalysisOptions)
-    refused: groups.RefusedOptions = field(default_factory=groups.RefusedOptions)
 
     def __post_init__(self) -> None:
         problems = [text for entry in ENTRIES.values() for text in entry_problems(entry, self.value(entry.name))]
@@ -155,6 +142,10 @@ def _rules(options: Options) -> Iterator[str]:
     weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
     if run.eval and not weights:
         yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"
+    for needed in ("dataset_source", "teacher"):
+        dependent = [entry.name for entry in ENTRIES.values() if entry.metadata["needs"] == needed]
+        if not options.value(needed) and (given := given_options(options, dependent)):
+            yield f"{given}: without effect as long as no {ENTRIES[needed].flag} is named"
     yield from _analysis_rules(options)
     yield from _frame_rules(options)
     yield from _source_rules(options)
@@ -184,15 +175,9 @@ def _frame_rules(options: Options) -> Iterator[str]:
         yield "--polarity-sum appends to two polarities, and --merge-polarity leaves one; give one of them"
 
 
-_OF_SOURCES = ("train_split", "val_split", "class_map", "input_key", "target_key")
-_OF_STREAMS = ("train_num_samples", "val_num_samples")
-
-
 def _source_rules(options: Options) -> Iterator[str]:
     data, prefix = options.data, options.data.dataset_source.partition("/")[0].lower()
     if not data.dataset_source:
-        if given := given_options(options, _OF_SOURCES + _OF_STREAMS):
-            yield f"{given}: without effect as long as no --dataset-source is named"
         return
     if data.dataset != "imnet":
         yield f"--dataset-source: photos are read so under --dataset imnet, not {data.dataset}"
@@ -200,7 +185,7 @@ def _source_rules(options: Options) -> Iterator[str]:
         yield f"--dataset-source takes {', '.join(f'{name}/NAME' for name in PREFIXES)}; got {data.dataset_source!r}"
     elif prefix == "torch" and (given := given_options(options, ("class_map", "input_key", "target_key"))):
         yield f"{given}: sets of torchvision have their own labels; leave it out"
-    if prefix not in STREAMED and (given := given_options(options, _OF_STREAMS)):
+    if prefix not in STREAMED and (given := given_options(options, ("train_num_samples", "val_num_samples"))):
         yield f"{given}: for streams ({', '.join(STREAMED)}) only; leave it out"
     if prefix in STREAMED and (given := given_options(options, ("aug_repeats", "use_multi_epochs_loader"))):
         yield f"{given}: a stream is read once in an epoch, by processes of its own; leave it out"
@@ -208,9 +193,6 @@ def _source_rules(options: Options) -> Iterator[str]:
 
 def _distillation_rules(options: Options) -> Iterator[str]:
     train = options.train
-    given = given_options(options, ("teacher_checkpoint", "distill", "distill_alpha", "distill_tau"))
-    if given and not train.teacher:
-        yield f"{given}: without effect as long as no --teacher is named"
     if train.distill == "hard" and train.distill_tau != ENTRIES["distill_tau"].default:
         yield "--distill-tau is the temperature of --distill soft; hard distillation has none"
     if train.teacher and options.model.encode != "direct":

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import UserError, quoted, shown
 from .entries import ENTRIES
 
-__all__ = ["read_recipe"]
+__all__ = ["published", "read_recipe"]
 
 # A recipe lists some two hundred options at most, each with a value or a short list.
 _MOST_BYTES = 2**20
@@ -22,14 +22,25 @@ _SIXTIES = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
 _OCTAL = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*")
 
 
+_PUBLISHED = Path(__file__).parent / "published"
+
+
+def published() -> dict[str, Path]:
+    """Return the recipes of the papers by name."""
+    return {path.stem: path for path in sorted(_PUBLISHED.glob("*.yaml"))}
+
+
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read a recipe: a YAML file of option names and values.
+
+    Args:
+        path: of the file, or the name of one that is `published`.
 
     Raises:
         UserError: no such file, not YAML, not a list of names and values, a name twice, a value that YAML reads as
             something else than it looks like, or a file beyond all bounds.
     """
-    path = Path(path)
+    path = published().get(str(path), Path(path))
     text = _text(path)
     try:
         loader, pairs = _compose(text)
@@ -89,7 +100,8 @@ def _text(path: Path) -> str:
     try:
         if not path.is_file():
             raise UserError(
-                f"--config: no file {shown(path)!r} (looked for in {Path.cwd()}); give the path of a recipe"
+                f"--config: no file {shown(path)!r} (looked for in {Path.cwd()}); give the path of a recipe, or the "
+                "name of a published one"
             )
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)

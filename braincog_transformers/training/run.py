@@ -44,20 +44,10 @@ from .teacher import build_teacher
 
 __all__ = ["run"]
 
-# options that change where results go, how fast they come, or what is shown, but no number of them
-_PLACES = {"output", "experiment", "suffix", "tensorboard_dir", "data_dir", "cache_dir", "download", "no_cache"}
-_SPEED = {
-    "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend", "pack_spikes",
-    "integer_products",
-}  # fmt: skip
-_LIMITS = {"max_pixels"}
-_SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
-_SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "analysis"}
-# these only say what the weights were before the first step
-_START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained", "use_ema"}
 _TOLD = 10
 """Damaged recordings that are named one by one."""
-FREE = frozenset(_PLACES | _SPEED | _LIMITS | _SAVING | _SHOWN | _START)
+FREE = frozenset(name for name, entry in ENTRIES.items() if not entry.metadata["numbers"])
+"""Options that a run may be resumed with other values of."""
 
 
 def run(options: Options) -> dict[str, Any]:

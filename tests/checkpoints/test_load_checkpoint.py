@@ -222,3 +222,15 @@ def test_what_wraps_a_part_of_a_network_is_taken_off_its_names(digits, around):
     state = digits.state_dict()
     wrapped = {f"module.{around}" + name.replace("blocks.0.", f"blocks.0.{around}"): state[name] for name in state}
     assert weights_of({"state_dict": wrapped}).keys() == state.keys()
+
+
+@pytest.mark.parametrize("name", ["ema", "ema_state_dict", "swa_state_dict"])
+def test_an_average_under_another_name_is_told_and_read_on_demand(name, tmp_path):
+    model, path = small(), tmp_path / "both.pth"
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state, name: state | {"head.bias": state["head.bias"] + 1}}, path)
+    assert "the weights themselves (state_dict), not their moving average" in load_checkpoint(model, path)
+    assert f"the moving average ({name};" in load_checkpoint(model, path, ema=True)
+    assert torch.equal(model.head.bias, state["head.bias"] + 1)
+    torch.save({name: state}, path)
+    assert f"the weights in {name}" in load_checkpoint(model, path)

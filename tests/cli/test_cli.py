@@ -27,6 +27,7 @@ def run_python(code):
         (["--dataset", "nope"], 2),
         (["--step", "0"], 2),
         (["-c", "missing.yaml"], 2),
+        (["--list-models", "X", "--bogus", "3"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -177,6 +178,39 @@ def test_list_models_takes_a_pattern_or_a_part_of_a_name(capsys):
         assert "spikformer_6_512" in capsys.readouterr().out
     assert cli.main(["--list-models=spikfromer_8_512"]) == 2
     assert "spikformer_8_512" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "action", [["--list-models", "X"], ["--identify", "X"], ["--data-info"], ["--export", "x.onnx"]], ids=lambda a: a[0]
+)
+@pytest.mark.parametrize(
+    ("beside", "message"),
+    [
+        (["--bogus", "3"], "unknown option '--bogus'"),
+        (["--step", "x"], "--step needs a whole number; got 'x'"),
+        (["--step", "1", "stray"], "belongs to no option"),
+        (["-c", "missing.yaml"], "no file 'missing.yaml'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_beside_an_action_is_named(action, beside, message, capsys):
+    assert cli.main([*action, *beside]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_two_actions_at_once_are_refused(capsys):
+    assert cli.main(["--list-models", "--identify", "x"]) == 2
+    assert capsys.readouterr().err == "error: --identify: not allowed with argument --list-models\n"
+
+
+def test_every_action_is_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(action in shown for action in ("--list-models", "--data-info", "--identify", "--export", "--doctor"))
 
 
 def test_python_m_runs_the_same_command_line():

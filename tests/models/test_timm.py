@@ -142,6 +142,15 @@ def test_features_that_are_not_there_are_refused_with_those_that_are(indices):
         tiny("spikformer_8_384").forward_intermediates(torch.rand(1, 3, 16, 16), indices=indices)
 
 
+def test_a_classifier_that_reads_another_width_does_not_stay():
+    model = tiny("sdt_v2_15m")
+    with pytest.raises(UserError, match=r"its classifier reads \d+ channels, stages.0 gives \d+; prune_head=True"):
+        model.prune_intermediate_layers([0], prune_head=False)
+    assert len(model.stages) == 4
+    assert model.prune_intermediate_layers([3], prune_head=False) == [3]
+    assert model(batch(model)).shape == (2, 5)
+
+
 @pytest.mark.parametrize("feature_cls", ["hook", "list", "dict", "fx"])
 def test_feature_classes_that_would_give_steps_for_samples_are_refused(feature_cls):
     with pytest.raises(UserError, match="feature_cls must be 'getter'"):

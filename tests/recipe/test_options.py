@@ -7,8 +7,11 @@ import yaml
 
 from braincog_transformers.cli import resolve
 from braincog_transformers.cli.parser import build_parser
+from braincog_transformers.data import DATASETS
 from braincog_transformers.errors import UserError
 from braincog_transformers.recipe import ENTRIES, GROUPS, REFUSED, Options, keywords
+from braincog_transformers.recipe.fields import FACTS, option
+from braincog_transformers.training.run import FREE
 
 # Every option of BrainCog's examples/Spiking-Transformers/main.py at commit 3998fd5: spellings, type, default.
 BRAINCOG = """
@@ -122,6 +125,28 @@ def test_each_option_lives_in_one_group_and_says_what_it_does():
     names = [field.name for group in GROUPS.values() for field in fields(group)]
     assert len(names) == len(set(names)) == len(ENTRIES)
     assert all(len(entry.metadata["help"]) > 7 for entry in ENTRIES.values())
+
+
+def test_each_option_is_declared_with_all_facts():
+    kinds = {info.kind for info in DATASETS.values()}
+    for entry in ENTRIES.values():
+        assert set(entry.metadata) == {*FACTS, "help"}, entry.name
+        assert kinds.issuperset(entry.metadata["kinds"]), entry.name
+        assert entry.metadata["needs"] in ("", *ENTRIES), entry.name
+    with pytest.raises(TypeError, match=r"unexpected facts: kind$"):
+        option(1, "a misspelt fact", kind="event")
+
+
+def test_what_a_run_may_be_resumed_with_is_what_changes_no_number():
+    """A new option changes numbers unless it says otherwise; one that does not is added here."""
+    free = """
+    audit analyze analyze_batches cache_dir checkpoint_hist conf_mat data_dir device dist_backend doctor download
+    energy_ac energy_count_head energy_first_once energy_mac energy_method energy_pre_pool energy_whole_as_spikes eval
+    eval_checkpoint experiment initial_checkpoint integer_products log_interval max_pixels max_steps mem_dist no_cache
+    no_prefetcher no_resume_opt output pack_spikes pin_mem plugin pretrained recovery_interval report resume save_images
+    spike_rate suffix tensorboard_dir tsne use_ema use_multi_epochs_loader visualize workers
+    """
+    assert set(free.split()) == FREE
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

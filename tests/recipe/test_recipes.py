@@ -8,6 +8,7 @@ from torch import nn
 
 import braincog_transformers
 from braincog_transformers.cli import resolve
+from braincog_transformers.errors import UserError
 from braincog_transformers.training.build import find_shape
 from braincog_transformers.training.optim import build_optimizer, build_schedule
 
@@ -20,6 +21,14 @@ def test_a_recipe_resolves_and_lists_only_what_differs_from_the_defaults(path):
     options = resolve(["-c", str(path)])
     listed = set(yaml.safe_load(path.read_text()))
     assert listed - {"dataset"} == set(options.changed()) - {"dataset"}
+
+
+def test_a_published_recipe_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_path = resolve(["-c", str(FOLDER / "spikformer_digits.yaml")])
+    assert resolve(["-c", "spikformer_digits"]).to_dict() == by_path.to_dict()
+    with pytest.raises(UserError, match="or the name of a published one"):
+        resolve(["-c", "spikformer_digit"])
 
 
 @pytest.mark.parametrize("path", RECIPES)
