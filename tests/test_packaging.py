@@ -143,14 +143,14 @@ def test_snippets_in_the_readme_run(snippet, capsys):
     exec(compile(snippet, "README.md", "exec"), {})
 
 
-def test_the_table_of_families_is_the_registrys():
+@pytest.mark.parametrize(("script", "table"), [("make_models", "families_table"), ("make_data_sets", "table")])
+def test_the_tables_are_the_registries(script, table):
     """CI compares docs/models.md too, for which every network runs once."""
-    spec = importlib.util.spec_from_file_location("make_models", ROOT / "docs" / "make_models.py")
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.families_table() in README, "renew it: python docs/make_models.py"
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert "docs/make_models.py --check" in script
+    assert getattr(module, table)() in README, f"renew it: python docs/{script}.py"
+    assert f"docs/{script}.py --check" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -31,7 +31,6 @@ Kind = Literal["binary", "integer", "real"]
 KINDS: tuple[Kind, ...] = ("binary", "integer", "real")
 _LAYERS = {nn.Conv1d: "conv", nn.Conv2d: "conv", nn.Linear: "linear"}
 _PRODUCTS = {SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum"}
-_FORWARDS = [product.forward for product in _PRODUCTS]
 _UNCOUNTED = (nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 _SURVEYED = 2  # samples: a network that drops axes of length 1 would stumble over a single one
 TOLERANCE = 1e-3
@@ -221,8 +220,7 @@ class _Counter:
     def _pool(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._pooled, self._before_pooling = _Same(output), _sum(inputs[0]) / inputs[0].numel()
 
-    def _row(self, name: str, type: str, parameters: int, macs: float) -> Operation:
-        self._counted[name] += macs
+    def _row(self, name: str, type: str, parameters: int) -> Operation:
         return self.rows.setdefault(name, Operation(name, type, parameters))
 
     def _layer(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -230,8 +228,8 @@ class _Counter:
         if name in self._other or not (isinstance(x, Tensor) and isinstance(output, Tensor)):
             return
         macs = output.numel() * _fan_in(module)
-        row = self._row(name, _type(module), sum(p.numel() for p in module.parameters()), macs)
-        values = self._observe(x)
+        row, values = self._row(name, _type(module), sum(p.numel() for p in module.parameters())), self._observe(x)
+        self._counted[name] += macs
         if self.fold and self._produced.holds(x):  # nothing in between: two layers that are one
             before = self.rows[self._producer]
             before.folded = True
@@ -247,9 +245,9 @@ class _Counter:
             return
         operands = inputs[1:] if isinstance(module, SpikeMatmul) else inputs
         macs, query_macs = _product_macs(module, inputs, output)
-        row = self._row(name, _type(module), 0, macs)
-        seen = tuple(observe(operand) for operand in operands)
-        row.calls.append(Seen(self._length(output), macs, 0, seen, query_macs=query_macs))
+        self._counted[name] += macs
+        seen = Seen(self._length(output), macs, 0, tuple(map(observe, operands)), query_macs=query_macs)
+        self._row(name, _type(module), 0).calls.append(seen)
 
     def _asked(self, name: str, inputs: tuple, number: int, product: DenseProduct) -> None:
         """Count a product that a module's own code asks for."""
@@ -259,10 +257,8 @@ class _Counter:
         row = f"{name}.{product.type}{number or ''}".lstrip(".")
         row += "_" * (row in self._modules)
         length = next((self._length(x) for x in inputs if isinstance(x, Tensor)), 1)
-        seen = tuple(observe(operand) for operand in product.operands)
-        self.rows.setdefault(row, Operation(row, product.type, product.parameters)).calls.append(
-            Seen(length, product.macs, product.biases, seen)
-        )
+        seen = Seen(length, product.macs, product.biases, tuple(map(observe, product.operands)))
+        self._row(row, product.type, product.parameters).calls.append(seen)
 
     def _length(self, x: Tensor) -> int:
         """Return how many samples times steps a tensor holds, `(T*B, ...)`, `(T, B, ...)` or `(B, ...)`."""
@@ -333,17 +329,15 @@ class _Counter:
             self._follower.enter("", inputs)
 
     def _hook_layers(self, hooks: ExitStack) -> None:
+        methods = (
+            (tuple(_LAYERS), self._layer),
+            (tuple(_PRODUCTS), self._product),
+            (nn.MaxPool2d, self._pool),
+            (_UNCOUNTED, self._uncounted),
+        )
         for name, module in self._modules.items():
-            method = None
-            if isinstance(module, tuple(_LAYERS)):
-                method = self._layer
-            elif isinstance(module, tuple(_PRODUCTS)) and getattr(module.forward, "__func__", None) in _FORWARDS:
-                method = self._product  # a class that overrides `forward` may put a mask, say, in between
-            elif isinstance(module, nn.MaxPool2d):
-                method = self._pool
-            elif isinstance(module, _UNCOUNTED):
-                method = self._uncounted
-            if method is not None:
+            method = next((method for classes, method in methods if isinstance(module, classes)), None)
+            if method is not None and not _overridden(module):
                 hooks.callback(module.register_forward_hook(_hook(method, name), with_kwargs=True).remove)
 
     @contextmanager
@@ -374,6 +368,12 @@ class _Counter:
 
 def _hook(method: Callable, name: str) -> Callable:
     return lambda module, args, kwargs, output: method(name, module, (*args, *kwargs.values()), output)
+
+
+def _overridden(module: nn.Module) -> bool:
+    """Tell of a product that it is not the published one: a mask, say, may lie between its two halves."""
+    own = getattr(module.forward, "__func__", None)
+    return isinstance(module, SpikingProduct) and own is not SpikingProduct.forward
 
 
 def _type(module: nn.Module) -> str:

@@ -14,11 +14,8 @@ from ..recipe import ENTRIES, published, read_recipe
 
 __all__ = ["aligned", "data_info", "data_table"]
 
-# options of the groups below that say where samples lie and how they are loaded, not what is made of them
-_LOADING = {
-    "dataset", "data_dir", "download", "cache_dir", "no_cache", "skip_bad", "max_pixels", "num_classes", "batch_size",
-    "validation_batch_size_multiplier", "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader",
-}  # fmt: skip
+# options of the groups below that change numbers, but not what is made of a sample
+_NOT_MADE = {"dataset", "skip_bad", "num_classes", "batch_size", "validation_batch_size_multiplier"}
 _MOST_CLASSES = 20
 
 
@@ -103,10 +100,12 @@ def _size(info: DatasetInfo) -> str:
 
 def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:
     """Yield what each published recipe makes of the data."""
+    groups = ("data", "aug", "mix")
     chosen = [
-        entry for entry in ENTRIES.values()
-        if entry.name == "step" or (entry.group in ("data", "aug", "mix") and entry.name not in _LOADING)
-    ]  # fmt: skip
+        entry
+        for entry in ENTRIES.values()
+        if entry.name == "step" or (entry.group in groups and entry.metadata["numbers"] and entry.name not in _NOT_MADE)
+    ]
     title = "recipes"
     for path in published().values():
         recipe = {str(name).replace("-", "_"): value for name, value in read_recipe(path).items()}

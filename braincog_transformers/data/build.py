@@ -123,7 +123,7 @@ def build_datasets(
     if info.kind == "sequence":
         steps = info.length or frames.steps
         train, test = info.read(info, data_dir, access, steps=steps, split=split)
-        classes = info.classes or getattr(train, "classes", ())
+        classes = info.classes or tuple(getattr(train, "classes", ()))
         return DataBundle(info, train, test, info.num_classes, (steps, info.size[1]), classes)
     appended = (PolaritySum(),) if polarity_sum else ()
     train, test = event_datasets(

@@ -48,14 +48,10 @@ def baked(layer: nn.Module) -> nn.Module:
     for hook in rewriting:
         hook(layer, None)
     kind = next(kind for kind in _LAYERS if isinstance(layer, kind))
-    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-    names = ("in_features", "out_features") if isinstance(layer, nn.Linear) else names
-    given = {name: getattr(layer, name) for name in names}
-    place = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-    new = kind(**given, bias=layer.bias is not None, **place).eval()
-    new.weight.copy_(layer.weight)
-    if layer.bias is not None:
-        new.bias.copy_(layer.bias)
+    given = {name: getattr(layer, name) for name in kind.__constants__ if name != "output_padding"}
+    new = kind(**given, bias=layer.bias is not None, device=layer.weight.device, dtype=layer.weight.dtype).eval()
+    for name, parameter in new.named_parameters():
+        parameter.copy_(getattr(layer, name))
     return new.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
 
 

@@ -184,10 +184,13 @@ def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", 
         spikes: one sample's spikes `(T, ...)`, all other axes being neurons.
         neurons: at most so many rows, taken at equal distances from all of them.
     """
+    from matplotlib.colors import LinearSegmentedColormap
+
     ax = ax or new_axes(3.0, 4.0)
+    ink = LinearSegmentedColormap.from_list("spikes", ["white", INK])
     flat = np.asarray(spikes).reshape(len(spikes), -1)
     rows = np.linspace(0, flat.shape[1] - 1, min(neurons, flat.shape[1])).round().astype(int)
-    ax.imshow(flat[:, rows].T, aspect="auto", cmap=_ink_map(), vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(flat[:, rows].T, aspect="auto", cmap=ink, vmin=0, vmax=1, interpolation="nearest")
     for step in range(1, len(flat)):
         ax.axvline(step - 0.5, color=GRID, linewidth=0.6)
     ax.set(xticks=few_ticks(len(flat)), yticks=[])
@@ -195,13 +198,6 @@ def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", 
     ax.set_xticklabels([str(step + 1) for step in few_ticks(len(flat))])
     ax.spines[["top", "right", "left", "bottom"]].set_visible(True)
     return ax
-
-
-def _ink_map():
-    """Make the colours of a raster: white without a spike, dark with one."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("spikes", ["white", INK])
 
 
 def few_ticks(count: int) -> list[int]:

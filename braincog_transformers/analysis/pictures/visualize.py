@@ -25,20 +25,18 @@ __all__ = ["confusion_matrix", "display_steps", "draw_attention", "draw_confusio
 __all__ += ["draw_membranes", "draw_rates", "save_images", "spike_maps", "visualize"]
 
 Batch = Tensor | Sequence[Tensor]
+Batches = Iterable[Sequence[Tensor]]
+Classes = Sequence[str] | None
+Scale = Sequence[float] | None
 PANELS_PER_LINE = 8
 MOST_MAPS = 6
 _EVENT_CHANNELS = (2, 3)
 
 
 def visualize(
-    model: nn.Module,
-    batch: Batch,
-    folder: str | Path,
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    model: nn.Module, batch: Batch, folder: str | Path, *, mean: Scale = None, std: Scale = None,
     rows: Sequence[Row] | None = None,
-) -> list[Path]:
+) -> list[Path]:  # fmt: skip
     """Draw what the neurons do: a raster and spike maps of the batch's first sample, and firing rates.
 
     Args:
@@ -78,9 +76,7 @@ def _spread(names: Iterable[str], count: int) -> list[str]:
     return [names[place] for place in chosen]
 
 
-def display_steps(
-    sample: np.ndarray, steps: int, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-) -> list[np.ndarray]:
+def display_steps(sample: np.ndarray, steps: int, *, mean: Scale = None, std: Scale = None) -> list[np.ndarray]:
     """Show one input at each of `steps` steps.
 
     Args:
@@ -127,12 +123,7 @@ def _divides(sides: Sequence[int], size: tuple[int, int]) -> bool:
 
 
 def draw_attention(
-    model: nn.Module,
-    batch: Batch,
-    folder: str | Path,
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    model: nn.Module, batch: Batch, folder: str | Path, *, mean: Scale = None, std: Scale = None
 ) -> Path | None:
     """Draw what the first sample's attention attends to, block by block over the steps, into `folder/attention.png`.
 
@@ -161,16 +152,23 @@ def _few_maps(maps: list[AttentionMap]) -> list[AttentionMap]:
     return [each for each in maps if each.name in chosen]
 
 
-def _draw_raster(records: dict[str, NodeRecord], path: Path) -> Path:
-    """Draw one raster per layer, side by side in the order of execution."""
-    lines = -(-len(records) // PANELS_PER_LINE)
-    columns = -(-len(records) // lines)
-    figure = plots.new_figure(1.5 * columns, 2.3 * lines)
+def _panels(records: dict[str, NodeRecord], columns: int, width: float, height: float) -> tuple:
+    """Make a figure with axes for each layer, sizes of one in inches; return it, and axes, record, title of each."""
+    lines = -(-len(records) // columns)
+    figure = plots.new_figure(width * columns, height * lines)
     axes = plots.new_grid(figure, lines, columns).ravel()
-    for ax, entry in zip(axes, records.values(), strict=False):
-        plots.plot_raster(entry.spikes[:, 0].numpy(), ax, title=plots.short_name(entry.name, 20))
     for ax in axes[len(records) :]:
         ax.set_axis_off()
+    titles = (plots.short_name(name, 20) for name in records)
+    return figure, list(zip(axes, records.values(), titles, strict=False))
+
+
+def _draw_raster(records: dict[str, NodeRecord], path: Path) -> Path:
+    """Draw one raster per layer, side by side in the order of execution."""
+    columns = -(-len(records) // -(-len(records) // PANELS_PER_LINE))
+    figure, panels = _panels(records, columns, 1.5, 2.3)
+    for ax, entry, title in panels:
+        plots.plot_raster(entry.spikes[:, 0].numpy(), ax, title=title)
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("neurons", fontsize=9)
     return plots.save(figure, path)
@@ -189,15 +187,10 @@ def draw_membranes(model: nn.Module, batch: Batch, folder: str | Path) -> Path:
     """Draw each layer's membrane potentials (after the reset, over the batch) into `folder/membranes.png`."""
     with frozen_inference(model), record(model, membranes=True) as records:
         model(_inputs(batch).to(device_of(model)))
-    columns = min(6, len(records))
-    lines = -(-len(records) // columns)
-    figure = plots.new_figure(2.2 * columns, 1.7 * lines)
-    axes = plots.new_grid(figure, lines, columns).ravel()
-    for ax, entry in zip(axes, records.values(), strict=False):
-        fired, title = float((entry.spikes != 0).float().mean()), plots.short_name(entry.name, 20)
+    figure, panels = _panels(records, min(6, len(records)), 2.2, 1.7)
+    for ax, entry, title in panels:
+        fired = float((entry.spikes != 0).float().mean())
         plots.plot_membrane(entry.membranes.numpy(), entry.threshold, ax, title=title, fired=fired)
-    for ax in axes[len(records) :]:
-        ax.set_axis_off()
     figure.supxlabel("membrane potential after the reset; red: threshold, and what was above it before", fontsize=9)
     figure.supylabel("neurons x steps", fontsize=9)
     return plots.save(figure, Path(folder) / "membranes.png")
@@ -223,21 +216,14 @@ def confusion_matrix(model: nn.Module, batches: Iterable[Sequence[Tensor]]) -> n
     return matrix
 
 
-def draw_confusion(
-    model: nn.Module, batches: Iterable[Sequence[Tensor]], folder: str | Path, *, classes: Sequence[str] | None = None
-) -> Path:
+def draw_confusion(model: nn.Module, batches: Batches, folder: str | Path, *, classes: Classes = None) -> Path:
     """Draw the confusion matrix over `batches` into `folder/confusion.png`."""
     matrix = confusion_matrix(model, batches)
     return plots.save(plot_confusion(matrix, classes), Path(folder) / "confusion.png")
 
 
 def draw_features(
-    model: nn.Module,
-    batches: Iterable[Sequence[Tensor]],
-    folder: str | Path,
-    *,
-    classes: Sequence[str] | None = None,
-    seed: int = 0,
+    model: nn.Module, batches: Batches, folder: str | Path, *, classes: Classes = None, seed: int = 0
 ) -> Path:
     """Draw the classifier's inputs in the plane, by PCA and by t-SNE side by side, into `folder/features.png`.
 
@@ -275,15 +261,9 @@ def draw_energy(analysis: Analysis, folder: str | Path) -> Path:
 
 
 def save_images(
-    batch: Sequence[Tensor],
-    folder: str | Path,
-    *,
-    name: str = "batch",
-    classes: Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    limit: int = 32,
-) -> Path:
+    batch: Sequence[Tensor], folder: str | Path, *, name: str = "batch", classes: Classes = None,
+    mean: Scale = None, std: Scale = None, limit: int = 32,
+) -> Path:  # fmt: skip
     """Draw a batch as the network gets it, event frames summed over time, into `folder/<name>.png`.
 
     Sequences are drawn with time downwards and channels to the right.

@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ __all__ = ["EventDataset", "class_sides", "event_datasets"]
 Side = tuple[list[Path | Segment], list[int]]
 
 
+@dataclass(eq=False)
 class EventDataset(Dataset):
     """Serve recordings as frames, from the cache or straight from the files.
 
@@ -40,25 +42,14 @@ class EventDataset(Dataset):
         left_out: what was wrong with recordings that belong to the set and aren't among `files`.
     """
 
-    def __init__(
-        self,
-        files: Sequence[Path | Segment],
-        targets: Sequence[int],
-        rule: FrameRule,
-        *,
-        transforms: Sequence[Callable[[Tensor], Tensor]] = (),
-        cache: Path | None = None,
-        rows: Sequence[int] | None = None,
-        left_out: Sequence[str] = (),
-    ) -> None:
-        self.files = list(files)
-        self.targets = list(targets)
-        self.rule = rule
-        self.transforms = tuple(transforms)
-        self.cache = cache
-        self.rows = range(len(self.files)) if rows is None else rows
-        self.left_out = tuple(left_out)
-        self._store: CachedFrames | None = None
+    files: Sequence[Path | Segment]
+    targets: Sequence[int]
+    rule: FrameRule
+    transforms: Sequence[Callable[[Tensor], Tensor]] = ()
+    cache: Path | None = None
+    rows: Sequence[int] | None = None
+    left_out: Sequence[str] = ()
+    _store: CachedFrames | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -82,7 +73,8 @@ class EventDataset(Dataset):
             return frames
         if self._store is None:
             self._store = _open(self.cache)
-        return self.rule.unpack(self._store[self.rows[index]])
+        row = index if self.rows is None else self.rows[index]
+        return self.rule.unpack(self._store[row])
 
 
 def _open(cache: Path) -> CachedFrames:
@@ -137,9 +129,7 @@ def event_datasets(
             raise UserError(f"none of the {len(files)} recordings of {name} can be read; the first: {damaged[0]}")
         rows = [row for row in range(len(files)) if row not in damaged]
         kept = [files[row] for row in rows], [class_order.index(targets[row]) for row in rows]
-        sets.append(
-            EventDataset(*kept, rule, transforms=varied, cache=cache, rows=rows, left_out=damaged.values())
-        )
+        sets.append(EventDataset(*kept, rule, varied, cache, rows, tuple(damaged.values())))
     return sets[0], sets[1]
 
 

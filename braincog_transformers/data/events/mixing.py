@@ -117,23 +117,11 @@ class EventMix(_Mixer):
     Args:
         num_classes: K.
         components: number of Gaussians, None for 2 to 4.
-        beta: see `MixUp`.
-        prob: the same.
-        rounds: the same.
-        noise: the same.
+        shared: `beta`, `prob`, `rounds` and `noise` of every mixer.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        components: int | None = None,
-        beta: float = 2.0,
-        prob: float = 0.5,
-        rounds: int = 1,
-        noise: float = 0.0,
-    ) -> None:
-        super().__init__(num_classes, beta=beta, prob=prob, rounds=rounds, noise=noise)
+    def __init__(self, num_classes: int, *, components: int | None = None, **shared: float) -> None:
+        super().__init__(num_classes, **shared)
         if components is not None and components < 1:
             raise ValueError(f"EventMix: components must be 1 or more; got {components}")
         self.components = components

@@ -12,7 +12,7 @@ from ..formats.columns import whole_numbers
 from ..formats.opening import complete, file_bytes
 from ..formats.pickles import Packet, load_npy
 from ..formats.tables import read_table
-from ..readers import EVENT, Recording, make_events, read_aedat4
+from ..readers import EVENT, Recording, Segment, make_events, read_aedat4
 
 __all__ = ["GIVEN_STEPS", "Character", "GivenSteps", "Pickled", "TopLeft", "read_stretches"]
 
@@ -113,7 +113,7 @@ class GivenSteps(Recording):
 
 
 @dataclass(frozen=True)
-class Character(Recording):
+class Character(Segment):
     """Stand for one of the twenty drawings in an N-Omniglot recording, cropped to the 250 x 250 pixels of the screen.
 
     Args:
@@ -124,10 +124,7 @@ class Character(Recording):
     start_us: int = 0
     end_us: int = 0
 
-    @property
-    def name(self) -> str:
-        """Name it apart from the other drawings of its recording."""
-        return f"{self.path.name}[{self.start_us}:{self.end_us}]"
+    __str__ = Recording.__str__
 
     def read(self) -> np.ndarray:
         """Read the drawing."""

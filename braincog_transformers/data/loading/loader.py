@@ -7,6 +7,7 @@ where an epoch has several of a sample; they are put back afterwards.
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,13 +23,13 @@ _ORDER, _SAMPLE = 0, 1
 """Keep the seeds of an epoch's order and of its samples apart."""
 
 
+@dataclass
 class _SeededDataset(Dataset):
     """Fetch samples by (epoch, index, copy), each with generators of its own; values that are not finite are named."""
 
-    def __init__(self, dataset: Dataset, seed: int, *, part: str) -> None:
-        self.dataset = dataset
-        self.seed = seed
-        self.part = part
+    dataset: Dataset
+    seed: int
+    part: str
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -60,35 +61,27 @@ class _SeededDataset(Dataset):
         return x, label
 
 
+@dataclass
 class _Batches(Sampler):
     """Yield lists of (epoch, index, copy): one rank's share of an epoch's order, cut into batches."""
 
-    def __init__(
-        self,
-        samples: int,
-        *,
-        batch_size: int,
-        train: bool,
-        seed: int,
-        rank: int,
-        world_size: int,
-        drop_last: bool,
-        repeats: int,
-    ) -> None:
-        self.samples = samples
-        self.batch_size = batch_size
-        self.train = train
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.repeats = repeats
-        share = samples // world_size if train else len(range(rank, samples, world_size))
-        self.whole_batches, rest = divmod(share, batch_size)
-        self.share = share
+    samples: int
+    batch_size: int
+    train: bool
+    seed: int
+    rank: int
+    world_size: int
+    drop_last: bool
+    repeats: int
+    epoch: int = 0
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        samples, ranks = self.samples, self.world_size
+        self.share = samples // ranks if self.train else len(range(self.rank, samples, ranks))
+        self.whole_batches, rest = divmod(self.share, self.batch_size)
         # A set smaller than a batch would otherwise give no batch at all, without a word.
-        self.count = self.whole_batches + bool(rest and not (drop_last and self.whole_batches))
-        self.epoch = 0
-        self.skip = 0
+        self.count = self.whole_batches + bool(rest and not (self.drop_last and self.whole_batches))
 
     def __len__(self) -> int:
         return self.count
@@ -180,8 +173,8 @@ def make_loader(
         UserError: for a value out of range, or fewer samples than processes.
     """
     if batch_size < 1 or workers < 0 or seed < 0:
-        given = f"{batch_size}, {workers}, {seed}"
-        raise UserError(f"--batch-size must be 1 or more, --workers and --seed 0 or more; got {given}")
+        got = f"{batch_size}, {workers}, {seed}"
+        raise UserError(f"--batch-size must be 1 or more, --workers and --seed 0 or more; got {got}")
     if not 0 <= rank < world_size:
         raise ValueError(f"make_loader: rank must be from 0 to world_size - 1; got {rank} of {world_size}")
     if isinstance(dataset, PictureStream):
@@ -193,18 +186,10 @@ def make_loader(
         raise UserError(f"{len(dataset)} training samples can't be shared among {world_size} processes; start fewer")
     if repeats < 1:
         raise ValueError(f"make_loader: repeats must be 1 or more; got {repeats}")
-    batches = _Batches(
-        len(dataset),
-        batch_size=batch_size,
-        train=train,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        drop_last=train if drop_last is None else drop_last,
-        repeats=repeats,
-    )
+    drop_last = train if drop_last is None else drop_last
+    batches = _Batches(len(dataset), batch_size, train, seed, rank, world_size, drop_last, repeats)
     loader = DataLoader(
-        _SeededDataset(dataset, seed, part="training" if train else "test"),
+        _SeededDataset(dataset, seed, "training" if train else "test"),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,

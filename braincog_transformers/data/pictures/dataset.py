@@ -1,6 +1,7 @@
 """Samples of pictures, whatever holds them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 __all__ = ["PictureDataset"]
 
 
+@dataclass(eq=False)
 class PictureDataset(Dataset):
     """Serve pictures through a transform.
 
@@ -19,17 +21,14 @@ class PictureDataset(Dataset):
         transform: from a PIL picture to a tensor.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        *,
-        mode: str,
-        transform: Callable[[Image.Image], Tensor],
-    ) -> None:
-        self.source = source
-        self.targets = source.targets
-        self.mode = mode
-        self.transform = transform
+    source: Any
+    mode: str
+    transform: Callable[[Image.Image], Tensor]
+
+    @property
+    def targets(self) -> list[int]:
+        """Labels in the order of the samples."""
+        return self.source.targets
 
     def __len__(self) -> int:
         return len(self.source)

@@ -1,6 +1,7 @@
 """Pictures by index, in memory or in files, with their labels in `targets`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -29,6 +30,7 @@ class ArrayPictures:
         return Image.fromarray(self.pixels[index])
 
 
+@dataclass(eq=False)
 class FilePictures:
     """Photos in files.
 
@@ -38,10 +40,9 @@ class FilePictures:
         max_pixels: of a photo.
     """
 
-    def __init__(self, paths: Sequence[str], targets: Sequence[int], max_pixels: int = MOST_PIXELS) -> None:
-        self.paths = list(paths)
-        self.targets = list(targets)
-        self.max_pixels = max_pixels
+    paths: list[str]
+    targets: list[int]
+    max_pixels: int = MOST_PIXELS
 
     def __len__(self) -> int:
         return len(self.paths)

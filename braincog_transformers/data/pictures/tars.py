@@ -33,6 +33,7 @@ _BEHIND = 16 << 20
 """Bytes behind the end of a tar that are looked at; it is padded to some 10 KB."""
 
 
+@dataclass(eq=False)
 class TarPictures:
     """Photos at known places of uncompressed tar files.
 
@@ -48,19 +49,13 @@ class TarPictures:
         max_pixels: of a photo.
     """
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        file: np.ndarray,
-        start: np.ndarray,
-        size: np.ndarray,
-        *,
-        names: Sequence[str],
-        targets: Sequence[int],
-        max_pixels: int = MOST_PIXELS,
-    ) -> None:
-        self.files, self.names, self.targets = list(files), list(names), list(targets)
-        self.file, self.start, self.size, self.max_pixels = file, start, size, max_pixels
+    files: Sequence[Path]
+    file: np.ndarray
+    start: np.ndarray
+    size: np.ndarray
+    names: Sequence[str]
+    targets: list[int]
+    max_pixels: int = MOST_PIXELS
 
     def __len__(self) -> int:
         return len(self.names)
@@ -138,15 +133,10 @@ def read_tars(
     rows.sort()
     warn_of_others(root, [f"{tar.where}: {shown(name, 160)}" for tar in tars for name in tar.others], dataset)
     numbers = number_classes(classes, root)
-    pictures = TarPictures(
-        files,
-        np.array([row[1] for row in rows], np.int32),
-        np.array([row[2] for row in rows], np.int64),
-        np.array([row[3] for row in rows], np.int64),
-        names=[row[0][1] for row in rows],
-        targets=[numbers[row[4]] for row in rows],
-        max_pixels=max_pixels,
-    )
+    names, file, start, size, own = zip(*rows, strict=True)
+    places = (np.array(file, np.int32), np.array(start, np.int64), np.array(size, np.int64))
+    labels = [numbers[name] for name in own]
+    pictures = TarPictures(files, *places, [name for _, name in names], labels, max_pixels)
     return pictures, numbers
 
 

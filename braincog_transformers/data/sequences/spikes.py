@@ -6,6 +6,7 @@ least the last spike, is dropped.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ def spike_counts(seconds: np.ndarray, channels: np.ndarray, steps: int, width: i
     return np.bincount(cell, minlength=steps * width).reshape(steps, width).astype(np.float32)
 
 
+@dataclass(eq=False)
 class SpikeDataset(Dataset):
     """Serve the samples of one HDF5 file, which is held in memory as it was stored.
 
@@ -59,21 +61,13 @@ class SpikeDataset(Dataset):
         classes: their names, where the file has them.
     """
 
-    def __init__(
-        self,
-        seconds: np.ndarray,
-        channels: np.ndarray,
-        ends: np.ndarray,
-        targets: Sequence[int],
-        *,
-        steps: int,
-        width: int,
-        classes: Sequence[str] = (),
-    ) -> None:
-        self.seconds, self.channels, self.ends = seconds, channels, ends
-        self.targets = list(targets)
-        self.steps, self.width = steps, width
-        self.classes = tuple(classes)
+    seconds: np.ndarray
+    channels: np.ndarray
+    ends: np.ndarray
+    targets: list[int]
+    steps: int
+    width: int
+    classes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -126,4 +120,4 @@ def _read(path: Path, info: SequenceSet, steps: int) -> SpikeDataset:
         if outside or late or targets.min() < 0 or targets.max() >= info.num_classes:
             raise UserError(f"has spikes outside of {width} channels, times that are no numbers, or unknown labels")
     ends = np.cumsum(counts)
-    return SpikeDataset(seconds, channels, ends, targets.tolist(), steps=steps, width=width, classes=classes)
+    return SpikeDataset(seconds, channels, ends, targets.tolist(), steps, width, classes)

@@ -1,7 +1,9 @@
 """CIFAR-10 and CIFAR-100 as pictures, and CIFAR-10 as sequences of pixels (`scifar10`)."""
 
+from dataclasses import replace
+
 from ..registry import PictureSet, SequenceSet, pixel_sequences, register_dataset, torchvision_pictures
-from ..settings import Augment, Colours
+from ..settings import CHARACTERS, Colours
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100 = (
@@ -17,11 +19,7 @@ CIFAR100 = (
     "woman", "worm",
 )  # fmt: skip
 # Spikformer's recipe (scale fixed at 1, so no random crop).
-_AUGMENT = Augment(
-    scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.5, vflip=0.0, color_jitter=0.0, aa="spikformer-m9-n1-mstd0.4-inc1",
-    reprob=0.25, remode="const", recount=1, train_interpolation="bicubic", interpolation="bicubic", crop_pct=1.0,
-    event_augment="none",
-)  # fmt: skip
+_AUGMENT = replace(CHARACTERS, hflip=0.5, aa="spikformer-m9-n1-mstd0.4-inc1", reprob=0.25)
 _CITATION = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images (technical report, 2009)"
 _SHARED = {"samples": (50000, 10000), "source": "torchvision fetches it", "citation": _CITATION}
 _PICTURES = {"size": (32, 32), "augment": _AUGMENT, "read": torchvision_pictures, **_SHARED}

@@ -21,7 +21,7 @@ register_dataset(
     EventSet(
         name="ncaltech101", num_classes=101, size=(180, 240), classes=CLASSES, samples=(8709, 0),
         tree="NCALTECH101/Caltech101/<BACKGROUND_Google..yin_yang>/image_NNNN.bin",
-        note="no official split: stratified by `--split-seed`",
+        note="stratified by `--split-seed`",
         source="unpack Caltech101.zip of Mendeley data set cy6cvx3ryv (garrickorchard.com/datasets/n-caltech101)",
         citation="Orchard et al., Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades "
         "(Frontiers in Neuroscience 2015)",

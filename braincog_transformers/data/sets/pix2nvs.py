@@ -45,7 +45,7 @@ register_dataset(
 register_dataset(
     EventSet(
         name="HMDBDVS", num_classes=51, size=(180, 240), classes=HMDB51, samples=(6765, 0),
-        tree="HMDBDVS/<brush_hair..wave>/*.mat", note="no official split: stratified by `--split-seed`",
+        tree="HMDBDVS/<brush_hair..wave>/*.mat", note="stratified by `--split-seed`",
         source=_ARCHIVES, citation=_CITATION,
         folders=("HMDBDVS", "HMDBDVS/HMDBDVS", "DVS/HMDBDVS/HMDBDVS", "."), splits=("stratified", "random", "text"),
         endings=(".mat",), smallest=1024,

@@ -1,5 +1,6 @@
 """Tiny ImageNet: 200 classes of ImageNet at 64 x 64 pixels, in its official layout."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from ...errors import UserError
 from ..formats.text import read_lines
 from ..loading.folders import MissingData, find_root
 from ..registry import PictureSet, register_dataset
-from ..settings import Access, Augment, Colours
+from ..settings import CHARACTERS, Access, Colours
 
 _WORDNET = """
     n01443537 n01629819 n01641577 n01644900 n01698640 n01742172 n01768244 n01770393 n01774384 n01774750 n01784675
@@ -98,10 +99,6 @@ register_dataset(
         source="unpack tiny-imagenet-200.zip of cs231n.stanford.edu",
         citation="Le and Yang, Tiny ImageNet Visual Recognition Challenge (Stanford CS231N, 2015)",
         folders=(".", "tinyimagenet", "TinyImageNet"), marks=("tiny-imagenet-200/wnids.txt",), read=_pictures,
-        augment=Augment(
-            scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.5, vflip=0.0, color_jitter=0.0, aa="", reprob=0.0,
-            remode="const", recount=1, train_interpolation="bicubic", interpolation="bicubic", crop_pct=1.0,
-            event_augment="none",
-        ),
+        augment=replace(CHARACTERS, hflip=0.5),
     )
 )  # fmt: skip

@@ -180,72 +180,55 @@ def _multiply_digits(x: Tensor, weight: Tensor, bias: Tensor | None, stays: bool
     return out.mul_(written.scale) if bias is None else torch.addcmul(bias, out, written.scale)
 
 
-_PRODUCT = "Tensor x, Tensor weight, Tensor? bias"  # written out, since PyTorch 2.6 can't read it off the functions
-_GEOMETRY = "int[] stride, int[] padding, int[] dilation"
-
-
+# written out, since PyTorch 2.6 can't read it off the function
 @torch.library.custom_op(
-    "braincog_transformers::convolve", mutates_args=(), schema=f"({_PRODUCT}, {_GEOMETRY}, bool stays) -> Tensor"
+    "braincog_transformers::product",
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor? bias, int[] geometry, bool stays) -> Tensor",
 )
-def _convolve(x, weight, bias, stride, padding, dilation, stays):
+def _product(x, weight, bias, geometry, stays):
+    """Multiply `(M, C)`, or convolve `(B, C, H, W)` with stride, padding and dilation in `geometry`, six numbers."""
     # of another layout the plain convolution keeps that layout, and a compiler relies on it
-    dense = x.is_contiguous(memory_format=torch.channels_last)
+    dense = not geometry or x.is_contiguous(memory_format=torch.channels_last)
     integers = whole_numbers(x) if dense and _pays(x, weight, stays) else None
     if integers is None:
-        return F.conv2d(x, weight, bias, stride, padding, dilation)
-    return _convolve_digits(integers, weight, bias, (stride, padding, dilation), stays)
+        return _plain(x, weight, bias, geometry)
+    if geometry:
+        return _convolve_digits(integers, weight, bias, _pairs(geometry), stays)
+    return _multiply_digits(integers, weight, bias, stays)
 
 
-@_convolve.register_fake
-def _(x, weight, bias, stride, padding, dilation, stays):
-    return F.conv2d(x, weight, bias, stride, padding, dilation)
+def _pairs(geometry: list[int]) -> tuple[list[int], list[int], list[int]]:
+    return geometry[:2], geometry[2:4], geometry[4:]
+
+
+@_product.register_fake
+def _plain(x, weight, bias, geometry, stays=False):
+    return F.conv2d(x, weight, bias, *_pairs(geometry)) if geometry else F.linear(x, weight, bias)
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, weight, bias, *geometry, _ = inputs
-    ctx.geometry, ctx.biases = geometry, None if bias is None else [len(bias)]
+    x, weight, bias, ctx.geometry, _ = inputs
+    ctx.biases = None if bias is None else [len(bias)]
     ctx.save_for_backward(x, weight)
 
 
-def _convolve_backward(ctx, grad: Tensor):
+def _backward(ctx, grad: Tensor):
     x, weight = ctx.saved_tensors
-    grads = torch.ops.aten.convolution_backward(
-        grad, x, weight, ctx.biases, *ctx.geometry, False, [0, 0], 1, ctx.needs_input_grad[:3]
-    )
-    return *grads, None, None, None, None
+    wanted = ctx.needs_input_grad[:3]
+    if ctx.geometry:
+        geometry = (*_pairs(ctx.geometry), False, [0, 0], 1)
+        grads = torch.ops.aten.convolution_backward(grad, x, weight, ctx.biases, *geometry, wanted)
+    else:
+        compute = (lambda: grad @ weight, lambda: grad.t() @ x, lambda: grad.sum(0))
+        grads = [of() if wants else None for of, wants in zip(compute, wanted, strict=True)]
+    return *grads, None, None
 
 
-_convolve.register_autograd(_convolve_backward, setup_context=_keep)
+_product.register_autograd(_backward, setup_context=_keep)
 
 
-@torch.library.custom_op(
-    "braincog_transformers::multiply", mutates_args=(), schema=f"({_PRODUCT}, bool stays) -> Tensor"
-)
-def _multiply(x, weight, bias, stays):
-    integers = whole_numbers(x) if _pays(x, weight, stays) else None
-    return F.linear(x, weight, bias) if integers is None else _multiply_digits(integers, weight, bias, stays)
-
-
-@_multiply.register_fake
-def _(x, weight, bias, stays):
-    return F.linear(x, weight, bias)
-
-
-def _multiply_backward(ctx, grad: Tensor):
-    x, weight = ctx.saved_tensors
-    wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
-    return (
-        grad @ weight if wants_x else None,
-        grad.t() @ x if wants_weight else None,
-        grad.sum(0) if wants_bias else None,
-        None,
-    )
-
-
-_multiply.register_autograd(_multiply_backward, setup_context=_keep)
-
-
-@register_flop_formula([torch.ops.braincog_transformers.convolve, torch.ops.braincog_transformers.multiply])
+@register_flop_formula([torch.ops.braincog_transformers.product])
 def _operations(x: list[int], weight: list[int], *_, out_shape: list[int], **__) -> int:
     """Count as the plain products do: the compiler asks before it computes something twice."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
@@ -257,11 +240,11 @@ class _InIntegers(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is F.linear and len(args) == 3 and applies(*args[:2]):
             x, weight, bias = args
-            return _multiply(x.reshape(-1, x.shape[-1]), weight, bias, _stays(weight)).view(*x.shape[:-1], -1)
+            return _product(x.reshape(-1, x.shape[-1]), weight, bias, [], _stays(weight)).view(*x.shape[:-1], -1)
         if function is F.conv2d and len(args) == 7 and applies(*args[:2]):
             x, weight, bias, stride, padding, dilation, groups = args
             if x.dim() == 4 and groups == 1 and not isinstance(padding, str):
-                return _convolve(x, weight, bias, list(stride), list(padding), list(dilation), _stays(weight))
+                return _product(x, weight, bias, [*stride, *padding, *dilation], _stays(weight))
         return function(*args, **(kwargs or {}))
 
 
