@@ -79,8 +79,9 @@ class Spikformer(FlatTransformer):
         super().__init__(**flat)
 
     def _stem(self) -> nn.Module:
+        pooled = self._pooled()  # patches that no stem makes are refused before sides that they don't fill
         return SpikingPatchSplitting(
-            self._layout(), self._pooled(), self.in_chans, self.embed_dim, pool=self.pool_at, node=self._neuron()
+            self._layout(), pooled, self.in_chans, self.embed_dim, pool=self.pool_at, node=self._neuron()
         )
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:

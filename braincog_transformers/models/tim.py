@@ -212,12 +212,8 @@ class TIMSpikformer(ReleasedFault, FlatTransformer):
         if as_released:
             self.set_as_released()
 
-    @property
-    def is_sequence(self) -> bool:
-        """Whether it is built for sequences, which have a height of 1."""
-        return self.img_size[0] == 1
-
     def _stem(self) -> nn.Module:
+        self.is_sequence = self.img_size[0] == 1  # of the size that it is built with, whatever comes later
         chans = 2 if self.is_sequence else self.in_chans
         return SpikingPatchSplitting(
             self._layout(), self._pooled(), chans, self.embed_dim, pool="after", node=self._neuron()

@@ -20,10 +20,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def started(folder, script):
+def started(folder, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
-        [sys.executable, script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
 
 
@@ -31,6 +31,7 @@ def test_the_page_prints_what_it_says_and_trains(folder):
     looked = started(folder, "look.py")
     assert looked.returncode == 0, looked.stderr
     assert looked.stdout == re.search(r"prints:\n\n```\n(.*?)```", PAGE, re.DOTALL)[1]
-    trained = started(folder, "train.py")
+    command = re.search(r"^```bash\npython (.*?)\n```$", PAGE, re.MULTILINE)[1]
+    trained = started(folder, *command.split())
     assert trained.returncode == 0, trained.stderr
     assert list(folder.glob("runs/*/results.json"))
