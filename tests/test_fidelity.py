@@ -10,8 +10,12 @@ from families.official import axes_of
 from safetensors import safe_open
 
 from braincog_transformers.checkpoints import load_state
+from braincog_transformers.ops.kernels import fused_neuron
 
 VALUE, GRADIENT = 1e-9, 1e-6
+
+# a kernel is compiled for each T, type and kind of neuron: one network of images, and one of events that learns leaks
+COMPILED = ("spikformer_cifar", "spike_driven_transformer_dvs_tet_plif")
 
 
 class Vector:
@@ -47,11 +51,14 @@ class Vector:
 
 
 def pytest_generate_tests(metafunc):
-    if not {"vector_path", "unbuilt"} & {*metafunc.fixturenames}:
+    if not {"vector_path", "vector_to_compile", "unbuilt"} & {*metafunc.fixturenames}:
         return
     built, others = vectors_in(metafunc.config.getoption("--golden-dir"))
     if "vector_path" in metafunc.fixturenames:
         metafunc.parametrize("vector_path", built, ids=[path.stem for path in built])
+    elif "vector_to_compile" in metafunc.fixturenames:
+        chosen = [path for path in built if path.stem in COMPILED] or built[:1]
+        metafunc.parametrize("vector_to_compile", chosen, ids=[path.stem for path in chosen])
     else:
         metafunc.parametrize("unbuilt", [path.stem for path in others])
 
@@ -143,16 +150,22 @@ def test_step_by_step_gives_the_same_logits(vector):
         assert (model(vector.input) - vector.tensors["logits_eval"]).abs().max() < VALUE
 
 
-@pytest.mark.kernels
-def test_compiled_kernels_give_the_same_logits(vector, monkeypatch):
-    from braincog_transformers.ops.kernels import fused_neuron
-
+def _check_gradients_of_kernels(vector, monkeypatch):
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 1)
     model = vector.network().train()
     vector.train(model)
     for name, expected in vector.grads.items():
         grad = model.get_parameter(model.official_names.translate(name)).grad.view(expected.shape)
         assert (grad - expected).norm() / expected.double().norm().clamp_min(1e-12) < GRADIENT, name
+
+
+def test_kernels_run_eagerly_give_the_same_logits(vector, monkeypatch):
+    _check_gradients_of_kernels(vector, monkeypatch)
+
+
+@pytest.mark.kernels
+def test_compiled_kernels_give_the_same_logits(vector_to_compile, monkeypatch):
+    _check_gradients_of_kernels(Vector(vector_to_compile), monkeypatch)
 
 
 def test_dead_keys_are_named_in_the_debug_log(vector, caplog):

@@ -58,7 +58,7 @@ def _plain(request, monkeypatch):
 
 @pytest.fixture
 def kernels():
-    """Let large layers run in compiled kernels."""
+    """Let large layers run in kernels; those of `pytest.mark.kernels` are compiled, others run eagerly."""
 
 
 def build(create, node_type, **kwargs):
@@ -192,13 +192,12 @@ def test_a_class_of_the_users_is_not_taken_for_brain_cogs_by_its_name():
 # accelerate
 
 
-@pytest.mark.kernels
 @pytest.mark.parametrize(
     ("network", "kind", "act_fun"),
     [
-        ("resnet", "LIFNode", "QGateGrad"),
-        ("resnet", "PLIFNode", "AtanGrad"),
-        ("resnet", "IFNode", "SigmoidGrad"),
+        pytest.param("resnet", "LIFNode", "QGateGrad", marks=pytest.mark.kernels),
+        pytest.param("resnet", "PLIFNode", "AtanGrad", marks=pytest.mark.kernels),
+        pytest.param("resnet", "IFNode", "SigmoidGrad", marks=pytest.mark.kernels),
         ("resnet step by step", "LIFNode", "GateGrad"),
         ("resnet step by step", "PLIFNode", "SigmoidGrad"),
         ("vgg", "LIFNode", "AtanGrad"),

@@ -30,6 +30,7 @@ VARIANTS = {
     "fused kernels and a loading process": ["--workers", "1"],
     "a compiled network": ["--workers", "0", "--compile", "--model-kwargs", "embed_dim=16", "num_heads=2"],
 }
+COMPILED = ("a compiled network",)
 
 
 def _start(output: Path, *more: str) -> subprocess.Popen:
@@ -61,8 +62,9 @@ def _kill(output: Path, *more: str, after: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.kernels
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.kernels if name in COMPILED else ()) for name in VARIANTS]
+)
 def test_a_killed_run_with(variant, tmp_path):
     more = VARIANTS[variant]
     told = _finish(tmp_path, "--experiment", "whole", *more)
