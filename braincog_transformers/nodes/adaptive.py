@@ -1,4 +1,4 @@
-"""Neurons with a second state variable, each written as one step; docs/add_a_neuron.md shows how."""
+"""Neurons with a second state variable, each written as one step."""
 
 import math
 from typing import Any, NamedTuple

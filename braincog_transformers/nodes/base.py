@@ -7,8 +7,6 @@ membrane stays in the node until `n_reset`. The two agree spike for spike.
 `mem` and `spike` are those of the last step, as in BrainCog. After a call of all steps they are worked out again from
 its input when they are read: in a forward hook, or as long as somebody holds that input; then they are None, unless
 `requires_mem` kept the potentials.
-
-docs/add_a_neuron.md shows how to write one.
 """
 
 import threading

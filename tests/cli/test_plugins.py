@@ -47,7 +47,7 @@ def plugin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", sys.modules)
-    before = set(sys.modules), set(REGISTERED), set(nodes.neurons._REGISTERED), set(DATASETS)
+    before = set(sys.modules), set(REGISTERED), set(nodes.brain_cog._REGISTERED), set(DATASETS)
 
     def write(name, text=PLUGIN):
         path = tmp_path / f"{name}.py"
@@ -55,7 +55,7 @@ def plugin(tmp_path, monkeypatch):
         return path
 
     yield write
-    tables = (sys.modules, REGISTERED, nodes.neurons._REGISTERED, DATASETS)
+    tables = (sys.modules, REGISTERED, nodes.brain_cog._REGISTERED, DATASETS)
     for known, old in zip(tables, before, strict=True):
         for name in [name for name in known if name not in old]:
             if known is not sys.modules or name.startswith("mine"):
