@@ -1,6 +1,5 @@
-"""Data sets: the table of names here, without torch; readers, frames, augmentation, loaders in the folders below."""
+"""Data sets: the table of names here, without torch; readers, frames, augmentation, loaders in the modules beside."""
 
-from . import sets  # noqa: F401 - each of its files registers its sets
-from .registry import DATASETS, DatasetInfo, EventSet, PictureSet, SequenceSet, register_dataset
+from .catalog import DATASETS, DatasetInfo
 
-__all__ = ["DATASETS", "DatasetInfo", "EventSet", "PictureSet", "SequenceSet", "register_dataset"]
+__all__ = ["DATASETS", "DatasetInfo"]

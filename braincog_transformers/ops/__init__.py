@@ -1,4 +1,2 @@
-"""Pure functions on tensors: the definitions of neurons, surrogate gradients and spiking attention.
-
-What computes the same faster is in `kernels`.
-"""
+"""Pure functions on tensors: spiking neurons, surrogate gradients, spiking attention products. They know nothing of
+modules."""

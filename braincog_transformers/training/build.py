@@ -17,15 +17,16 @@ from torch import nn
 from ..checkpoints import load_checkpoint
 from ..data import DatasetInfo
 from ..data.build import Augment, DataBundle, build_datasets
-from ..data.events.frames import event_channels
-from ..data.events.mixing import CutMix, EventMix, MixUp
-from ..data.loading.loader import make_loader
-from ..data.pictures.sources import Source
-from ..data.registry import lookup
+from ..data.catalog import lookup
+from ..data.frames import event_channels
+from ..data.loader import make_loader
+from ..data.mixing import CutMix, EventMix, MixUp
+from ..data.sources import Source
 from ..errors import UserError, shown, unknown
 from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED
-from ..recipe import Options, keywords
+from ..option_entries import keywords
+from ..options import Options
 from .distributed import Ranks
 from .learner import Place
 from .losses import Distillation, build_loss
@@ -188,7 +189,7 @@ def find_shape(options: Options) -> Shape:
 
 def evaluates(options: Options) -> bool:
     """Say whether a run only looks at test data, so that there need not be any for training."""
-    run, look = options.run, options.analysis
+    run, look = options.run, options.look
     return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 

@@ -14,7 +14,7 @@ from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
-from ..runtime.compiler import inductor
+from ..ops.compiler import inductor
 
 Built = TypeVar("Built")
 

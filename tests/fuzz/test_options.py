@@ -3,8 +3,7 @@
 import random
 
 from braincog_transformers import cli
-from braincog_transformers.cli.parser import build_parser
-from braincog_transformers.recipe import ENTRIES
+from braincog_transformers.options import ENTRIES, build_parser
 
 NUMBERS = [
     "0",

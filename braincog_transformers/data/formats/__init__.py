@@ -1,1 +1,0 @@
-"""Readers of file formats: bytes in, checked columns and lines out."""

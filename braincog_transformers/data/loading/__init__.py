@@ -1,1 +1,0 @@
-"""Loading: finding and fetching a set, reading its files, and serving batches."""

@@ -1,1 +1,0 @@
-"""Sequences (T, channels): spikes of channels without a place, and pictures read pixel by pixel."""
