@@ -5,4 +5,4 @@ from .loading import load_checkpoint, load_state
 from .matching import Fit, identify
 from .state_dicts import find_weights, weights_of
 
-__all__ = ["Fit", "find_weights", "identify", "load_checkpoint", "load_state", "read_checkpoint", "weights_of"]
+__all__ = ["Fit", "find_weights", "identify", "load_checkpoint", "load_content", "load_state", "read_checkpoint", "weights_of"]

@@ -14,11 +14,10 @@ from ..data.build import DataBundle
 from ..errors import UserError
 from ..recipe import Options
 from ..version import __version__
-from .class_names import compare_classes
 from .distributed import Ranks, wrap
 from .generators import seed_everything
 from .learner import Learner
-from .loaders import Loaders, ToDevice, build_data, build_loaders, build_mixer, evaluates
+from .loaders import Loaders, ToDevice, build_data, build_loaders, build_mixer
 from .loop import evaluate
 from .losses import build_losses
 from .network import Shape, build_network, find_shape
@@ -91,9 +90,7 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     repeats = max(1, options.aug.aug_repeats)
     train_loader, test_loader = build_loaders(options.data, bundle, ranks, seed=options.run.seed, repeats=repeats)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
-    network = build_network(options, shape, ranks, say=say_of(ranks))
-    if path := options.model.initial_checkpoint:
-        compare_classes(path, bundle.classes, options.data, refuses=evaluates(options), say=say_of(ranks))
+    network = build_network(options, shape, ranks, say=say_of(ranks), classes=bundle.classes)
     network, train_call, test_call = wrap(
         network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
     )

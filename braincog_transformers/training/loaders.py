@@ -17,10 +17,10 @@ from ..recipe import Options
 from ..recipe.groups import DataOptions, MixOptions
 from .distributed import Ranks
 from .losses import soft_labels
-from .network import Shape
+from .network import Shape, evaluates
 
 __all__ = ["EventMixer", "ImageMixer", "Loaders", "Mixer", "Prefetcher", "ToDevice"]
-__all__ += ["build_data", "build_loaders", "build_mixer", "evaluates"]
+__all__ += ["build_data", "build_loaders", "build_mixer"]
 
 Mixer = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 _RULES = {one.metadata.get("option") for rule in (FrameRule, Split, Colours, Access) for one in fields(rule)}
@@ -108,12 +108,6 @@ class Loaders:
     def mixer_of(self, epoch: int) -> Mixer | None:
         """Return the mixer of an epoch; without it the criterion smooths the labels as the mixer did."""
         return None if self.mixing_ends and epoch >= self.mixing_ends else self.mixer
-
-
-def evaluates(options: Options) -> bool:
-    """Say whether a run only looks at test data, so that there need not be any for training."""
-    run, look = options.run, options.analysis
-    return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 
 def _workers(data: DataOptions, ranks: Ranks) -> int:

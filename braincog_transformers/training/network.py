@@ -3,7 +3,7 @@
 import inspect
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import load_checkpoint
+from ..checkpoints import load_content, read_checkpoint
 from ..data import DatasetInfo
 from ..data.build import DataBundle
 from ..data.events.frames import event_channels
@@ -22,9 +22,16 @@ from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED
 from ..recipe import Options, keywords
 from ..recipe.groups import ModelOptions
+from .class_names import compare_classes
 from .distributed import Ranks
 
-__all__ = ["Shape", "build_network", "check_batch", "find_shape"]
+__all__ = ["Shape", "build_network", "check_batch", "evaluates", "find_shape"]
+
+
+def evaluates(options: Options) -> bool:
+    """Say whether a run only looks at test data, so that there need not be any for training."""
+    run, look = options.run, options.analysis
+    return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,9 @@ def _tune_batch_norm(network: nn.Module, model: ModelOptions) -> None:
                 setattr(module, name, getattr(module, name) if value is None else value)
 
 
-def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable[[str], object]) -> nn.Module:
+def build_network(
+    options: Options, shape: Shape, ranks: Ranks, *, say: Callable[[str], object], classes: Sequence[str] = ()
+) -> nn.Module:
     """Build the network on its device, with the weights that it starts from.
 
     Args:
@@ -176,16 +185,18 @@ def build_network(options: Options, shape: Shape, ranks: Ranks, *, say: Callable
         shape: what data set and options make of the network's ends.
         ranks: the processes of the run.
         say: is told what was loaded.
+        classes: names of the data's classes, which those of a checkpoint are compared with; none to leave that.
 
     Raises:
-        UserError: for an option that this network does not have.
+        UserError: for an option that this network does not have, or a checkpoint that does not fit it.
     """
     model, train = options.model, options.train
     network = _create(options, shape, step=shape.step, pretrained=model.pretrained)
     if model.initial_checkpoint:
-        evaluates = options.run.eval or options.run.eval_checkpoint
-        path, ema = model.initial_checkpoint, options.run.use_ema
-        say(load_checkpoint(network, path, ema=ema, replace_classifier=not evaluates))
+        path, content = model.initial_checkpoint, read_checkpoint(model.initial_checkpoint)
+        replaces = not (options.run.eval or options.run.eval_checkpoint)
+        say(load_content(network, content, path, ema=options.run.use_ema, replace_classifier=replaces))
+        compare_classes(content, path, classes, options.data, refuses=evaluates(options), say=say)
     _tune_batch_norm(network, model)
     if not model.layer_by_layer:
         network.set_attr("layer_by_layer", False)

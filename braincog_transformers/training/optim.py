@@ -67,8 +67,7 @@ def build_schedule(
     """
     # timm's poly reads its exponent from the decay rate
     rate = options.power if options.sched == "poly" else options.decay_rate
-    # each further cosine cycle starts at half the rate
-    given = SimpleNamespace(**asdict(options) | {"decay_rate": rate}, lr_cycle_decay=0.5, seed=seed)
+    given = SimpleNamespace(**asdict(options) | {"decay_rate": rate}, seed=seed)
     kwargs = scheduler_kwargs(given, decreasing_metric="loss" in metric)
     try:
         return create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates)

@@ -8,9 +8,9 @@ import yaml
 
 from ..analysis.doctor import diagnose, format_checkup
 from ..analysis.pictures.plots import training_curves
-from ..checkpoints import load_checkpoint
+from ..checkpoints import load_content
 from ..errors import Interrupted, UserError
-from ..files import write_whole
+from ..files import write_text
 from ..recipe import ENTRIES, Options
 from ..report import write_report
 from .assembly import Parts, build_learner, build_parts, ranking_metric
@@ -22,11 +22,10 @@ from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
 from .learner import Learner, Progress
-from .loaders import evaluates
 from .loop import fit
 from .losses import build_losses
 from .machine import fast_in_bfloat16, keep_freed_memory
-from .network import check_batch
+from .network import check_batch, evaluates
 from .plan import Plan
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
@@ -103,8 +102,9 @@ def _evaluate_in(folder: Path, parts: Parts) -> dict[str, Any]:
         )
     journal = Journal(folder, epochs=0, speaks=ranks.first)
     if path:
-        path = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
-        compare_classes(path, parts.bundle.classes, options.data, refuses=True, say=journal.say)
+        file, content = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
+        path = str(file)
+        compare_classes(content, path, parts.bundle.classes, options.data, refuses=True, say=journal.say)
     elif (options.analysis.analyze or options.analysis.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):
@@ -142,9 +142,9 @@ def _train(parts: Parts) -> dict[str, Any]:
     options = parts.options
     continues = options.run.resume and not options.run.no_resume_opt
     if options.run.resume and not continues:
-        start, _ = find_state(options.run.resume, parts.say)
-        parts.say(load_checkpoint(parts.network, start, ema=options.run.use_ema))
-        compare_classes(start, parts.bundle.classes, options.data, refuses=False, say=parts.say)
+        start, content = find_state(options.run.resume, parts.say)
+        parts.say(load_content(parts.network, content, start, ema=options.run.use_ema))
+        compare_classes(content, start, parts.bundle.classes, options.data, refuses=False, say=parts.say)
     with run_folder(options, parts.ranks, fresh=not continues, say=parts.say) as folder:
         path, state = _found_state(parts) if continues else (None, None)
         return _train_in(folder, parts, path, state)
@@ -204,8 +204,7 @@ def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
     options, first = parts.options, parts.ranks.first
     journal = Journal(folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first)
     if first:
-        text = yaml.safe_dump(options.to_dict(), sort_keys=False)
-        write_whole(folder / "args.yaml", lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text(folder / "args.yaml", yaml.safe_dump(options.to_dict(), sort_keys=False))
         if options.run.tensorboard_dir:
             wanted = options.run.tensorboard_dir != type(options.run)().tensorboard_dir
             with journal.optional("TensorBoard's logs"):
@@ -220,7 +219,7 @@ def _tell_left_out(parts: Parts, journal: Journal) -> None:
         return
     path = journal.folder / "left_out.txt"
     with journal.optional(f"the lines of {path}"):
-        write_whole(path, lambda beside: beside.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8"))
+        write_text(path, "".join(f"{text}\n" for text in texts))
     journal.say(f"left out {len(texts)} recordings that can't be read (--skip-bad), all named in {path}:")
     for text in texts[:_TOLD]:
         journal.say(f"  {text}")
