@@ -49,13 +49,9 @@ class StopRequest:
         except (RuntimeError, EOFError, ConnectionError) as error:
             if not worker_died(error):
                 raise
-            self._silence()
             if not self.requested:
+                if self._before and hasattr(signal, "SIGCHLD"):
+                    # torch would raise a second error while this one is being told
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 raise
             self.cut_short = True
-
-    def _silence(self) -> None:
-        """Leave the death of loading processes to the one error that told it: torch would raise a second one later."""
-        if self._before and hasattr(signal, "SIGCHLD"):
-            self._before.pop(signal.SIGCHLD, None)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -58,7 +58,7 @@ try:
     with StopRequest() as stop:
         list(stop.until(DataLoader(Dying(signal.SIGKILL, False), num_workers=1)))
 except Exception as error:
-    print(stop.cut_short, explain(error))
+    print(stop.cut_short, explain(error), "again:", signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL)
 """
 
 
@@ -73,6 +73,7 @@ def test_loading_processes_that_die_end_the_batches_after_a_signal_and_are_named
     assert third.startswith("False a process that loads samples was killed")
     assert "--workers" in third
     assert "--resume" in third
+    assert third.endswith("again: False")
 
 
 def test_a_run_whose_loading_processes_got_the_signal_too_is_saved(run):
