@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from braincog_transformers.analysis.plots import save
+from braincog_transformers.analysis.pictures.plots import save
 
 from .charts import plot_comparisons, plot_scaling
 

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from braincog_transformers.analysis.plots import AMBER, BLUE, GREY, INK, RED, new_figure, styled
+from braincog_transformers.analysis.pictures.plots import AMBER, BLUE, GREY, INK, RED, new_figure, styled
 
 from .harness import OURS
 

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import nn
 
-from braincog_transformers.analysis.plots import AMBER, BLUE, GREY, INK, RED, new_figure, save, styled
-from braincog_transformers.ops import fused_neuron, integer_products
+from braincog_transformers.analysis.pictures.plots import AMBER, BLUE, GREY, INK, RED, new_figure, save, styled
+from braincog_transformers.ops.kernels import fused_neuron, integer_products
 from braincog_transformers.training.distributed import compile_for_batches
 
 from .harness import conditions, markdown

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from braincog_transformers.models import REGISTERED
 from braincog_transformers.nodes import LIFNode, WrappedNode
-from braincog_transformers.ops import integer_products
-from braincog_transformers.ops.compiler import compiler_works
+from braincog_transformers.ops.kernels import integer_products
+from braincog_transformers.runtime.compiler import compiler_works
 from braincog_transformers.training.distributed import compile_for_batches
 
 from .harness import OURS

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from .ops.kernel_cache import ensure_folder
+from .runtime.kernel_cache import ensure_folder
 
 __all__: list[str] = []
 

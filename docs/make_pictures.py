@@ -21,10 +21,10 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from braincog_transformers import analyze
-from braincog_transformers.analysis import plots
-from braincog_transformers.analysis.diagram import draw_architecture
 from braincog_transformers.analysis.energy import METHODS
-from braincog_transformers.analysis.look import draw_attention
+from braincog_transformers.analysis.pictures import plots
+from braincog_transformers.analysis.pictures.diagram import draw_architecture
+from braincog_transformers.analysis.pictures.visualize import draw_attention
 from braincog_transformers.checkpoints import load_checkpoint
 from braincog_transformers.cli import main as command
 from braincog_transformers.data.build import build_datasets

@@ -12,15 +12,15 @@ from sklearn.datasets import load_sample_image
 from timm.data import Mixup
 from torchvision.transforms import Compose
 
-from braincog_transformers.data.digits import digit_pictures
-from braincog_transformers.data.event_transforms import event_transforms
-from braincog_transformers.data.frames import events_to_frames
-from braincog_transformers.data.image_transforms import picture_transforms
-from braincog_transformers.data.mixing import CutMix, EventMix, MixUp
+from braincog_transformers.data.events.frames import events_to_frames
+from braincog_transformers.data.events.mixing import CutMix, EventMix, MixUp
+from braincog_transformers.data.events.saccades import Saccades, simulate
+from braincog_transformers.data.events.transforms import event_transforms
+from braincog_transformers.data.pictures.digits import digit_pictures
+from braincog_transformers.data.pictures.transforms import picture_transforms
 from braincog_transformers.data.readers import make_events
-from braincog_transformers.data.saccades import Saccades, simulate
 from braincog_transformers.data.settings import Augment
-from braincog_transformers.option_entries import ENTRIES
+from braincog_transformers.recipe import ENTRIES
 from braincog_transformers.training.mixers import ImageMixer
 
 STEPS, SIDE = 4, 34

@@ -13,9 +13,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import default_collate
 
+from braincog_transformers.checkpoints import identify
 from braincog_transformers.cli import main
 from braincog_transformers.data.build import build_datasets
-from braincog_transformers.identify import identify
 
 OFFICIAL = (
     (r"^patch_embed\.stages\.0\.(conv|bn)", r"patch_embed.proj_\1"),

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 import braincog_transformers  # noqa: F401 - registers the models with timm
 from braincog_transformers.analysis.firing import firing_rates, format_table
-from braincog_transformers.analysis.look import visualize
+from braincog_transformers.analysis.pictures.visualize import visualize
 from braincog_transformers.analysis.recorder import record
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "output/firing_rates")

@@ -1,5 +1,13 @@
-"""Options and settings of the test suite."""
+"""Options and settings of the test suite.
 
+Compiling takes most of the time where PyTorch's cache of kernels is cold. So functions that are compiled elsewhere run
+eagerly here, as the Python that they are, in this process and in those that it starts. Tests with the mark `kernels`
+compile. They are skipped where no C++ compiler is found, but with `kernels(compiler=False)`, which is for tests that
+only trace.
+"""
+
+import functools
+import os
 import random
 from pathlib import Path
 
@@ -10,6 +18,44 @@ import torch
 import braincog_transformers  # noqa: F401 - first: it makes braincog importable, quietly
 
 torch.set_num_threads(1)
+
+# PyTorch reads it once, when this module is imported: set later, it holds for the processes that tests start.
+_SWITCH = "TORCH_COMPILE_DISABLE"
+os.environ.pop(_SWITCH, None)
+import torch._dynamo.config  # noqa: E402
+
+_eagerly = functools.partial(torch.compiler.set_stance, "force_eager")
+_eagerly()
+os.environ[_SWITCH] = "1"
+
+
+@functools.cache
+def _compiler_is_found():
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(8))
+    except Exception:  # whatever is missing: compiler, headers
+        return False
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Run a test, and the fixtures that it is the first to use, with or without compiling."""
+    if item.get_closest_marker("kernels") is None:
+        return (yield)
+    os.environ.pop(_SWITCH)
+    torch.compiler.set_stance("default")
+    try:
+        return (yield)
+    finally:
+        _eagerly()
+        os.environ[_SWITCH] = "1"
+
+
+def pytest_runtest_setup(item):
+    marker = item.get_closest_marker("kernels")
+    if marker and marker.kwargs.get("compiler", True) and not _compiler_is_found():
+        pytest.skip("torch.compile finds no working C++ compiler here")
 
 
 def pytest_addoption(parser):

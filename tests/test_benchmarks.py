@@ -22,7 +22,7 @@ from benchmarks.all import COMMANDS, insert  # noqa: E402
 from benchmarks.charts import plot_comparisons, plot_scaling  # noqa: E402
 from benchmarks.harness import Summary, as_plain, markdown, measure, memory, summarise  # noqa: E402
 from benchmarks.sides import FLOOR, JELLY_MODEL, JELLY_NEURONS, SIDES, Case, Unavailable, build_side  # noqa: E402
-from braincog_transformers.ops import integer_products  # noqa: E402
+from braincog_transformers.ops.kernels import integer_products  # noqa: E402
 
 BRAINCOG = "BrainCog's neurons"
 CPU = torch.device("cpu")
@@ -199,6 +199,7 @@ def test_attentions_tokens_grow_fourfold():
 
 
 @pytest.mark.slow
+@pytest.mark.kernels(compiler=False)
 # that each is one graph at all is tested with the models
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("family", FAMILIES[:3], ids=lambda family: family.EXAMPLE)

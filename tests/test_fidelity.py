@@ -9,9 +9,13 @@ from families import builder_of, vectors_in
 from families.official import axes_of
 from safetensors import safe_open
 
-from braincog_transformers.checkpoints import load_state, translate
+from braincog_transformers.checkpoints import load_state
+from braincog_transformers.ops.kernels import fused_neuron
 
 VALUE, GRADIENT = 1e-9, 1e-6
+
+# a kernel is compiled for each T, type and kind of neuron: one network of images, and one of events that learns leaks
+COMPILED = ("spikformer_cifar", "spike_driven_transformer_dvs_tet_plif")
 
 
 class Vector:
@@ -47,11 +51,14 @@ class Vector:
 
 
 def pytest_generate_tests(metafunc):
-    if not {"vector_path", "unbuilt"} & {*metafunc.fixturenames}:
+    if not {"vector_path", "vector_to_compile", "unbuilt"} & {*metafunc.fixturenames}:
         return
     built, others = vectors_in(metafunc.config.getoption("--golden-dir"))
     if "vector_path" in metafunc.fixturenames:
         metafunc.parametrize("vector_path", built, ids=[path.stem for path in built])
+    elif "vector_to_compile" in metafunc.fixturenames:
+        chosen = [path for path in built if path.stem in COMPILED] or built[:1]
+        metafunc.parametrize("vector_to_compile", chosen, ids=[path.stem for path in chosen])
     else:
         metafunc.parametrize("unbuilt", [path.stem for path in others])
 
@@ -94,14 +101,14 @@ def test_training_matches_in_value_and_gradient(vector):
     model = vector.network().train()
     vector.train(model)
     parameters = dict(model.named_parameters())
-    family = type(model).__name__
+    names = model.official_names
     for name, expected in vector.grads.items():
-        grad = parameters[translate(name, family)].grad.view(expected.shape)
+        grad = parameters[names.translate(name)].grad.view(expected.shape)
         error = (grad - expected).norm() / expected.double().norm().clamp_min(1e-12)
         assert error < GRADIENT, f"{name}: relative error {error:.1e}"
     for name, expected in vector.buffers.items():
         torch.testing.assert_close(
-            model.get_buffer(translate(name, family)).float(), expected.float(), msg=lambda m, n=name: f"{n}: {m}"
+            model.get_buffer(names.translate(name)).float(), expected.float(), msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
@@ -110,7 +117,7 @@ def test_training_from_fresh_statistics_matches(vector):
     if not vector.fresh:
         pytest.skip("this vector has no pass of a new network")
     model = vector.network().train()
-    buffers = {name: model.get_buffer(translate(name, type(model).__name__)) for name in vector.fresh}
+    buffers = {name: model.get_buffer(model.official_names.translate(name)) for name in vector.fresh}
     for buffer in buffers.values():
         buffer.zero_()
     assert (model(vector.input) - vector.tensors["logits_train_fresh"]).abs().max() < VALUE
@@ -122,11 +129,11 @@ def test_every_gradient_norm_matches(vector):
     """The metadata has the norm of each parameter's gradient, null for the dead ones."""
     model = vector.network().train()
     vector.train(model)
-    family, parameters = type(model).__name__, dict(model.named_parameters())
+    names, parameters = model.official_names, dict(model.named_parameters())
     norms = json.loads(vector.meta["grad_norms"])
     largest = max(norm for norm in norms.values() if norm)
     for name, norm in norms.items():
-        ours = translate(name, family)
+        ours = names.translate(name)
         if norm is None:
             fixed = ours is None or not parameters[ours].requires_grad
             assert fixed, f"{name} has no gradient officially and learns here as {ours}"
@@ -143,25 +150,30 @@ def test_step_by_step_gives_the_same_logits(vector):
         assert (model(vector.input) - vector.tensors["logits_eval"]).abs().max() < VALUE
 
 
-def test_compiled_kernels_give_the_same_logits(vector, monkeypatch):
-    from braincog_transformers.ops import fused_neuron
-
-    if not fused_neuron.compiler_works("cpu"):
-        pytest.skip("torch.compile finds no working C++ compiler here")
+def _check_gradients_of_kernels(vector, monkeypatch):
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 1)
     model = vector.network().train()
     vector.train(model)
     for name, expected in vector.grads.items():
-        grad = model.get_parameter(translate(name, type(model).__name__)).grad.view(expected.shape)
+        grad = model.get_parameter(model.official_names.translate(name)).grad.view(expected.shape)
         assert (grad - expected).norm() / expected.double().norm().clamp_min(1e-12) < GRADIENT, name
+
+
+def test_kernels_run_eagerly_give_the_same_logits(vector, monkeypatch):
+    _check_gradients_of_kernels(vector, monkeypatch)
+
+
+@pytest.mark.kernels
+def test_compiled_kernels_give_the_same_logits(vector_to_compile, monkeypatch):
+    _check_gradients_of_kernels(Vector(vector_to_compile), monkeypatch)
 
 
 def test_dead_keys_are_named_in_the_debug_log(vector, caplog):
     with caplog.at_level(logging.DEBUG, logger="braincog_transformers.checkpoints"):
-        family = type(vector.network()).__name__
+        names = vector.network().official_names
     for name in vector.state:
         named = any(name in record.getMessage() for record in caplog.records)
-        assert named == (translate(name, family) is None), name
+        assert named == (names.translate(name) is None), name
 
 
 def test_single_steps_average_to_the_logits(vector):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import braincog_transformers
-from braincog_transformers.options import build_parser
+from braincog_transformers.cli.parser import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "braincog_transformers"
@@ -53,6 +53,23 @@ def test_the_version_is_read_without_importing_the_package():
     code = "import sys; sys.argv = ['setup.py', '--version']; exec(open('setup.py').read(), {'__file__': 'setup.py'})"
     done = run_python(code + "; assert 'braincog_transformers' not in sys.modules", path="", cwd=ROOT)
     assert done.stdout.splitlines()[-1] == braincog_transformers.__version__, done.stderr
+
+
+def test_what_is_installed_needs_no_checkout(tmp_path):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "braincog_transformers_main.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "setup.py", "-q", "build", "--build-lib", "installed"]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    installed, away = tmp_path / "installed", tmp_path / "away"
+    away.mkdir()
+    files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.is_file()}
+    built = {str(path.relative_to(installed / PACKAGE.name)) for path in (installed / PACKAGE.name).rglob("*")}
+    assert {name for name in files if "__pycache__" not in name} <= built
+    code = "from braincog_transformers_main import main; main(['--data-info', '--dataset', 'dvsc10'])"
+    done = run_python(code, path=installed, cwd=away)
+    assert "spikingresformer_cifar10dvs.yaml: --event-size 64" in done.stdout, done.stderr
 
 
 def test_citation_and_changelog_know_the_version():
@@ -126,14 +143,14 @@ def test_snippets_in_the_readme_run(snippet, capsys):
     exec(compile(snippet, "README.md", "exec"), {})
 
 
-def test_the_table_of_families_is_the_registrys():
+@pytest.mark.parametrize(("script", "table"), [("make_models", "families_table"), ("make_data_sets", "table")])
+def test_the_tables_are_the_registries(script, table):
     """CI compares docs/models.md too, for which every network runs once."""
-    spec = importlib.util.spec_from_file_location("make_models", ROOT / "docs" / "make_models.py")
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.families_table() in README, "renew it: python docs/make_models.py"
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert "docs/make_models.py --check" in script
+    assert getattr(module, table)() in README, f"renew it: python docs/{script}.py"
+    assert f"docs/{script}.py --check" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

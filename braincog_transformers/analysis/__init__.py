@@ -1,1 +1,1 @@
-"""Measure and look: recorded spikes, firing rates, pictures."""
+"""Measure a network: recorded spikes, firing rates, operations and energy, memory; `pictures` draws them."""

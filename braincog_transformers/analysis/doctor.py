@@ -169,14 +169,11 @@ def _advice(layers: list[LayerHealth], loss: float) -> list[str]:
             lambda layer: layer.gradient < FADING * largest,
         ),
     )
-    advice = [f"{_listed(names)} {text}" for text, applies in rules if (names := _names(layers, applies))]
+    found = ((text, [layer.name for layer in layers if applies(layer)]) for text, applies in rules)
+    advice = [f"{_listed(names)} {text}" for text, names in found if names]
     if loss != loss:
         advice.insert(0, "the loss is not a number; check data and labels first")
     return advice
-
-
-def _names(layers: list[LayerHealth], applies: Callable[[LayerHealth], bool]) -> list[str]:
-    return [layer.name for layer in layers if applies(layer)]
 
 
 def _listed(names: list[str], most: int = 4) -> str:

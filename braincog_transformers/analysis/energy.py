@@ -15,7 +15,6 @@ In both, the first layer counts T times for a repeated image, as there, although
 """
 
 import copy
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from .firing import align_table
 from .operations import Operation, Operations, count_operations
-from .output import writing
+from .output import write_csv, writing
 from .recorder import unwrap
 
 __all__ = ["METHODS", "Analysis", "EnergyRow", "EnergyRules", "analyze", "charge", "count_by"]
@@ -142,7 +141,7 @@ def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]
         q, k, v = (row.average("rate", operand) for operand in range(3))
         query_macs = row.total("query_macs")
         return 0.0, (macs - query_macs) * min(k, v) + query_macs * q
-    if row.type in ("matmul", "sum"):
+    if row.type == "sum":
         return 0.0, macs * row.average("rate")
     dense = macs + row.total("biases")
     if row.kind == "binary" or (whole_as_spikes and row.kind == "integer"):
@@ -261,9 +260,6 @@ def write_energy(analysis: Analysis, folder: str | Path) -> list[Path]:
     totals = {"mac": analysis.mac, "ac": analysis.ac, "energy_mj": analysis.energy}
     with writing(folder) as folder:
         table, data = folder / "energy.csv", folder / "energy.json"
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(table, list(rows[0]), [list(row.values()) for row in rows])
         data.write_text(json.dumps({**asdict(analysis), "total": totals}, indent=1), encoding="utf-8")
     return [table, data]

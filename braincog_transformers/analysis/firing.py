@@ -1,6 +1,5 @@
 """Firing rates: spikes per neuron and time step, by layer; and the neurons that never or always fire."""
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .output import writing
+from .output import write_csv, writing
 from .recorder import outputs, refuse_streaming, watch
 
 __all__ = ["SATURATED", "SILENT", "Row", "align_table", "extremes", "firing_rates", "format_table", "overall_rate"]
@@ -213,11 +212,9 @@ def write_rates(rows: Sequence[Row], folder: str | Path) -> list[Path]:
     with writing(folder) as folder:
         data, table = folder / "rates.json", folder / "rates.csv"
         data.write_text(json.dumps(whole, indent=1), encoding="utf-8")
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "rate", "neurons", "silent", "saturated", *(f"t{t + 1}" for t in range(steps))])
-            writer.writerows([row.name, row.rate, row.neurons, row.silent, row.saturated, *row.per_step]
-                             for row in rows)  # fmt: skip
+        header = ["name", "rate", "neurons", "silent", "saturated", *(f"t{t + 1}" for t in range(steps))]
+        cells = ([row.name, row.rate, row.neurons, row.silent, row.saturated, *row.per_step] for row in rows)
+        write_csv(table, header, cells)
     return [data, table]
 
 
@@ -238,14 +235,10 @@ def write_silent(rows: Sequence[Row], folder: str | Path) -> list[Path]:
     masks = {f"{row.name}/{state}": mask for row in rows for state, mask in row.masks.items()}
     with writing(folder) as folder:
         table, data = folder / "silent.csv", folder / "neurons.npz"
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["layer", "channel", "neurons", "state"])
-            for row in rows:
-                for state, mask in row.masks.items():
-                    by_channel = _by_channel(mask)
-                    dead = np.flatnonzero(by_channel.all(1))
-                    writer.writerows([row.name, channel, by_channel.shape[1], state] for channel in dead)
+        states = [(row.name, state, _by_channel(mask)) for row in rows for state, mask in row.masks.items()]
+        channels = ([name, channel, by_channel.shape[1], state] for name, state, by_channel in states
+                    for channel in np.flatnonzero(by_channel.all(1)))  # fmt: skip
+        write_csv(table, ["layer", "channel", "neurons", "state"], channels)
         np.savez_compressed(data, **masks)
     return [table, data]
 

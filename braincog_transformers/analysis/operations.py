@@ -1,12 +1,16 @@
 """Count the operations of a network on real data: every layer with weights and every product of attention.
 
-Hooks on layers and on the modules of `layers.products` see what enters; nothing is assumed of the network. Whether an
-input is binary, whole numbers or real is observed call by call, and what is said of a layer holds over all its calls:
-so it does not matter how the data were batched.
+Hooks on layers and on the modules of `layers.products` see what enters. Two samples of the first batch first pass
+through a copy, where every product is followed below the modules: a layer whose products are not those of its class,
+and a product that a module's own code asks for, get rows of their own. What all rows add up to is compared with
+PyTorch's `FlopCounterMode`. Whether an input is binary, whole numbers or real is observed call by call, and what is
+said of a layer holds over all its calls: so it does not matter how the data were batched.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,17 +18,23 @@ from typing import Literal
 import torch
 from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
-from .recorder import outputs, refuse_streaming, unwrap
+from .dispatch import DenseProduct, Follower, unseen
+from .recorder import frozen_inference, outputs, refuse_streaming, unwrap
 
 __all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
 
 Kind = Literal["binary", "integer", "real"]
-_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+KINDS: tuple[Kind, ...] = ("binary", "integer", "real")
+_LAYERS = {nn.Conv1d: "conv", nn.Conv2d: "conv", nn.Linear: "linear"}
+_PRODUCTS = {SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum"}
 _UNCOUNTED = (nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-_PRODUCTS = (SpikingProduct, SpikeMatmul, SpikeSum)
+_SURVEYED = 2  # samples: a network that drops axes of length 1 would stumble over a single one
+TOLERANCE = 1e-3
+"""Share of all operations by which two counts may differ without a warning."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Operation:
     """One layer or product.
 
     Args:
-        name: in `model.named_modules()`.
+        name: in `model.named_modules()`; of a product that a module's own code asks for, the module's and its type.
         type: "conv", "linear", "product" (Q K^T V, by the association that is linear in tokens), "matmul" or "sum".
         parameters: weights and biases.
         folded: it feeds another layer without a neuron in between, which then counts for both.
@@ -84,22 +94,36 @@ class Operation:
     calls: list[Seen] = field(default_factory=list)
 
     @property
+    def driving(self) -> int:
+        """Which operand decides what it costs: of a "matmul" the most spike-like one, which saves multiplications."""
+        if self.type != "matmul":
+            return 0
+        operands = range(len(self.calls[0].operands))
+        return min(operands, key=lambda i: (KINDS.index(self._kind_of(i)), self.average("mean", i)))
+
+    @property
     def kind(self) -> Kind:
         """What its inputs were over all calls; of a product, the least spike-like one."""
-        kinds = {operand.kind for call in self.calls for operand in call.operands}
-        return next(kind for kind in ("real", "integer", "binary") if kind in kinds)
+        if self.type == "matmul":
+            return self._kind_of(self.driving)
+        return max(map(self._kind_of, range(len(self.calls[0].operands))), key=KINDS.index)
+
+    def _kind_of(self, operand: int) -> Kind:
+        return max((call.operands[operand].kind for call in self.calls), key=KINDS.index)
 
     @property
     def largest(self) -> float:
-        """Return the largest entry of any input."""
-        return max(operand.largest for call in self.calls for operand in call.operands)
+        """Return the largest entry of any input that decides."""
+        operands = [self.driving] if self.type == "matmul" else range(len(self.calls[0].operands))
+        return max(call.operands[i].largest for call in self.calls for i in operands)
 
     def total(self, attribute: str) -> float:
         """Return the sum of "rows", "macs", "biases" or "query_macs" over all calls."""
         return sum(getattr(call, attribute) for call in self.calls)
 
-    def average(self, attribute: str, operand: int = 0) -> float:
+    def average(self, attribute: str, operand: int | None = None) -> float:
         """Return the mean of "rate" or "mean" over all calls, weighted by their operations."""
+        operand = self.driving if operand is None else operand
         return self._weighted(lambda call: getattr(call.operands[operand], attribute))
 
     def average_before_pooling(self) -> float:
@@ -174,25 +198,38 @@ class _Counter:
     def __init__(self, model: nn.Module, fold: bool) -> None:
         self.model, self.fold = model, fold
         self.samples, self.events = 0, None
-        self._modules = dict(model.named_modules())
         self.rows: dict[str, Operation] = {}
-        self._looked, self._values = _Same(), None
+        self._modules = dict(model.named_modules())
+        self._observed, self._values = _Same(), None
         self._pooled, self._before_pooling = _Same(), 0.0
         self._produced, self._producer = _Same(), ""
+        self._hooks = ExitStack()
+        # by shape of a sample, what two samples showed: multiply-accumulates of one, by layer or module
+        self._surveys: dict[tuple[int, ...], dict[str, float]] = {}
+        self._expected, self._counted = Counter(), Counter()
+        self._differing: dict[str, tuple[float, float]] = {}
+        self._other, self._asking = set(), set()
+        self._follower = Follower(model, self._asked)
 
-    def _look(self, x: Tensor) -> Values:
+    def _observe(self, x: Tensor) -> Values:
         # q, k and v read one tensor: it is looked at once
-        if not self._looked.holds(x):
-            self._looked, self._values = _Same(x), observe(x)
+        if not self._observed.holds(x):
+            self._observed, self._values = _Same(x), observe(x)
         return self._values
 
-    def pooled(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _pool(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._pooled, self._before_pooling = _Same(output), _sum(inputs[0]) / inputs[0].numel()
 
-    def weighted(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _row(self, name: str, type: str, parameters: int) -> Operation:
+        return self.rows.setdefault(name, Operation(name, type, parameters))
+
+    def _layer(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x = inputs[0]
-        row = self.rows.setdefault(name, Operation(name, _type(module), sum(p.numel() for p in module.parameters())))
-        macs, values = output.numel() * _fan_in(module), self._look(x)
+        if name in self._other or not (isinstance(x, Tensor) and isinstance(output, Tensor)):
+            return
+        macs = output.numel() * _fan_in(module)
+        row, values = self._row(name, _type(module), sum(p.numel() for p in module.parameters())), self._observe(x)
+        self._counted[name] += macs
         if self.fold and self._produced.holds(x):  # nothing in between: two layers that are one
             before = self.rows[self._producer]
             before.folded = True
@@ -200,56 +237,175 @@ class _Counter:
             macs = output.numel() * _joint_fan_in(self._modules[before.name], module)
         biases = output.numel() if module.bias is not None else 0
         before_pooling = self._before_pooling if self._pooled.holds(x) else None
-        row.calls.append(Seen(x.shape[0], macs, biases, (values,), before_pooling))
+        row.calls.append(Seen(self._length(x), macs, biases, (values,), before_pooling))
         self._produced, self._producer = _Same(output), name
 
-    def product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        row = self.rows.setdefault(name, Operation(name, _type(module)))
+    def _product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if name in self._other:
+            return
         operands = inputs[1:] if isinstance(module, SpikeMatmul) else inputs
         macs, query_macs = _product_macs(module, inputs, output)
-        seen = tuple(observe(operand) for operand in operands)
-        row.calls.append(Seen(output.shape[0], macs, 0, seen, query_macs=query_macs))
+        self._counted[name] += macs
+        seen = Seen(self._length(output), macs, 0, tuple(map(observe, operands)), query_macs=query_macs)
+        self._row(name, _type(module), 0).calls.append(seen)
 
-    def uncounted(self, name: str, module: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+    def _asked(self, name: str, inputs: tuple, number: int, product: DenseProduct) -> None:
+        """Count a product that a module's own code asks for."""
+        if name not in self._asking:
+            return
+        self._counted[name] += product.macs
+        row = f"{name}.{product.type}{number or ''}".lstrip(".")
+        row += "_" * (row in self._modules)
+        length = next((self._length(x) for x in inputs if isinstance(x, Tensor)), 1)
+        seen = Seen(length, product.macs, product.biases, tuple(map(observe, product.operands)))
+        self._row(row, product.type, product.parameters).calls.append(seen)
+
+    def _length(self, x: Tensor) -> int:
+        """Return how many samples times steps a tensor holds, `(T*B, ...)`, `(T, B, ...)` or `(B, ...)`."""
+        steps = getattr(self.model, "step", 1)
+        return len(x) * x.shape[1] if x.dim() > 2 and x.shape[:2] == (steps, self._batch) else len(x)
+
+    def _uncounted(self, name: str, module: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
         raise UserError(
             f"count_operations: {name} is a {type(module).__name__}, whose operations are not counted here; those of "
             "Conv1d, Conv2d and Linear are"
         )
 
-    def entered(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        refuse_streaming("count_operations", module)
-        events = inputs[0].dim() != 4
+    def _begin(self, inputs: tuple[Tensor, ...]) -> None:
+        refuse_streaming("count_operations", self.model)
+        x = inputs[0]
+        events = x.dim() != 4
         if self.events not in (None, events):
             raise UserError("count_operations: the data hold both images and frames of events; count each by itself")
-        self.samples += len(inputs[0])
-        self.events = events
+        self.samples, self.events, self._batch = self.samples + len(x), events, len(x)
+        if x.shape[1:] not in self._surveys:
+            self._surveys[x.shape[1:]] = self._survey(inputs)
+        for name, macs in self._surveys[x.shape[1:]].items():
+            self._expected[name] += macs * len(x)
+
+    def _survey(self, inputs: tuple[Tensor, ...]) -> dict[str, float]:
+        """Run two samples in plain PyTorch and find the products that no layer's class explains."""
+        found, known = Counter(), Counter()
+
+        def tell(name: str, _inputs: tuple, _number: int, product: DenseProduct) -> None:
+            found[name] += product.macs
+            known[name] += product.macs * product.known
+
+        def run(x: Tensor) -> None:
+            trial._batch = len(x)
+            with unseen(self.model), frozen_inference(self.model), ExitStack() as hooks, counter:
+                trial._hook_layers(hooks)
+                Follower(self.model, tell).follow(self._modules.items(), hooks)
+                self.model(x, *inputs[1:])
+
+        trial, counter = _Counter(self.model, fold=False), FlopCounterMode(display=False)
+        try:
+            run(inputs[0][:_SURVEYED])
+        except RuntimeError:  # its state is that of a whole batch
+            trial, found, known = _Counter(self.model, fold=False), Counter(), Counter()
+            run(inputs[0])
+        expected, ours = {}, Counter()
+        for name, row in sorted(trial.rows.items(), key=lambda item: -item[0].count(".")):  # innermost first
+            inside = _within(name, found)
+            inside_macs, inside_known = sum(found[n] for n in inside), sum(known[n] for n in inside)
+            if not inside_macs or _explains(row, inside_macs):
+                expected[name] = row.total("macs")
+                rule = inside_macs if row.type in ("product", "sum") else row.total("macs")
+                ours[name] = rule - inside_macs + inside_known
+                found = Counter({owner: macs for owner, macs in found.items() if owner not in inside})
+            else:
+                self._other.add(name)
+        ours.update({name: known[name] for name in found})
+        self._differing |= _differing(self.model, counter.get_flop_counts(), ours, trial._batch)
+        self._follow(set(found) - self._asking, inputs)
+        return {name: macs / trial._batch for name, macs in {**expected, **found}.items()}
+
+    def _follow(self, names: set[str], inputs: tuple[Tensor, ...]) -> None:
+        """Count the products that these modules' own code asks for, from now on."""
+        self._asking |= names
+        followed = {name for asking in names for name in _within(asking, self._modules)}
+        self._follower.follow(((name, self._modules[name]) for name in followed), self._hooks)
+        if "" in names:  # it is under way already
+            self._follower.enter("", inputs)
+
+    def _hook_layers(self, hooks: ExitStack) -> None:
+        methods = (
+            (tuple(_LAYERS), self._layer),
+            (tuple(_PRODUCTS), self._product),
+            (nn.MaxPool2d, self._pool),
+            (_UNCOUNTED, self._uncounted),
+        )
+        for name, module in self._modules.items():
+            method = next((method for classes, method in methods if isinstance(module, classes)), None)
+            if method is not None and not _overridden(module):
+                hooks.callback(module.register_forward_hook(_hook(method, name), with_kwargs=True).remove)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        with ExitStack() as hooks:
-            hooks.callback(self.model.register_forward_pre_hook(self.entered).remove)
-            for name, module in self._modules.items():
-                hook = None
-                if isinstance(module, _WEIGHTED):
-                    hook = self._named(self.weighted, name)
-                elif isinstance(module, _PRODUCTS):
-                    hook = self._named(self.product, name)
-                elif isinstance(module, nn.MaxPool2d):
-                    hook = self._named(self.pooled, name)
-                elif isinstance(module, _UNCOUNTED):
-                    hook = self._named(self.uncounted, name)
-                if hook is not None:
-                    hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+        with self._hooks:
+            begin = self.model.register_forward_pre_hook(lambda _module, inputs: self._begin(inputs))
+            self._hooks.callback(begin.remove)
+            self._hook_layers(self._hooks)
             yield
 
-    @staticmethod
-    def _named(method, name: str):
-        return lambda module, args, kwargs, output: method(name, module, (*args, *kwargs.values()), output)
+    def warn(self) -> None:
+        """Say where the count and PyTorch's differ, if they do."""
+        total, differing = sum(self._expected.values()), dict(self._differing)
+        if abs(sum(self._counted.values()) - total) > TOLERANCE * total:
+            for name in self._expected.keys() | self._counted.keys():
+                ours, theirs = self._counted[name] / self.samples, self._expected[name] / self.samples
+                if abs(ours - theirs) * self.samples > TOLERANCE * total:
+                    differing[name] = (ours, theirs)
+        if differing:
+            parts = (f"{name or 'the network'} {a / 1e6:.2f} M, not {b / 1e6:.2f} M" for name, (a, b) in
+                     sorted(differing.items()))  # fmt: skip
+            warnings.warn(
+                "count_operations: multiply-accumulates of a sample differ from those that PyTorch's counter found in "
+                f"two samples: {'; '.join(parts)}; the total is not to be trusted",
+                stacklevel=3,
+            )
+
+
+def _hook(method: Callable, name: str) -> Callable:
+    return lambda module, args, kwargs, output: method(name, module, (*args, *kwargs.values()), output)
+
+
+def _overridden(module: nn.Module) -> bool:
+    """Tell of a product that it is not the published one: a mask, say, may lie between its two halves."""
+    own = getattr(module.forward, "__func__", None)
+    return isinstance(module, SpikingProduct) and own is not SpikingProduct.forward
 
 
 def _type(module: nn.Module) -> str:
-    names = {nn.Linear: "linear", SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum"}
-    return next((name for cls, name in names.items() if isinstance(module, cls)), "conv")
+    return next(name for cls, name in (_LAYERS | _PRODUCTS).items() if isinstance(module, cls))
+
+
+def _within(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names of a module and of those inside."""
+    return [other for other in names if not name or other == name or other.startswith(f"{name}.")]
+
+
+def _explains(row: Operation, found: float) -> bool:
+    """Tell whether a module's class explains the multiply-accumulates that were found in it.
+
+    `SpikingProduct` multiplies in the cheaper order, and costs what its paper says.
+    """
+    return row.type == "product" or (row.type != "sum" and found == row.total("macs"))
+
+
+def _differing(
+    model: nn.Module, by_torch: Mapping[str, Mapping], found: Mapping[str, float], samples: int
+) -> dict[str, tuple[float, float]]:
+    """Return the innermost modules where PyTorch's count of some samples differs, with both counts for one."""
+    flops = {name.partition(".")[2]: sum(counts.values()) for name, counts in by_torch.items() if name != "Global"}
+    flops[""] = sum(by_torch.get("Global", {}).values())
+    pairs = {}
+    for name, _ in model.named_modules():
+        ours, theirs = sum(found[inner] for inner in _within(name, found)), flops.get(name, 0) / 2
+        if abs(ours - theirs) > TOLERANCE * flops[""] / 2:
+            pairs[name] = (ours / samples, theirs / samples)
+    inner = {name for name in pairs if len(_within(name, pairs)) == 1}
+    return {name: pairs[name] for name in inner} if "" in pairs else {}
 
 
 def _product_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> tuple[float, float]:
@@ -300,7 +456,8 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
         if not counter.samples:
             raise UserError("count_operations: the data hold no batch; nothing can be counted")
         steps, rows = getattr(inner, "step", 1), list(counter.rows.values())
-        first = next((row for row in rows if row.type in ("conv", "linear")), None)
+        counter.warn()
+        first = next((row for row in rows if row.type in _LAYERS.values()), None)
         if first is None:
             raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
         once = steps > 1 and first.total("rows") == counter.samples

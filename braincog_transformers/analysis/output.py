@@ -1,12 +1,13 @@
 """Folders that pictures and tables are written into."""
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import UserError
 
-__all__ = ["writing"]
+__all__ = ["write_csv", "writing"]
 
 
 @contextmanager
@@ -24,3 +25,9 @@ def writing(folder: str | Path) -> Iterator[Path]:
             f"output folder {str(folder)!r} can't be written ({problem.strerror or problem}); "
             "name another one, or make room for it"
         ) from problem
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a table."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])

@@ -1,5 +1,6 @@
-"""Data sets: the table of names here, without torch; readers, frames, augmentation, loaders in the modules beside."""
+"""Data sets: the table of names here, without torch; readers, frames, augmentation, loaders in the folders below."""
 
-from .catalog import DATASETS, DatasetInfo
+from . import sets  # noqa: F401 - each of its files registers its sets
+from .registry import DATASETS, DatasetInfo, EventSet, PictureSet, SequenceSet, register_dataset
 
-__all__ = ["DATASETS", "DatasetInfo"]
+__all__ = ["DATASETS", "DatasetInfo", "EventSet", "PictureSet", "SequenceSet", "register_dataset"]

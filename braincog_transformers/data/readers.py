@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .aedat3 import decode_aedat3
-from .aedat4 import decode_aedat4
-from .arrays import npy_array
-from .columns import EVENT, LATEST_US, check_clock, make_events, whole_numbers
-from .mat5 import mat_columns
-from .opening import complete, file_bytes, named
+from .formats.aedat3 import decode_aedat3
+from .formats.aedat4 import decode_aedat4
+from .formats.arrays import npy_array
+from .formats.columns import EVENT, LATEST_US, check_clock, make_events, whole_numbers
+from .formats.mat5 import mat_columns
+from .formats.opening import complete, file_bytes, named
 
 __all__ = [
     "EVENT",

@@ -1,23 +1,158 @@
-"""What the catalogue and the options share, without torch: how training samples are varied, and names of rules."""
+"""Rules that check themselves, without torch or NumPy: how a set is split, normalised, read and varied in training.
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+Each is a frozen object with a few fields. A field that has an option of its own on the command line names it, so that
+`build_datasets` takes the same word as a keyword, and a message names what the user wrote. How recordings become frames
+is one more, `events.cache.FrameRule`.
+"""
 
-__all__ = ["PREFIXES", "SEEDED", "STREAMED", "Augment"]
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import UserError, unknown
+
+__all__ = [
+    "CHARACTERS",
+    "EVENTS",
+    "MOST_PIXELS",
+    "NOTHING",
+    "PHOTOS",
+    "SEEDED",
+    "Access",
+    "Augment",
+    "Colours",
+    "Rule",
+    "Split",
+    "option",
+]
+
+
+MOST_PIXELS = 178_956_970
+"""Of a photo by default: where Pillow, too, refuses one."""
 
 SEEDED = ("random", "stratified")
 """Splits that `--split-seed` chooses among."""
 
-STREAMED = ("wds", "hfids", "tfds")
-"""Sources of timm's dataset factory whose samples come one after the other."""
-PREFIXES = (*STREAMED, "hfds", "torch")
-
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
 _FLIPPED = frozenset(("resformer", "roll_flip"))
 """Published augmentations of events that a flip of every second sample belongs to."""
 
 
+def option(
+    default: Any, name: str, *, choices: Collection[str] = (), kind: str = "", least: int | None = None
+) -> Any:
+    """Describe a field of a `Rule`.
+
+    Args:
+        default: its value.
+        name: of its option, and of its keyword in `build_datasets`.
+        choices: its values, if they are a few names.
+        kind: what these are, for the message.
+        least: smallest value of a number.
+    """
+    return field(default=default, metadata={"option": name, "choices": choices, "kind": kind, "least": least})
+
+
+class Rule:
+    """Base of frozen dataclasses whose fields are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value, limits = getattr(self, one.name), one.metadata
+            if value is not None and limits.get("choices") and value not in limits["choices"]:
+                raise unknown(limits["kind"], value, limits["choices"])
+            if value is not None and limits.get("least") is not None and value < limits["least"]:
+                flag = "--" + limits["option"].replace("_", "-")
+                raise UserError(f"{flag} must be {limits['least']} or more; got {value}")
+
+    def with_options(self, given: dict[str, Any]) -> Any:
+        """Return the rule with the values that are given under the names of its options, and take them out."""
+        names = {one.metadata["option"]: one.name for one in fields(self) if "option" in one.metadata}
+        return replace(self, **{names[name]: given.pop(name) for name in names.keys() & given.keys()})
+
+
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Split(Rule):
+    """Say how a set without an official test split is split.
+
+    Args:
+        rule: a name in `events.splits.SPLITS` that the set offers; None is its first. Or `valid`, for the validation
+            samples of a set that has them in the place of its test samples.
+        portion: share of the training samples, above 0 and below 1.
+        seed: of the rules in `SEEDED`.
+    """
+
+    rule: str | None = option(None, "split")
+    portion: float = option(0.9, "train_portion")
+    seed: int = option(0, "split_seed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.portion < 1:
+            raise UserError(f"--train-portion must be above 0 and below 1; got {self.portion}")
+        if self.rule == "tebn" and self.portion != 0.9:
+            raise UserError("split 'tebn' is fixed at files 0 to 99 for the test; leave out --train-portion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colours(Rule):
+    """Say how pictures are brought to zero mean and unit deviation.
+
+    Args:
+        mean: per channel, of training pictures in [0, 1]; None is the set's.
+        std: the same for the standard deviation.
+        origin: of a set's own, where they come from, and who uses others.
+        normalize: subtract and divide; otherwise values stay in [0, 1].
+    """
+
+    mean: tuple[float, ...] | None = option(None, "mean")
+    std: tuple[float, ...] | None = option(None, "std")
+    origin: str = ""
+    normalize: bool = option(True, "normalize")
+
+    def per_channel(self, own: "Colours", chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation of each of `chans` channels, where nothing is said those of the set."""
+        pairs = (("--mean", self.mean or own.mean), ("--std", self.std or own.std))
+        mean, std = (_per_channel(tuple(values), chans, flag) for flag, values in pairs)
+        return mean, std
+
+
+def _per_channel(values: tuple[float, ...], chans: int, flag: str) -> tuple[float, ...]:
+    if len(values) == 1:
+        values *= chans
+    if len(values) != chans:
+        raise UserError(f"{flag} needs one number, or one for each of {chans} channels; got {len(values)}")
+    if flag == "--std" and min(values) <= 0:
+        raise UserError(f"--std must be above 0; got {min(values)}")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access(Rule):
+    """Say how files are read and kept.
+
+    Args:
+        download: fetch a missing set, where that is possible.
+        cache_dir: folder of cached frames and simulated recordings; None is `cache` in the data folder.
+        use_cache: keep event frames on disk; otherwise recordings are read at each access.
+        workers: processes that read recordings when the cache is built.
+        skip_bad: leave recordings out that can't be read, see `DataBundle.left_out`.
+        max_pixels: of a photo; a larger one is refused.
+        needs_train: whether photos for training have to be there; otherwise the training set may be empty.
+    """
+
+    download: bool = option(False, "download")
+    cache_dir: str | Path | None = field(default=None, metadata={"option": "cache_dir"})
+    use_cache: bool = option(True, "use_cache")
+    workers: int = option(0, "workers", least=0)
+    skip_bad: bool = option(False, "skip_bad")
+    max_pixels: int = option(MOST_PIXELS, "max_pixels", least=1)
+    needs_train: bool = option(True, "needs_train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment(Rule):
     """Say how training samples are varied; a field that is None takes the data set's own default.
 
     Args:
@@ -66,6 +201,18 @@ class Augment:
     randaug_n: int = 3
     randaug_m: int = 15
 
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("interpolation", _INTERPOLATIONS),
+            ("train_interpolation", (*_INTERPOLATIONS, "random")),
+            ("remode", ("const", "pixel", "rand")),
+        ):
+            if getattr(self, name) not in (None, *choices):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
+        if self.resplit:
+            raise UserError("--resplit needs several augmented copies of each picture, which this loader doesn't make")
+
     @property
     def event_names(self) -> tuple[str, ...]:
         """Return `event_augment` as names in their order."""
@@ -78,3 +225,20 @@ class Augment:
             defaults = replace(defaults, hflip=0.5)
         empty = [field.name for field in fields(self) if getattr(self, field.name) is None]
         return replace(self, **{name: getattr(defaults, name) for name in empty})
+
+
+CHARACTERS = Augment(
+    scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, vflip=0.0, color_jitter=0.0, aa="", reprob=0.0, remode="const",
+    recount=1, train_interpolation="bicubic", interpolation="bicubic", crop_pct=1.0, event_augment="none",
+)  # fmt: skip
+"""Of small grey pictures: a flip makes another character, colour changes mean nothing."""
+PHOTOS = Augment(
+    scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.5, vflip=0.0, color_jitter=0.4, aa="rand-m9-mstd0.5-inc1",
+    reprob=0.25, remode="pixel", recount=1, train_interpolation="random", interpolation="bicubic", crop_pct=0.875,
+    event_augment="none",
+)  # fmt: skip
+"""The defaults of BrainCog's command line, which are timm's."""
+EVENTS = Augment(hflip=0.0, vflip=0.0, event_augment="none")
+"""Of events: nothing is varied."""
+NOTHING = Augment()
+"""Of sequences."""

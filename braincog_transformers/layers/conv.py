@@ -3,72 +3,21 @@
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-from einops import rearrange, repeat
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from ..nodes.normalisation import repeated, shared_over_steps
+from .fire import fire_after
 from .folding import folded
-from .normed import fire_normalised, joins
-from .spike_input import SpikeConv2d
+from .spike_input import SpikeInput
 
-__all__ = ["ConvBN", "ConvBNNode", "ConvSequence", "NodeConvBN", "shared_over_steps"]
-
-# What normalises each sample by itself, or nothing: a copy comes out as its original.
-_BY_SAMPLE = (nn.Identity, nn.GroupNorm, nn.InstanceNorm2d)
-
-
-def shared_over_steps(bn: nn.Module, x: Tensor, step: int) -> Tensor:
-    """Normalise one copy of an image that stands for `step` equal ones.
-
-    Mean and variance of the copies are those of one. Only the running variance tells them apart, through its n/(n-1):
-    it is set to what the copies would have given. A normalisation that is not known gets the copies.
-
-    Args:
-        bn: the normalisation.
-        x: `(B, C, H, W)`.
-        step: number of copies T.
-
-    Returns:
-        `(B, C, H, W)`.
-    """
-    by_batch = type(bn) in (nn.BatchNorm2d, nn.SyncBatchNorm)
-    if isinstance(bn, _BY_SAMPLE) or (by_batch and not (bn.training and bn.track_running_stats)):
-        return bn(x)
-    if not by_batch or bn.momentum is None:  # None: a cumulative average, whose weight is the batch's number
-        return bn(repeat(x, "b c h w -> (t b) c h w", t=step))[: x.shape[0]]
-    running_var = bn.running_var
-    bn.running_var = running_var.clone()  # autograd keeps what the normalisation saw, so that must not change below
-    y = bn(x)
-    n = _values(bn, x)
-    ratio = step * (n - 1) / (step * n - 1)
-    with torch.no_grad():
-        running_var.mul_((1 - bn.momentum) * (1 - ratio))
-        if isinstance(ratio, Tensor):  # a number only the device knows
-            running_var.add_(bn.running_var * ratio)
-        else:
-            running_var.add_(bn.running_var, alpha=ratio)
-    bn.running_var = running_var
-    return y
-
-
-def _values(bn: nn.Module, x: Tensor) -> int | Tensor:
-    """Return how many values of a channel go into a batch's statistics, those of other processes included."""
-    n = x.numel() // x.shape[1]
-    if not isinstance(bn, nn.SyncBatchNorm) or not (distributed.is_available() and distributed.is_initialized()):
-        return n
-    group = bn.process_group or distributed.group.WORLD
-    if distributed.get_world_size(group) == 1:
-        return n
-    count = torch.tensor(float(n), dtype=torch.float64, device=x.device)
-    distributed.all_reduce(count, group=group)
-    return count
+__all__ = ["ConvBN", "ConvBNNode", "ConvSequence", "NodeConvBN"]
 
 
 def _pool(applies: bool) -> nn.Module:
     return nn.MaxPool2d(3, stride=2, padding=1) if applies else nn.Identity()
 
 
-class ConvBN(nn.Module):
+class ConvBN(SpikeInput):
     """Convolution, batch normalisation, optionally a 3x3 max pooling with stride 2.
 
     Args:
@@ -92,22 +41,19 @@ class ConvBN(nn.Module):
     ):
         super().__init__()
         padding = kernel_size // 2 if padding is None else padding
-        self.conv = SpikeConv2d(
-            in_chans, out_chans, kernel_size, stride=stride, padding=padding, groups=groups, bias=bias
-        )
+        self.conv = nn.Conv2d(in_chans, out_chans, kernel_size, stride, padding, groups=groups, bias=bias)
         self.bn = nn.BatchNorm2d(out_chans)
         self.pool = _pool(pool)
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to potentials `(T*B, C', H', W')`; with `copies=T`, one image `(B, C, H, W)` stands
         for T equal ones."""
-        return self._normalise(self.conv(x), copies)
+        return self._normalise(self._multiply(self.conv, x), copies)
 
     def _normalise(self, x: Tensor, copies: int) -> Tensor:
         if copies == 1:
             return self.pool(self.bn(x))
-        x = repeat(self.pool(shared_over_steps(self.bn, x, copies)), "b c h w -> (t b) h w c", t=copies)
-        return rearrange(x, "b h w c -> b c h w")  # channels stay last in memory
+        return repeated(self.pool(shared_over_steps(self.bn, x, copies)), copies)
 
     def fuse(self) -> "ConvBN":
         """Fold the normalisation's running statistics into the convolution, if they are `foldable`."""
@@ -141,11 +87,10 @@ class ConvBNNode(ConvBN):
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to spikes `(T*B, C', H', W')`; `copies` as in `ConvBN`."""
-        x = self.conv(x)
-        if isinstance(self.pool, nn.Identity) and joins(self.bn, self.node, x, copies):
-            spikes = fire_normalised(self.bn, self.node, rearrange(x, "b c h w -> b h w c"), copies)
-            return self.pool_after(rearrange(spikes, "b h w c -> b c h w"))
-        return self.pool_after(self.node(self._normalise(x, copies)))
+        x = self._multiply(self.conv, x)
+        if not isinstance(self.pool, nn.Identity):
+            return self.node(self._normalise(x, copies))
+        return self.pool_after(fire_after(self.node, self.bn, x, copies))
 
 
 class NodeConvBN(ConvBN):

@@ -8,11 +8,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from .spike_input import SpikeConv2d, SpikeLinear
-
 __all__ = ["baked", "foldable", "folded"]
 
-_LAYERS = (SpikeConv2d, SpikeLinear, nn.Conv2d, nn.Linear)
+_LAYERS = (nn.Conv2d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 # Hooks that write a layer's weight anew before each call; any other hook may look at what is folded away.
 _REWRITING = (WeightNorm, SpectralNorm, BasePruningMethod)
@@ -50,16 +48,10 @@ def baked(layer: nn.Module) -> nn.Module:
     for hook in rewriting:
         hook(layer, None)
     kind = next(kind for kind in _LAYERS if isinstance(layer, kind))
-    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-    names = ("in_features", "out_features") if isinstance(layer, nn.Linear) else names
-    given = {name: getattr(layer, name) for name in names}
-    place = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-    new = kind(**given, bias=layer.bias is not None, **place).eval()
-    if hasattr(layer, "integer_products"):
-        new.integer_products = layer.integer_products
-    new.weight.copy_(layer.weight)
-    if layer.bias is not None:
-        new.bias.copy_(layer.bias)
+    given = {name: getattr(layer, name) for name in kind.__constants__ if name != "output_padding"}
+    new = kind(**given, bias=layer.bias is not None, device=layer.weight.device, dtype=layer.weight.dtype).eval()
+    for name, parameter in new.named_parameters():
+        parameter.copy_(getattr(layer, name))
     return new.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
 
 

@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from ..nodes.normalisation import normalised
+from .fire import fire_after
 from .folding import folded
-from .normed import fire_normalised, joins
-from .spike_input import SpikeLinear
+from .spike_input import SpikeInput
 
 __all__ = ["LinearBN", "LinearBNNode", "MembraneMLP", "NodeLinearBN", "SpikingMLP"]
 
 
-class LinearBN(nn.Module):
+class LinearBN(SpikeInput):
     """`BatchNorm(W x + b)` on tokens.
 
     Args:
@@ -21,15 +22,15 @@ class LinearBN(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True):
         super().__init__()
-        self.linear = SpikeLinear(in_features, out_features, bias=bias)
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
         self.bn = nn.BatchNorm1d(out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to potentials `(T*B, N, C_out)`."""
-        return self._normalise(self.linear(x))
+        return self._normalise(self._multiply(self.linear, x))
 
     def _normalise(self, x: Tensor) -> Tensor:
-        return self.bn(x.flatten(0, 1)).view(x.shape)
+        return normalised(self.bn, x)
 
     def fuse(self) -> "LinearBN":
         """Fold the normalisation's running statistics into the linear layer, if they are `foldable`."""
@@ -46,10 +47,7 @@ class LinearBNNode(LinearBN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to spikes `(T*B, N, C_out)`."""
-        x = self.linear(x)
-        if joins(self.bn, self.node, x):
-            return fire_normalised(self.bn, self.node, x)
-        return self.node(self._normalise(x))
+        return fire_after(self.node, self.bn, self._multiply(self.linear, x))
 
 
 class NodeLinearBN(LinearBN):

@@ -1,40 +1,21 @@
-"""Convolution and linear layer that mostly read spikes: where all they read is whole numbers, integers multiply."""
+"""What layers share whose convolution or linear layer mostly reads spikes."""
 
 from torch import Tensor, nn
 
-from ..ops import integer_products
+from ..ops.kernels.integer_products import in_integers
 
-__all__ = ["SpikeConv2d", "SpikeLinear"]
+__all__ = ["SpikeInput"]
 
 
-class SpikeConv2d(nn.Conv2d):
-    """A convolution that computes in integers where that is faster, see `ops.integer_products`.
+class SpikeInput(nn.Module):
+    """Base of such layers, which hold plain modules of PyTorch's and call them by `_multiply`.
 
     Attributes:
-        integer_products: whether it may.
+        integer_products: whether products may be computed in integers, see `ops.kernels.integer_products`.
     """
 
     integer_products = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, C, H, W)` to `(B, C', H', W')`."""
-        plain = self.groups == 1 and self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        if self.integer_products and plain and integer_products.applies(x, self.weight):
-            return integer_products.convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
-        return super().forward(x)
-
-
-class SpikeLinear(nn.Linear):
-    """A linear layer that computes in integers where that is faster, see `ops.integer_products`.
-
-    Attributes:
-        integer_products: whether it may.
-    """
-
-    integer_products = True
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(..., C)` to `(..., C')`."""
-        if self.integer_products and integer_products.applies(x, self.weight):
-            return integer_products.linear(x, self.weight, self.bias)
-        return super().forward(x)
+    def _multiply(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Return `layer(x)`."""
+        return in_integers(layer, x) if self.integer_products else layer(x)

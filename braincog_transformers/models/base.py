@@ -2,7 +2,7 @@
 
 A network reads like an ordinary vision transformer, because time is folded into the batch: `(T*B, C, H, W)` and
 `(T*B, N, C)`, T outermost. A subclass builds `patch_embed`, `blocks` (or, for a pyramid, `stages`; a `nn.Sequential`)
-and `head`, and defines nothing else if it can.
+and `head`, and defines nothing else if it can. Flat networks fill in `flat.FlatTransformer`.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,11 +25,12 @@ from ..layers.conv import ConvBN
 from ..layers.drop import StepDropPath
 from ..layers.encoder import Encoder
 from ..layers.linear import LinearBN
-from ..layers.spike_input import SpikeConv2d, SpikeLinear
-from ..ops.packing import packed_spikes
-from ..ops.watching import transformed
+from ..layers.spike_input import SpikeInput
+from ..runtime.packing import packed_spikes
+from ..runtime.watching import transformed
 from .arguments import check_arguments, hints_of
 from .neurons import NodeOptions
+from .official import OfficialNames
 from .timm_calls import TimmCalls, sides
 
 __all__ = ["SpikingTransformer", "init_linear"]
@@ -58,11 +59,13 @@ class SpikingTransformer(TimmCalls, BaseModule):
     Attributes:
         output_steps: return the logits of every step, `(T, B, K)`, instead of their mean.
         streaming: each call takes one step and keeps the neurons' state, see `set_streaming`.
-        pack_spikes: keep spikes for the backward pass as bits, see `ops.packing`.
+        pack_spikes: keep spikes for the backward pass as bits, see `runtime.packing`.
     """
 
     units = "blocks"
     """Name of the sequence that features are taken from and layer-wise learning rates count."""
+    official_names: OfficialNames | None = None
+    """How official weights name what is here; a user's subclass inherits it."""
     neuron_defaults: ClassVar[dict[str, Any]] = {}
     """What the paper's neurons have that `NodeOptions` has not by default."""
     head_bias = True
@@ -126,11 +129,6 @@ class SpikingTransformer(TimmCalls, BaseModule):
             for i, (width, reduction) in enumerate(zip(widths, reductions, strict=True))
         ]
 
-    def _blocks_info(self, reduction: int) -> list[dict[str, Any]]:
-        """Return that of a flat network, whose blocks all have one width and size."""
-        depth = len(self.blocks)
-        return self._units_info([self.embed_dim] * depth, [reduction] * depth)
-
     def _require_heads(self, dim: int, num_heads: int) -> None:
         """Raise `UserError` unless the heads divide the width."""
         if dim % num_heads:
@@ -153,17 +151,9 @@ class SpikingTransformer(TimmCalls, BaseModule):
             )
 
     def _layout(self) -> tuple[int, int] | None:
-        """Return height and width of the map of tokens, None in a pyramid; raise `UserError` unless the patches fill
-        the input."""
-        self._require_sides(self.patch_size)
-        return self.img_size[0] // self.patch_size, self.img_size[1] // self.patch_size
-
-    def _pooled(self, patch_size: int) -> list[bool]:
-        """Tell which of a stem's four convolutions are pooled: the last log2(patch_size)."""
-        pooled = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4}.get(patch_size)
-        if pooled is None:
-            raise UserError(f"{type(self).__name__}: patch_size must be 1, 2, 4, 8 or 16; got {patch_size}")
-        return [i >= 4 - pooled for i in range(4)]
+        """Return height and width of the map of tokens, None in a pyramid; raise `UserError` for an input that does not
+        fit."""
+        return None
 
     def _require_sides(self, multiple: int) -> None:
         """Raise `UserError` unless height and width are multiples of `multiple`."""
@@ -188,7 +178,7 @@ class SpikingTransformer(TimmCalls, BaseModule):
                 f"{type(self).__name__}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
                 f"(build the network with step={val})"
             )
-        settable = BaseNode | StepDropPath | SpikeConv2d | SpikeLinear
+        settable = BaseNode | StepDropPath | SpikeInput
         own = (m for m in self.modules() if m is self or isinstance(m, settable))
         having = [module for module in own if hasattr(module, attr)]
         if not having:

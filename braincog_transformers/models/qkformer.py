@@ -18,6 +18,7 @@ Deviations of the official code:
 - The rows at 288 and 384 pixels are short fine-tunings of the one at 224.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +33,7 @@ from ..layers.conv import ConvBNNode
 from ..layers.linear import LinearBNNode, SpikingMLP
 from ..layers.products import SpikeSum
 from .base import SpikingTransformer, init_linear
+from .official import BN, LINEAR, MLP, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
 from .released import BatchMixingFault
 
@@ -115,8 +117,8 @@ class Stage(nn.Module):
         return rearrange(x, "b (h w) c -> b c h w", h=height)
 
 
-class Stem(NamedTuple):
-    """Embeddings of one of the published networks.
+class Embeddings(NamedTuple):
+    """Sizes of the embeddings of one of the published networks.
 
     Args:
         shares: the first stage's width over that behind each convolution of the stem.
@@ -131,16 +133,25 @@ class Stem(NamedTuple):
     later: tuple[bool, bool]
 
 
-_STEMS = {
-    "imagenet": Stem((2, 1, 1), (True, True, False), 1, later=(True, False)),
-    "cifar": Stem((2, 1), (False, False), 1, later=(False, True)),
-    "dvs": Stem((8, 4, 2, 1), (False, True, True, True), 2, later=(False, True)),
+_EMBEDDINGS = {
+    "imagenet": Embeddings((2, 1, 1), (True, True, False), 1, later=(True, False)),
+    "cifar": Embeddings((2, 1), (False, False), 1, later=(False, True)),
+    "dvs": Embeddings((8, 4, 2, 1), (False, True, True, True), 2, later=(False, True)),
 }
 
 
 def _reduction(stem: str, depths: tuple[int, ...]) -> int:
     """Return the input's side over that of the last of these stages; each halves the side that it gets."""
-    return 2 ** (sum(_STEMS[stem].pooled) + len(depths) - 1)
+    return 2 ** (sum(_EMBEDDINGS[stem].pooled) + len(depths) - 1)
+
+
+def _number_embedding(match: re.Match) -> str:
+    """Number the convolutions: the stem's from 0 on, the later embeddings' `proj3` (or `proj`) and `proj4`."""
+    level, number, kind = int(match[1]) - 1, match[2], match[3]
+    place = f"stages.{level}.embed" if level else "patch_embed"
+    if number == "_res":
+        return f"{place}.shortcut.{kind}."
+    return f"{place}.convs.{int(number == '4') if level else number or 0}.{kind}."
 
 
 class QKFormer(BatchMixingFault, SpikingTransformer):
@@ -160,6 +171,16 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
     """
 
     units = "stages"
+    official_names = OfficialNames(
+        rename=(
+            (r"^patch_embed(\d)\.proj(\d?|_res)_(conv|bn)\.", _number_embedding),
+            (r"^stage(\d)\.", lambda match: f"stages.{int(match[1]) - 1}.blocks."),
+            (r"\.t?ssa\.", ".attn."),
+            MLP,
+            LINEAR,
+            BN,
+        ),
+    )
 
     def __init__(
         self,
@@ -174,9 +195,9 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         **common: Any,
     ):
         super().__init__(embed_dim=embed_dim, **common)
-        if stem not in _STEMS:
-            raise unknown("stem", stem, _STEMS)
-        shares, pooled, branch, later = _STEMS[stem]
+        if stem not in _EMBEDDINGS:
+            raise unknown("stem", stem, _EMBEDDINGS)
+        shares, pooled, branch, later = _EMBEDDINGS[stem]
         self._check_sizes(depths, num_heads, shares[0])
         self.reduction = _reduction(stem, depths)
         self._layout()

@@ -18,6 +18,7 @@ Corrected here, unless `as_released` says otherwise: the two later poolings of `
 channel in head), so that they mix neighbouring channels, and tokens across the ends of the map's rows.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,9 @@ from ..layers.block import Block
 from ..layers.conv import ConvBN, ConvBNNode, ConvSequence, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
 from ..layers.products import SpikeSum
-from .base import SpikingTransformer, init_linear
+from .base import init_linear
+from .flat import FlatTransformer
+from .official import BLOCKS, BN, LINEAR, POSITION, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 from .released import ReleasedFault
 
@@ -99,7 +102,7 @@ class PooledSelfAttention(SpikeDrivenSelfAttention):
         return self.proj(pool(self.q(x) * gate.unsqueeze(1)))
 
 
-class SpikingPatchSplitting(nn.Module):
+class MembranePatchSplitting(nn.Module):
     """Stem: four convolutions that widen to C and halve the side log2(patch_size) times, then a relative position
     convolution behind a neuron, added to what it reads.
 
@@ -135,60 +138,82 @@ class SpikingPatchSplitting(nn.Module):
         return (x + self.rpe(x)).flatten(2).transpose(1, 2)
 
 
-class SpikeDrivenTransformer(ReleasedFault, SpikingTransformer):
+def _number_stage(match: re.Match) -> str:
+    """Number the stem's first four convolutions; the neuron `proj_lif3` stands before the fifth."""
+    kind, number = match[1], int(match[2] or 0)
+    if kind == "lif":
+        return "patch_embed.rpe.node." if number == 3 else f"patch_embed.stages.{number}.node."
+    return f"patch_embed.stages.{number}.{kind}."
+
+
+# SpikingJelly's Spike-driven Transformer is the same network. Its stem is numbered, with a convolution and a
+# normalisation in each stage.
+_JELLY = (
+    (r"^patch_embed\.stages\.(\d)\.0\.", r"patch_embed.stages.\1.conv."),
+    (r"^patch_embed\.stages\.(\d)\.1\.", r"patch_embed.stages.\1.bn."),
+    (r"^patch_embed\.final_stage\.0\.", "patch_embed.stages.3.conv."),
+    (r"^patch_embed\.final_stage\.1\.", "patch_embed.stages.3.bn."),
+    (r"\.mlp\.fc(\d)\.(weight|bias)$", r".mlp.fc\1.linear.\2"),
+    (r"\.mlp\.bn(\d)\.", r".mlp.fc\1.bn."),
+)
+
+
+class SpikeDrivenTransformer(ReleasedFault, FlatTransformer):
     """Spike-driven Transformer: stem, L encoder blocks on a stream of potentials, a neuron on their mean over the
     tokens, one linear classifier. Figure 2 of the paper.
 
     Args:
-        patch_size: side of a token, pixels: 4 for CIFAR and CIFAR10-DVS, 8 for Gesture, 16 for ImageNet; height and
-            width are multiples.
-        embed_dim: width C of the tokens.
-        depth: number L of encoder blocks.
-        num_heads: heads of the plane that `as_released` pools over; nothing else depends on them.
-        mlp_ratio: width of the MLP over C.
         attn_pool: pool inside the attention (CIFAR10-DVS).
         as_released: pool as the released code does; only with `attn_pool`.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
-        **common: see `SpikingTransformer`; the neuron of the attention's gates has half the threshold.
+        **flat: patch_size (4 for CIFAR and CIFAR10-DVS, 8 for Gesture, 16 for ImageNet), embed_dim, depth, num_heads
+            (heads of the plane that `as_released` pools over; nothing else depends on them), mlp_ratio,
+            drop_path_rate, see `FlatTransformer`, and those of `SpikingTransformer`; the neuron of the attention's
+            gates has half the threshold.
     """
 
-    def __init__(
-        self,
-        *,
-        patch_size: int = 16,
-        embed_dim: int = 512,
-        depth: int = 8,
-        num_heads: int = 8,
-        mlp_ratio: float = 4.0,
-        attn_pool: bool = False,
-        as_released: bool = False,
-        drop_path_rate: float = 0.0,
-        **common: Any,
-    ):
-        super().__init__(embed_dim=embed_dim, **common)
-        self._require_heads(embed_dim, num_heads)
-        self._require_width(8)
-        self.attn_pool, self.patch_size = attn_pool, patch_size
-        node, grid = self._neuron(), self._layout()
-        self.patch_embed = SpikingPatchSplitting(grid, self._pooled(patch_size), self.in_chans, embed_dim, node=node)
-        nodes = {"node": node, "gate_node": self._neuron(0.5)}
-        self.blocks = nn.Sequential(
-            *(
-                Block(
-                    PooledSelfAttention(embed_dim, grid, num_heads, **nodes)
-                    if attn_pool
-                    else SpikeDrivenSelfAttention(embed_dim, **nodes),
-                    MembraneMLP(embed_dim, mlp_ratio, node=node),
-                    drop_path,
-                )
-                for drop_path in self._drop_paths(drop_path_rate, depth)
-            )
+    official_names = OfficialNames(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn|lif)(\d?)\.", _number_stage),
+            POSITION,
+            BLOCKS,
+            LINEAR,
+            BN,
+            (r"\.(q|k|v|fc1|fc2)_lif\.", r".\1.node."),
+            (r"\.shortcut_lif\.", ".node."),
+            (r"\.talking_heads_lif\.", ".gate_node."),
+            (r"^head_lif\.", "head_node."),
+            *_JELLY,
+        ),
+        dead=(
+            (r"^block\.\d+\.attn\.talking_heads\.weight$", "convolution over heads that the attention never calls"),
+            (r"^block\.\d+\.attn\.attn_lif\.w$", "leak of a neuron that the attention never calls"),
+            (r"^patch_embed\.rpe_lif\.w$", "leak of a neuron that the stem never calls"),
+        ),
+    )
+
+    def __init__(self, *, attn_pool: bool = False, as_released: bool = False, **flat: Any):
+        self.attn_pool = attn_pool
+        super().__init__(**flat)
+        self.set_as_released(as_released)
+
+    def _stem(self) -> nn.Module:
+        return MembranePatchSplitting(
+            self._layout(), self._pooled(), self.in_chans, self.embed_dim, node=self._neuron()
         )
-        self.feature_info = self._blocks_info(patch_size)
-        self.head_node = node()
+
+    def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
+        nodes = {"node": self._neuron(), "gate_node": self._neuron(0.5)}
+        attn = (
+            PooledSelfAttention(self.embed_dim, self._layout(), self.num_heads, **nodes)
+            if self.attn_pool
+            else SpikeDrivenSelfAttention(self.embed_dim, **nodes)
+        )
+        return Block(attn, MembraneMLP(self.embed_dim, self.mlp_ratio, node=self._neuron()), drop_path)
+
+    def _build_head(self) -> None:
+        self.head_node = self._neuron()()
         self.apply(_init_convolution)
         self.head = self._new_head(self.num_classes)
-        self.set_as_released(as_released)
 
     def _init_head(self, head: nn.Linear) -> None:
         """Leave a new classifier as PyTorch initialises it, as the official code does."""

@@ -16,6 +16,7 @@ Deviations of the official code from the paper, kept here:
 - Drop path is declared and never called there. `drop_path_rate` works here.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,9 @@ from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
 from ..layers.folding import baked, foldable
 from ..layers.products import SpikingProduct
-from ..layers.spike_input import SpikeConv2d
+from ..layers.spike_input import SpikeInput
 from .base import SpikingTransformer
+from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
 
 __all__ = ["MetaSpikeformer"]
@@ -50,20 +52,23 @@ class PaddedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(T*B, C, H, W)` to `(T*B, C, H+2, W+2)`."""
-        x, bn = self.bn(x), self.bn
+        y, bn = self.bn(x), self.bn
         with torch.no_grad():
-            of_zero = bn.bias - bn.running_mean * bn.weight / (bn.running_var + bn.eps).sqrt()
-        frame = functional.pad(x.new_zeros(1, 1, *x.shape[2:]), (1, 1, 1, 1), value=1.0)
-        return functional.pad(x, (1, 1, 1, 1)) + frame * of_zero.to(x.dtype).view(-1, 1, 1)
+            mean, var = bn.running_mean, bn.running_var
+            if mean is None:  # statistics that are not tracked are always the batch's
+                var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            of_zero = bn.bias - mean * bn.weight / (var + bn.eps).sqrt()
+        frame = functional.pad(y.new_zeros(1, 1, *y.shape[2:]), (1, 1, 1, 1), value=1.0)
+        return functional.pad(y, (1, 1, 1, 1)) + frame * of_zero.to(y.dtype).view(-1, 1, 1)
 
 
-class RepConv(nn.Module):
+class RepConv(SpikeInput):
     """3x3 convolution, for training a stack: 1x1, normalisation, 3x3 of each channel, 1x1, two normalisations."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.body = nn.Sequential(
-            SpikeConv2d(dim, dim, 1, bias=False),
+            nn.Conv2d(dim, dim, 1, bias=False),
             PaddedBatchNorm(dim),
             nn.Conv2d(dim, dim, 3, groups=dim, bias=False),
             nn.Conv2d(dim, dim, 1, bias=False),
@@ -73,7 +78,11 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(T*B, C, H, W)` to the same shape."""
-        return self.body(x)
+        first, *others = [self.body] if isinstance(self.body, nn.Conv2d) else self.body
+        x = self._multiply(first, x)
+        for layer in others:
+            x = layer(x)
+        return x
 
     @torch.no_grad()
     def fuse(self) -> "RepConv":
@@ -88,7 +97,7 @@ class RepConv(nn.Module):
         first = fuse_conv_bn_eval(first, padded.bn)
         mix = last.weight[:, :, 0, 0]
         kernel = einsum(mix, depthwise.weight[:, 0], first.weight[:, :, 0, 0], "o m, m y x, m i -> o i y x")
-        conv = SpikeConv2d(*kernel.shape[:2], 3, padding=1, device=kernel.device, dtype=kernel.dtype).eval()
+        conv = nn.Conv2d(*kernel.shape[:2], 3, padding=1, device=kernel.device, dtype=kernel.dtype).eval()
         conv.weight.copy_(kernel)
         conv.bias.copy_(mix @ (depthwise.weight.sum(dim=(1, 2, 3)) * first.bias))
         self.body = fuse_conv_bn_eval(fuse_conv_bn_eval(conv, inner), outer)
@@ -162,6 +171,14 @@ class ConvMLP(nn.Module):
         return self.fc2(self.fc1(x))
 
 
+def _number_place(match: re.Match) -> str:
+    """Number downsamplings and blocks within their stages."""
+    name, number = match[1], int(match[2] or 0)
+    if name == "downsample":
+        return f"stages.{number - 1}.0."
+    return f"stages.{int(name) - 1}.{number + 1}."
+
+
 class MetaSpikeformer(SpikingTransformer):
     """Meta-SpikeFormer: four stages on a stream of potentials, a neuron on their mean over space, one linear
     classifier, with distillation two. Figure 1 of the paper.
@@ -181,6 +198,28 @@ class MetaSpikeformer(SpikingTransformer):
     """
 
     units = "stages"
+    official_names = OfficialNames(
+        rename=(
+            (r"^downsample1_1\.encode_", "patch_embed."),
+            (r"^downsample1_2\.encode_", "stages.0.1."),
+            (r"^(downsample)(\d)\.encode_", _number_place),
+            (r"^ConvBlock1_1\.0\.", "stages.0.0."),
+            (r"^ConvBlock1_2\.0\.", "stages.0.2."),
+            (r"^ConvBlock2_(\d)\.0\.", r"stages.1.\1."),
+            (r"^block([34])\.(\d+)\.", _number_place),
+            (r"\.Conv\.(?:pwconv1|(bn)1)\.", lambda match: f".attn.expand.{match[1] or 'conv'}."),
+            (r"\.Conv\.(?:pwconv2|(bn)2)\.", lambda match: f".attn.project.{match[1] or 'conv'}."),
+            (r"\.Conv\.dwconv\.", ".attn.depthwise."),
+            (r"\.(conv|bn)([12])\.", r".mlp.fc\2.\1."),
+            (r"\.fc([12])_(conv|bn)\.", r".fc\1.\2."),
+            # the last three parts of a projection's stack, which officially has stacks inside
+            (r"_conv\.0\.body\.2\.(\d)\.", lambda match: f"_conv.0.body.{int(match[1]) + 2}."),
+            (r"_conv\.1\.", "_conv.0.body.5."),
+            (r"\.([qkv])_conv\.0\.", r".\1.0."),
+            (r"\.proj_conv\.0\.", ".proj."),
+            (r"^head_kd\.", "head_dist."),
+        ),
+    )
 
     def __init__(
         self,
@@ -224,9 +263,6 @@ class MetaSpikeformer(SpikingTransformer):
         self.head_node = node()
         self.head = self._new_head(self.num_classes)
         self.head_dist = self._new_head(self.num_classes) if distilled else None
-
-    def _layout(self) -> None:
-        """Do nothing: any size of the input does."""
 
     def set_distilled_training(self, enable: bool = True) -> None:
         """Return both classifiers' logits in training mode, as a pair, instead of their mean."""

@@ -19,6 +19,7 @@ Deviations of the official code:
 - Layer norms and drop path that the official classes declare and never use are left out. `drop_path_rate` works here.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,8 @@ from ..layers.block import Block
 from ..layers.conv import ConvBNNode, ConvSequence
 from ..layers.folding import folded
 from ..layers.linear import SpikingMLP
-from .base import SpikingTransformer, init_linear
+from .flat import FlatTransformer
+from .official import OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 from .released import BatchMixingFault
 
@@ -107,7 +109,7 @@ class FusionBlock(nn.Module):
         return x
 
 
-class Stem(nn.Module):
+class ConvolutionalStem(nn.Module):
     """Five convolutions, pooled in front of the neuron.
 
     Args:
@@ -157,18 +159,64 @@ class TimeTokenPool(nn.Module):
         return self
 
 
-def _local_branches(
-    dim: int, grid_size: tuple[int, int], num_heads: int, mlp_ratio: float, **nodes: Callable[[], nn.Module]
-) -> dict[str, nn.Module]:
-    """Build the local part that both networks have: convolution, attention inside sub-grids, MLP."""
-    return {
-        "loc": LocalConvolution(dim, grid_size, node=nodes["node"]),
-        "ssa1": LocalAttention(dim, num_heads, grid_size, proj_bias=False, **nodes),
-        "mlp1": SpikingMLP(dim, mlp_ratio, bias=False, node=nodes["node"]),
-    }
+def _number_convolution(match: re.Match) -> str:
+    """Number the stem's convolutions: `stem.conv` and `proj` are the first."""
+    return f"patch_embed.convs.{match[1] or 0}."
 
 
-class SGLFormer(SpikingTransformer):
+def _number_block(match: re.Match) -> str:
+    """Number the blocks for ImageNet behind the local one."""
+    return f"blocks.{int(match[1]) + 1}.{match[2]}."
+
+
+class LocalGlobalTransformer(FlatTransformer):
+    """What both networks share: stem, local branches, official names."""
+
+    official_names = OfficialNames(
+        rename=(
+            (r"^(?:stem\.conv|tokenizer\.conv(\d))\.", _number_convolution),
+            (r"^patch_embed\.proj(\d?)_(?=conv|bn)", _number_convolution),
+            (r"^blocks\.(\d+)\.(attn|mlp)\.", _number_block),
+            (r"^blocks\.(\d+)\.(?=(?:loc|ssa\d|mlp\d)\.)", r"blocks.\1.branches."),
+            (r"^localblock\.0\.local1\.", "blocks.0.branches.loc."),
+            (r"^localblock\.0\.local2_SSA\.", "blocks.0.branches.ssa1."),
+            (r"^localblock\.0\.local2_MLP\.", "blocks.0.branches.mlp1."),
+            (r"\.(q|k|v|proj)_conv\.(?:conv1x1\.)?(?=weight|bias)", r".\1.linear."),
+            (r"\.(q|k|v|proj)_(?:conv\.)?bn\.", r".\1.bn."),
+            (r"\.(fc1|fc2)_conv\.", r".\1.linear."),
+            (r"\.(fc1|fc2)_bn\.", r".\1.bn."),
+            (r"\.mlp([12])\.conv1x1\.", r".fc\1.linear."),
+            (r"\.mlp([12])\.bn\.", r".fc\1.bn."),
+            (r"\.conv[13]x[13]\.weight$", ".conv.weight"),
+            (r"^full_size_conv\.", "pool.conv."),
+            (r"^bn\.", "pool.bn."),
+        ),
+        dead=((r"^blocks\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),),
+    )
+
+    def _layout(self) -> tuple[int, int]:
+        self._require_sides(2 * self.patch_size)  # two sub-grids each way
+        return super()._layout()
+
+    def _convolutions(self, first_share: int, pooled: list[bool]) -> nn.Module:
+        """Build the stem, whose first convolution has the width over `first_share`."""
+        widths = [self.in_chans, *(self.embed_dim // share for share in (first_share, 4, 2, 1, 1))]
+        return ConvolutionalStem(widths, pooled, self._layout(), node=self._neuron())
+
+    def _attention_nodes(self) -> dict[str, Callable[[], nn.Module]]:
+        return {"node": self._neuron(), "attn_node": self._neuron(0.5)}
+
+    def _local_branches(self) -> dict[str, nn.Module]:
+        """Build the local part: convolution, attention inside sub-grids, MLP."""
+        dim, grid, nodes = self.embed_dim, self._layout(), self._attention_nodes()
+        return {
+            "loc": LocalConvolution(dim, grid, node=nodes["node"]),
+            "ssa1": LocalAttention(dim, self.num_heads, grid, proj_bias=False, **nodes),
+            "mlp1": SpikingMLP(dim, self.mlp_ratio, bias=False, node=nodes["node"]),
+        }
+
+
+class SGLFormer(LocalGlobalTransformer):
     """SGLFormer for CIFAR and events: stem, super blocks of one local and two global parts, a head that weighs all
     tokens and steps, one linear classifier.
 
@@ -179,52 +227,32 @@ class SGLFormer(SpikingTransformer):
         embed_dim: width C of the tokens, a multiple of 8.
         depth: number of super blocks.
         num_heads: attention heads.
-        mlp_ratio: width of the MLP over C.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
-        **common: see `SpikingTransformer`; the neurons behind the attention products have half the threshold.
+        **flat: mlp_ratio, drop_path_rate, see `FlatTransformer`, and those of `SpikingTransformer`; the neurons behind
+            the attention products have half the threshold.
     """
 
     mixes_time = "its head weighs all steps in one convolution"
     joins_steps = "the head is one kernel over all tokens and steps"
 
     def __init__(
-        self,
-        *,
-        patch_size: int = 4,
-        embed_dim: int = 384,
-        depth: int = 1,
-        num_heads: int = 16,
-        mlp_ratio: float = 4.0,
-        drop_path_rate: float = 0.0,
-        **common: Any,
+        self, *, patch_size: int = 4, embed_dim: int = 384, depth: int = 1, num_heads: int = 16, **flat: Any
     ):
-        super().__init__(embed_dim=embed_dim, **common)
-        self._require_heads(embed_dim, num_heads)
-        self._require_width(8)
-        self.patch_size = patch_size
-        grid_size, pooled = self._layout(), [False, *self._pooled(patch_size)]
-        nodes = {"node": self._neuron(), "attn_node": self._neuron(0.5)}
-        widths = [self.in_chans, *(embed_dim // share for share in (6, 4, 2, 1, 1))]
-        self.patch_embed = Stem(widths, pooled, grid_size, node=nodes["node"])
+        super().__init__(patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads, **flat)
 
-        def branches() -> dict[str, nn.Module]:
-            parts = _local_branches(embed_dim, grid_size, num_heads, mlp_ratio, **nodes)
-            for i in (2, 3):
-                parts[f"ssa{i}"] = SpikingSelfAttention(embed_dim, num_heads, proj_bias=False, **nodes)
-                parts[f"mlp{i}"] = SpikingMLP(embed_dim, mlp_ratio, bias=False, node=nodes["node"])
-            return parts
+    def _stem(self) -> nn.Module:
+        return self._convolutions(6, [False, *self._pooled()])
 
-        self.blocks = nn.Sequential(
-            *(FusionBlock(branches(), drop_path) for drop_path in self._drop_paths(drop_path_rate, depth))
-        )
-        self.feature_info = self._blocks_info(patch_size)
-        self.pool = TimeTokenPool(embed_dim, grid_size[0] * grid_size[1], self.step)
-        self.head = self._new_head(self.num_classes)
-        self.apply(init_linear)
+    def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
+        parts, nodes = self._local_branches(), self._attention_nodes()
+        for i in (2, 3):
+            parts[f"ssa{i}"] = SpikingSelfAttention(self.embed_dim, self.num_heads, proj_bias=False, **nodes)
+            parts[f"mlp{i}"] = SpikingMLP(self.embed_dim, self.mlp_ratio, bias=False, node=nodes["node"])
+        return FusionBlock(parts, drop_path)
 
-    def _layout(self) -> tuple[int, int]:
-        self._require_sides(2 * self.patch_size)  # two sub-grids each way
-        return super()._layout()
+    def _build_head(self) -> None:
+        height, width = self._layout()
+        self.pool = TimeTokenPool(self.embed_dim, height * width, self.step)
+        super()._build_head()
 
     def set_input_size(
         self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
@@ -253,70 +281,38 @@ class SGLFormer(SpikingTransformer):
         return x if pre_logits else self.head(x)
 
 
-class SGLFormerImageNet(BatchMixingFault, SpikingTransformer):
+class SGLFormerImageNet(BatchMixingFault, LocalGlobalTransformer):
     """SGLFormer for ImageNet: stem, a local block, Spikformer's blocks, mean over tokens and steps, one linear
     classifier.
 
     Args:
-        patch_size: side of a token, pixels; height and width are multiples of its double.
         late_pooling: pool the stem's last convolutions (the paper's plain names) or, without, its first ones (those
             with a star).
-        embed_dim: width C of the tokens, a multiple of 8.
         depth: number of blocks, of which the local one counts as two.
-        num_heads: attention heads.
-        mlp_ratio: width of the MLP over C.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
         as_released: let neurons mix the samples of a batch as in the released code.
-        **common: see `SpikingTransformer`; the neurons behind the attention products have half the threshold.
+        **flat: patch_size (height and width are multiples of its double), embed_dim, num_heads, mlp_ratio,
+            drop_path_rate, see `FlatTransformer`, and those of `SpikingTransformer`; the neurons behind the attention
+            products have half the threshold.
     """
 
-    def __init__(
-        self,
-        *,
-        patch_size: int = 16,
-        late_pooling: bool = True,
-        embed_dim: int = 512,
-        depth: int = 8,
-        num_heads: int = 8,
-        mlp_ratio: float = 4.0,
-        drop_path_rate: float = 0.0,
-        as_released: bool = False,
-        **common: Any,
-    ):
-        super().__init__(embed_dim=embed_dim, **common)
+    def __init__(self, *, late_pooling: bool = True, depth: int = 8, as_released: bool = False, **flat: Any):
         if depth < 2:
             raise UserError(f"SGLFormerImageNet: depth counts the local block as 2, so it is at least 2; got {depth}")
-        self._require_heads(embed_dim, num_heads)
-        self._require_width(8)
-        self.patch_size = patch_size
-        grid_size, pooled = self._layout(), self._pooled(patch_size)
-        nodes = {"node": self._neuron(), "attn_node": self._neuron(0.5)}
-        widths = [self.in_chans, *(embed_dim // share for share in (8, 4, 2, 1, 1))]
         self.late_pooling = late_pooling
-        self.patch_embed = Stem(
-            widths, [False, *pooled] if late_pooling else [*pooled, False], grid_size, node=nodes["node"]
-        )
-        first, *others = self._drop_paths(drop_path_rate, depth - 1)
-        self.blocks = nn.Sequential(
-            FusionBlock(_local_branches(embed_dim, grid_size, num_heads, mlp_ratio, **nodes), first),
-            *(
-                Block(
-                    SpikingSelfAttention(embed_dim, num_heads, **nodes),
-                    SpikingMLP(embed_dim, mlp_ratio, node=nodes["node"]),
-                    drop_path,
-                )
-                for drop_path in others
-            ),
-        )
-        self.feature_info = self._blocks_info(patch_size)
-        self.head = self._new_head(self.num_classes)
-        self.apply(init_linear)
+        super().__init__(depth=depth - 1, **flat)
         if as_released:
             self.set_as_released()
 
-    def _layout(self) -> tuple[int, int]:
-        self._require_sides(2 * self.patch_size)  # two sub-grids each way
-        return super()._layout()
+    def _stem(self) -> nn.Module:
+        pooled = self._pooled()
+        return self._convolutions(8, [False, *pooled] if self.late_pooling else [*pooled, False])
+
+    def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
+        if index == 0:
+            return FusionBlock(self._local_branches(), drop_path)
+        nodes = self._attention_nodes()
+        attn = SpikingSelfAttention(self.embed_dim, self.num_heads, **nodes)
+        return Block(attn, SpikingMLP(self.embed_dim, self.mlp_ratio, node=nodes["node"]), drop_path)
 
     def _nodes_over_batch(self) -> list[nn.Module]:
         first = [self.patch_embed.convs[0].node] if self.late_pooling else []

@@ -18,6 +18,7 @@ Deviations of the official code from the papers, kept here:
 - CML-Spikformer's code exists for CIFAR only; the ImageNet and event networks make the same exchange in Spikformer's.
 """
 
+import re
 from typing import Any, Literal
 
 from torch import nn
@@ -26,64 +27,74 @@ from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.linear import SpikingMLP
 from ..layers.stem import SpikingPatchSplitting
-from .base import SpikingTransformer, init_linear
+from .flat import FlatTransformer
+from .official import BLOCKS, BN, NORM, POSITION, OfficialNames, number_stage
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 
 __all__ = ["Spikformer"]
 
 
-class Spikformer(SpikingTransformer):
+def _number_cml_stage(match: re.Match) -> str:
+    """Number CML-Spikformer's first four convolutions: `block1_conv` is 0."""
+    return f"patch_embed.stages.{int(match[1]) - 1}.{match[2]}."
+
+
+class Spikformer(FlatTransformer):
     """Spikformer: stem, L encoder blocks, mean over tokens and steps, one linear classifier. Figure 2 of the paper.
 
     Args:
-        patch_size: side of a token, pixels: 4 for CIFAR, 16 for ImageNet and events; height and width are multiples.
-        embed_dim: width C of the tokens.
-        depth: number L of encoder blocks.
-        num_heads: attention heads.
-        mlp_ratio: width of the MLP over C.
         qkv_bias: whether q, k and v have a bias (CIFAR).
         attn_scale: constant factor of the attention product.
         pool: pooling in the stem "after" the neuron, or "before" it (CML).
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
-        **common: see `SpikingTransformer`; the neuron behind the attention product has half the threshold.
+        **flat: patch_size (4 for CIFAR, 16 for ImageNet and events), embed_dim, depth, num_heads, mlp_ratio,
+            drop_path_rate, see `FlatTransformer`, and those of `SpikingTransformer`; the neuron behind the attention
+            product has half the threshold.
     """
+
+    official_names = OfficialNames(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn)(\d?)\.", number_stage),
+            (r"^patch_embed\.block(\d)_(conv|bn)\.", _number_cml_stage),
+            POSITION,
+            BLOCKS,
+            (r"\.(q|k|v|proj|fc1|fc2)_(?:linear|conv)\.", r".\1.linear."),
+            BN,
+        ),
+        dead=(
+            NORM,
+            (r"^norm\.(weight|bias)$", "layer norm that the network never calls"),
+            (r"^pos_embed$", "position table that is never added"),
+        ),
+    )
 
     def __init__(
         self,
         *,
-        patch_size: int = 16,
-        embed_dim: int = 512,
-        depth: int = 8,
-        num_heads: int = 8,
-        mlp_ratio: float = 4.0,
         qkv_bias: bool = False,
         attn_scale: float = 0.125,
         pool: Literal["before", "after"] = "after",
-        drop_path_rate: float = 0.0,
-        **common: Any,
+        **flat: Any,
     ):
-        super().__init__(embed_dim=embed_dim, **common)
-        self._require_heads(embed_dim, num_heads)
-        self._require_width(8)
-        self.patch_size = patch_size
-        node, attn_node = self._neuron(), self._neuron(0.5)
-        pooled = self._pooled(patch_size)
-        self.patch_embed = SpikingPatchSplitting(self._layout(), pooled, self.in_chans, embed_dim, pool=pool, node=node)
-        self.blocks = nn.Sequential(
-            *(
-                Block(
-                    SpikingSelfAttention(
-                        embed_dim, num_heads, scale=attn_scale, qkv_bias=qkv_bias, node=node, attn_node=attn_node
-                    ),
-                    SpikingMLP(embed_dim, mlp_ratio, node=node),
-                    drop_path,
-                )
-                for drop_path in self._drop_paths(drop_path_rate, depth)
-            )
+        self.qkv_bias, self.attn_scale, self.pool_at = qkv_bias, attn_scale, pool
+        super().__init__(**flat)
+
+    def _stem(self) -> nn.Module:
+        pooled = self._pooled()  # patches that no stem makes are refused before sides that they don't fill
+        return SpikingPatchSplitting(
+            self._layout(), pooled, self.in_chans, self.embed_dim, pool=self.pool_at, node=self._neuron()
         )
-        self.feature_info = self._blocks_info(patch_size)
-        self.head = self._new_head(self.num_classes)
-        self.apply(init_linear)
+
+    def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
+        node = self._neuron()
+        attn = SpikingSelfAttention(
+            self.embed_dim,
+            self.num_heads,
+            scale=self.attn_scale,
+            qkv_bias=self.qkv_bias,
+            node=node,
+            attn_node=self._neuron(0.5),
+        )
+        return Block(attn, SpikingMLP(self.embed_dim, self.mlp_ratio, node=node), drop_path)
 
 
 _PAPER = Paper("Spikformer", "ICLR 2023", "arXiv:2209.15425", "ZK-Zhou/spikformer")

@@ -19,6 +19,7 @@ The two networks have the same parameters under the same official names for Imag
 loads into the other without complaint and computes nonsense there.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -29,7 +30,8 @@ from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
 from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
 from ..layers.products import SpikingProduct
-from .base import SpikingTransformer, init_linear
+from .flat import FlatTransformer
+from .official import BLOCKS, BN, LINEAR, MLP, NORM, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 
 __all__ = ["Spikingformer"]
@@ -98,53 +100,55 @@ class SpikingTokenizer(nn.Module):
         return self.stages(self.first(x, copies)).flatten(2).transpose(1, 2)
 
 
-class Spikingformer(SpikingTransformer):
+def _name_as_later(match: re.Match) -> str:
+    """Bring the names of the first release to those of the later ones: `proj_conv3` to `proj3_conv`."""
+    return f"patch_embed.proj{match[2]}_{match[1]}."
+
+
+def _number_stage(match: re.Match) -> str:
+    """Number the stem's convolutions: `proj_conv` and `block0_conv` are the first, `proj4_conv` the last."""
+    number = int(match[1] or match[2] or 0)
+    return f"patch_embed.{f'stages.{number - 1}' if number else 'first'}.{match[3]}."
+
+
+class Spikingformer(FlatTransformer):
     """Spikingformer: stem, L encoder blocks on a stream of potentials, their mean over tokens and steps, one linear
     classifier. Figure 3 of the paper.
 
     Args:
-        patch_size: side of a token, pixels: 4 for CIFAR, 16 for ImageNet and events; height and width are multiples.
-        embed_dim: width C of the tokens.
-        depth: number L of encoder blocks.
-        num_heads: attention heads.
-        mlp_ratio: width of the MLP over C.
         pool: pooling in the stem of "spikes", or of "potentials" (CML).
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
-        **common: see `SpikingTransformer`; the neuron behind the attention product has half the threshold.
+        **flat: patch_size (4 for CIFAR, 16 for ImageNet and events), embed_dim, depth, num_heads, mlp_ratio,
+            drop_path_rate, see `FlatTransformer`, and those of `SpikingTransformer`; the neuron behind the attention
+            product has half the threshold.
     """
 
-    def __init__(
-        self,
-        *,
-        patch_size: int = 16,
-        embed_dim: int = 512,
-        depth: int = 8,
-        num_heads: int = 8,
-        mlp_ratio: float = 4.0,
-        pool: Literal["spikes", "potentials"] = "spikes",
-        drop_path_rate: float = 0.0,
-        **common: Any,
-    ):
-        super().__init__(embed_dim=embed_dim, **common)
-        self._require_heads(embed_dim, num_heads)
-        self._require_width(8)
-        self.patch_size = patch_size
-        node, attn_node = self._neuron(), self._neuron(0.5)
-        pooled = self._pooled(patch_size)
-        self.patch_embed = SpikingTokenizer(self._layout(), pooled, self.in_chans, embed_dim, pool=pool, node=node)
-        self.blocks = nn.Sequential(
-            *(
-                Block(
-                    MembraneSelfAttention(embed_dim, num_heads, node=node, attn_node=attn_node),
-                    MembraneMLP(embed_dim, mlp_ratio, node=node),
-                    drop_path,
-                )
-                for drop_path in self._drop_paths(drop_path_rate, depth)
-            )
+    official_names = OfficialNames(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn)(\d)\.", _name_as_later),
+            (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.proj4_\1."),
+            (r"^patch_embed\.(?:proj(\d?)|block(\d))_(conv|bn)\.", _number_stage),
+            BLOCKS,
+            MLP,
+            LINEAR,
+            BN,
+        ),
+        dead=(NORM,),
+    )
+
+    def __init__(self, *, pool: Literal["spikes", "potentials"] = "spikes", **flat: Any):
+        self.pool_what = pool
+        super().__init__(**flat)
+
+    def _stem(self) -> nn.Module:
+        pooled = self._pooled()  # patches that no stem makes are refused before sides that they don't fill
+        return SpikingTokenizer(
+            self._layout(), pooled, self.in_chans, self.embed_dim, pool=self.pool_what, node=self._neuron()
         )
-        self.feature_info = self._blocks_info(patch_size)
-        self.head = self._new_head(self.num_classes)
-        self.apply(init_linear)
+
+    def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
+        node = self._neuron()
+        attn = MembraneSelfAttention(self.embed_dim, self.num_heads, node=node, attn_node=self._neuron(0.5))
+        return Block(attn, MembraneMLP(self.embed_dim, self.mlp_ratio, node=node), drop_path)
 
 
 _PAPER = Paper("Spikingformer", "AAAI 2026", "arXiv:2304.11954", "zhouchenlin2096/Spikingformer")

@@ -13,6 +13,7 @@ Deviations of the official code from the paper, kept here: none that changes a r
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +26,7 @@ from ..layers.block import Block
 from ..layers.conv import ConvBN, NodeConvBN
 from ..layers.products import SpikeMatmul
 from .base import SpikingTransformer
+from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
 
 __all__ = ["SpikingResformer"]
@@ -123,6 +125,12 @@ class GroupwiseFFN(nn.Module):
         return self.down(x + self.conv(x))
 
 
+def _number_part(match: re.Match) -> str:
+    """Number the blocks: officially attention and feed-forward network count one each."""
+    stage, part = int(match[1]), int(match[2])
+    return f"stages.{stage}.{(part + 1) // 2 if stage else part // 2}."
+
+
 class SpikingResformer(SpikingTransformer):
     """SpikingResformer: stem, stages of blocks with a convolution of stride 2 in front of all but the first, mean over
     positions and steps, one linear classifier without bias.
@@ -141,6 +149,28 @@ class SpikingResformer(SpikingTransformer):
     units = "stages"
     neuron_defaults: ClassVar = {"act_fun": "AtanGrad", "alpha": 2.0}
     head_bias = False
+    official_names = OfficialNames(
+        rename=(
+            (r"^prologue\.0\.", "patch_embed.conv."),
+            (r"^prologue\.1\.bn\.", "patch_embed.bn."),
+            (r"^layers\.([1-9])\.0\.norm\.bn\.", r"stages.\1.0.bn."),
+            (r"^layers\.([1-9])\.0\.activation\.", r"stages.\1.0.node."),
+            (r"^layers\.(\d)\.(\d+)\.", _number_part),
+            (r"\.(up|down|conv\.0)\.0\.", r".mlp.\1.node."),
+            (r"\.(up|down|conv\.0)\.1\.", r".mlp.\1.conv."),
+            (r"\.(up|down|conv\.0)\.2\.bn\.", r".mlp.\1.bn."),
+            (r"\.mlp\.conv\.0\.", ".mlp.conv."),
+            (r"\.W\.", ".attn.dual.conv."),
+            (r"\.norm\.bn\.", ".attn.dual.bn."),
+            (r"\.Wproj\.", ".attn.proj.conv."),
+            (r"\.norm_proj\.bn\.", ".attn.proj.bn."),
+            (r"\.activation_in\.", ".attn.node."),
+            (r"\.activation_attn\.", ".attn.attn_node."),
+            (r"\.activation_out\.", ".attn.proj.node."),
+            (r"\.firing_rate_(x|attn)$", r".attn.rate_\1.rate"),
+            (r"^classifier\.", "head."),
+        ),
+    )
 
     def __init__(
         self,

@@ -22,13 +22,14 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..base_node import state_without_graph, taking_turns
 from ..errors import UserError
 from ..layers.attention import SpikingSelfAttention
 from ..layers.block import Block
 from ..layers.linear import SpikingMLP
 from ..layers.stem import SpikingPatchSplitting
-from .base import SpikingTransformer, init_linear
+from ..nodes.base import state_without_graph, taking_turns
+from .flat import FlatTransformer
+from .official import BLOCKS, LINEAR, NORM, OfficialNames, number_stage
 from .registry import Paper, Variant, cfg, flat, register
 from .released import ReleasedFault
 
@@ -163,64 +164,69 @@ def checked_sequences(x: Tensor, step: int, streaming: bool) -> Tensor:
     return x.flatten(1 + len(steps))
 
 
-class TIMSpikformer(ReleasedFault, SpikingTransformer):
+class TIMSpikformer(ReleasedFault, FlatTransformer):
     """Spikformer with a temporal interaction module in each attention.
 
     Args:
-        patch_size: side of a token, pixels of the frame that the stem sees.
-        embed_dim: width C of the tokens.
-        depth: number of encoder blocks.
-        num_heads: attention heads h; C/h must be the number of tokens.
-        mlp_ratio: width of the MLP over C.
+        embed_dim, depth, num_heads: see `FlatTransformer`; embed_dim/num_heads must be the number of tokens.
         tim_alpha: weight of the past in the recurrent query, 0 to 1.
         pool_to: side to which frames of another size are averaged, 64 for the official `if_UCF=True`; None leaves
-            them. Sequences (`img_size=(1, 700)`,
-            `in_chans=1`) become frames of 2x16x16 instead.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
+            them. Sequences (`img_size=(1, 700)`, `in_chans=1`) become frames of 2x16x16 instead.
         as_released: the attention's neurons have the network's threshold, as in the released code.
-        **common: see `SpikingTransformer`; the neurons of the attention have 0.5, 0.3 and 0.5 times the threshold.
+        **flat: patch_size (of the frame that the stem sees), mlp_ratio, drop_path_rate, see `FlatTransformer`, and
+            those of `SpikingTransformer`; the neurons of the attention have 0.5, 0.3 and 0.5 times the threshold.
     """
 
     neuron_defaults: ClassVar = {"mem_detach": True}
     fault = "the attention's neurons keep the network's threshold, so that the recurrent query never fires"
+    official_names = OfficialNames(
+        rename=(
+            (r"^patch_embed\.proj_(conv|bn|lif)(\d?)\.", number_stage),
+            (r"^patch_embed\.rpe_(conv|bn|lif)\.", r"patch_embed.rpe.\1."),
+            BLOCKS,
+            (r"\.TIM\.interactor\.", ".tim.conv."),
+            (r"\.TIM\.(in|out)_lif\.", r".tim.\1_node."),
+            (r"\.attn_lif\.", ".attn_node."),
+            LINEAR,
+            (r"\.(q|k|v|proj|fc1|fc2)_(bn|lif)\.", r".\1.\2."),
+            (r"\.lif\.", ".node."),
+        ),
+        dead=(NORM, (r"\.res_lif\.(threshold|act_fun\.alpha)$", "neuron that the attention never calls")),
+    )
 
     def __init__(
         self,
         *,
-        patch_size: int = 16,
         embed_dim: int = 256,
         depth: int = 2,
         num_heads: int = 16,
-        mlp_ratio: float = 4.0,
         tim_alpha: float = 0.5,
         pool_to: int | None = None,
-        drop_path_rate: float = 0.0,
         as_released: bool = False,
-        **common: Any,
+        **flat: Any,
     ):
-        super().__init__(embed_dim=embed_dim, **common)
-        self._require_heads(embed_dim, num_heads)
-        self._require_width(8)
         if not 0 <= tim_alpha <= 1:
             raise UserError(f"TIMSpikformer: tim_alpha must be 0 to 1; got {tim_alpha}")
-        self.is_sequence = self.img_size[0] == 1
-        self.pool_to, self.patch_size, self.num_heads = pool_to, patch_size, num_heads
-        chans, grid = 2 if self.is_sequence else self.in_chans, self._layout()
-        node = self._neuron()
-        attn_node, in_node, out_node = (self._neuron(_RATIOS[name]) for name in ("attn_node", "in_node", "out_node"))
-        self.patch_embed = SpikingPatchSplitting(
-            grid, self._pooled(patch_size), chans, embed_dim, pool="after", node=node
-        )
-        self.blocks = nn.Sequential()
-        for drop_path in self._drop_paths(drop_path_rate, depth):
-            tim = TemporalInteraction(embed_dim // num_heads, tim_alpha, in_node=in_node, out_node=out_node)
-            attn = TemporalAttention(embed_dim, num_heads, tim, node=node, attn_node=attn_node)
-            self.blocks.append(Block(attn, SpikingMLP(embed_dim, mlp_ratio, node=node), drop_path))
-        self.feature_info = self._blocks_info(self._reduction(grid))
-        self.head = self._new_head(self.num_classes)
-        self.apply(init_linear)
+        self.tim_alpha, self.pool_to = tim_alpha, pool_to
+        super().__init__(embed_dim=embed_dim, depth=depth, num_heads=num_heads, **flat)
         if as_released:
             self.set_as_released()
+
+    def _stem(self) -> nn.Module:
+        self.is_sequence = self.img_size[0] == 1  # of the size that it is built with, whatever comes later
+        chans = 2 if self.is_sequence else self.in_chans
+        return SpikingPatchSplitting(
+            self._layout(), self._pooled(), chans, self.embed_dim, pool="after", node=self._neuron()
+        )
+
+    def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
+        node = self._neuron()
+        attn_node, in_node, out_node = (self._neuron(_RATIOS[name]) for name in ("attn_node", "in_node", "out_node"))
+        tim = TemporalInteraction(
+            self.embed_dim // self.num_heads, self.tim_alpha, in_node=in_node, out_node=out_node
+        )
+        attn = TemporalAttention(self.embed_dim, self.num_heads, tim, node=node, attn_node=attn_node)
+        return Block(attn, SpikingMLP(self.embed_dim, self.mlp_ratio, node=node), drop_path)
 
     def _layout(self) -> tuple[int, int]:
         """Return height and width of the map of tokens; raise `UserError` unless a head is as wide as there are
@@ -252,16 +258,16 @@ class TIMSpikformer(ReleasedFault, SpikingTransformer):
             )
         return self.pool_to // self.patch_size, self.pool_to // self.patch_size
 
-    def _reduction(self, grid: tuple[int, int]) -> int:
+    def _reduction(self) -> int:
         """Return the input's height over that of the map of tokens; of a sequence, that of its frames."""
-        return self.patch_size if self.is_sequence else self.img_size[0] // grid[0]
+        return self.patch_size if self.is_sequence else self.img_size[0] // self.patch_embed.grid_size[0]
 
     def set_input_size(
         self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
     ) -> None:
         """Take frames of another size, see `SpikingTransformer`; with `pool_to` any will do."""
         super().set_input_size(img_size, patch_size)
-        self.feature_info = self._blocks_info(self._reduction(self.patch_embed.grid_size))
+        self.feature_info = self._blocks_info()
 
     def _frames(self, x: Tensor) -> Tensor:
         if self.is_sequence:

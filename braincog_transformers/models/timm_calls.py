@@ -189,11 +189,20 @@ class TimmCalls:
                 pyramid, or the last three blocks.
             prune_norm: there is none; accepted for timm's callers.
             prune_head: whether the classifier goes.
+
+        Raises:
+            UserError: for blocks that are not there, or a classifier that stays and reads another width.
         """
         units = getattr(self, self.units)
         take, last = self._take(min(len(units), 3) if indices is None and self.has_tokens else indices)
+        width = self.feature_info[last]["num_chs"]
+        if not prune_head and self.num_classes and width != self.num_features:
+            raise UserError(
+                f"{type(self).__name__}: its classifier reads {self.num_features} channels, {self.units}.{last} gives "
+                f"{width}; prune_head=True takes the classifier off"
+            )
         setattr(self, self.units, units[: last + 1])
-        self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        self.num_features = self.head_hidden_size = width
         if prune_head:
             self.reset_classifier(0)
         return take

@@ -1,2 +1,4 @@
-"""Pure functions on tensors: spiking neurons, surrogate gradients, spiking attention products. They know nothing of
-modules."""
+"""Pure functions on tensors: the definitions of neurons, surrogate gradients and spiking attention.
+
+What computes the same faster is in `kernels`.
+"""

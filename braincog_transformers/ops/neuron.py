@@ -13,7 +13,7 @@ With `v[-1] = v_reset`, for t = 0 .. T-1
 The gradient of s is a surrogate (`ops.surrogate`); with `detach_reset` the s in the reset counts as a constant. The
 membrane is kept in float32 (float64 for float64 input), whatever the input's type.
 
-`step` and `_reference` are the definition. `ops.fused_neuron` computes the same from compiled kernels.
+`step` and `_reference` are the definition. `ops.kernels.fused_neuron` computes the same from compiled kernels.
 
 Source: Fang et al., Incorporating Learnable Membrane Time Constant (ICCV 2021, arXiv 2007.05785), equations 1 to 5,
 8; BrainCog's `LIFNode`, `PLIFNode` and `IFNode`, whose order of operations is kept so that results agree to the last
@@ -26,10 +26,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from . import fused_neuron
+from ..runtime.watching import followed
 from .dynamics import Dynamics, charge, membrane_dtype, reset
+from .kernels import fused_neuron
 from .surrogate import SURROGATES, spike
-from .watching import followed
 
 __all__ = ["NeuronOutput", "multi_step", "step"]
 

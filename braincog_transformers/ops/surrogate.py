@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .watching import followed
+from ..runtime.watching import followed
 
-__all__ = ["SURROGATES", "derivative_for", "fire", "spike"]
+__all__ = ["SURROGATES", "derivative_for", "fire", "fire_by", "spike"]
 
 
 def _sigmoid(x: Tensor, alpha: Tensor) -> Tensor:
@@ -83,15 +83,15 @@ def fire(x: Tensor, strict: bool = False) -> Tensor:
 
 class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, alpha: Tensor, surrogate: str, strict: bool) -> Tensor:
+    def forward(ctx, x: Tensor, alpha: Tensor, derivative: Callable[[Tensor, Tensor], Tensor], strict: bool) -> Tensor:
         ctx.save_for_backward(x, alpha)
-        ctx.surrogate = surrogate
+        ctx.derivative = derivative
         return fire(x, strict)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, alpha = ctx.saved_tensors
-        return grad * SURROGATES[ctx.surrogate](x, alpha), None, None, None
+        return grad * ctx.derivative(x, alpha), None, None, None
 
 
 def _followed(x: Tensor, alpha: Tensor, surrogate: str, strict: bool) -> Tensor:
@@ -117,4 +117,11 @@ def spike(x: Tensor, alpha: Tensor, surrogate: str, strict: bool = False) -> Ten
     """
     if followed():
         return _followed(x, alpha, surrogate, strict)
-    return _Spike.apply(x, alpha, surrogate, strict)
+    return _Spike.apply(x, alpha, SURROGATES[surrogate], strict)
+
+
+def fire_by(
+    x: Tensor, alpha: Tensor, derivative: Callable[[Tensor, Tensor], Tensor] | None, strict: bool = False
+) -> Tensor:
+    """Fire, with this derivative in the backward pass, or none; for what becomes a kernel."""
+    return fire(x, strict) if derivative is None else _Spike.apply(x, alpha, derivative, strict)

@@ -17,16 +17,15 @@ from torch import nn
 from ..checkpoints import load_checkpoint
 from ..data import DatasetInfo
 from ..data.build import Augment, DataBundle, build_datasets
-from ..data.catalog import lookup
-from ..data.frames import event_channels
-from ..data.loader import make_loader
-from ..data.mixing import CutMix, EventMix, MixUp
-from ..data.sources import Source
+from ..data.events.frames import event_channels
+from ..data.events.mixing import CutMix, EventMix, MixUp
+from ..data.loading.loader import make_loader
+from ..data.pictures.sources import Source
+from ..data.registry import lookup
 from ..errors import UserError, shown, unknown
 from ..models.base import SpikingTransformer
 from ..models.registry import REGISTERED
-from ..option_entries import keywords
-from ..options import Options
+from ..recipe import Options, keywords
 from .distributed import Ranks
 from .learner import Place
 from .losses import Distillation, build_loss
@@ -189,7 +188,7 @@ def find_shape(options: Options) -> Shape:
 
 def evaluates(options: Options) -> bool:
     """Say whether a run only looks at test data, so that there need not be any for training."""
-    run, look = options.run, options.look
+    run, look = options.run, options.analysis
     return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..checkpoints import read_checkpoint
 from ..errors import UserError
-from ..options import Options
+from ..recipe import Options
 
 __all__ = ["compare_classes", "difference_of_classes"]
 

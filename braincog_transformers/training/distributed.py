@@ -14,7 +14,7 @@ from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
-from ..ops.compiler import inductor
+from ..runtime.compiler import inductor
 
 Built = TypeVar("Built")
 

@@ -4,7 +4,7 @@ import torch
 
 from ..errors import UserError
 from ..export import agreement, export, form_of, load_exported, samples_for
-from ..options import Options
+from ..recipe import Options
 from .build import build_network, find_shape
 from .distributed import Ranks, device_of
 from .saving import load_weights

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from ..files import clear_temporary, reason
-from ..options import Options
+from ..recipe import Options
 from .distributed import Ranks
 from .saving import ENDING, clear_unfinished, find_state, is_unfinished
 

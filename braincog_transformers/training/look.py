@@ -12,7 +12,8 @@ from torch import nn
 from ..analysis.audit import format_audit, judge, write_audit
 from ..analysis.energy import EnergyRules, charge, count_by, format_energy, write_energy
 from ..analysis.firing import Row, extremes, firing_rates, format_table, overall_rate, rating, write_rates, write_silent
-from ..analysis.look import (
+from ..analysis.operations import Operations, counting
+from ..analysis.pictures.visualize import (
     draw_attention,
     draw_confusion,
     draw_energy,
@@ -22,12 +23,11 @@ from ..analysis.look import (
     save_images,
     visualize,
 )
-from ..analysis.operations import Operations, counting
 from ..analysis.recorder import outputs
 from ..data.build import DataBundle
-from ..data.loader import make_loader
-from ..option_groups import LookOptions
-from ..options import Options
+from ..data.loading.loader import make_loader
+from ..recipe import Options
+from ..recipe.groups import AnalysisOptions
 from .journal import Journal
 from .learner import Place
 from .plan import Feed
@@ -102,7 +102,7 @@ class Look:
         path = save_images(next(iter(loader)), folder, name="first_batch", classes=classes, **self._scale())
         journal.say(f"wrote {path}")
 
-    def _rules(self, asked: LookOptions) -> EnergyRules:
+    def _rules(self, asked: AnalysisOptions) -> EnergyRules:
         return EnergyRules(
             method=asked.energy_method, e_mac=asked.energy_mac, e_ac=asked.energy_ac,
             whole_as_spikes=asked.energy_whole_as_spikes, pre_pool=asked.energy_pre_pool,
@@ -110,7 +110,7 @@ class Look:
             first_layer_times_steps=not asked.energy_first_once,
         )  # fmt: skip
 
-    def _pass(self, network: nn.Module, asked: LookOptions, *, count: bool) -> tuple[list[Row], Operations | None]:
+    def _pass(self, network: nn.Module, asked: AnalysisOptions, *, count: bool) -> tuple[list[Row], Operations | None]:
         """Run test samples through the network once; return firing rates and, with `count`, operations."""
         with ExitStack() as raters, ExitStack() as counters:
             rates = raters.enter_context(rating(network))
@@ -126,7 +126,7 @@ class Look:
         return rates(), counted() if count else None
 
     def _tell(
-        self, network: nn.Module, asked: LookOptions, plain: Operations | None, folder: Path, journal: Journal
+        self, network: nn.Module, asked: AnalysisOptions, plain: Operations | None, folder: Path, journal: Journal
     ) -> list[Path]:
         """Tell what the operations cost and what they are made of, and draw the energy.
 
@@ -146,7 +146,7 @@ class Look:
             written.append(write_audit(found, folder))
         return written
 
-    def _draw(self, network: nn.Module, asked: LookOptions, rows: list[Row], folder: Path) -> Iterator[Path]:
+    def _draw(self, network: nn.Module, asked: AnalysisOptions, rows: list[Row], folder: Path) -> Iterator[Path]:
         """Draw what was asked for, picture by picture."""
         classes = self.bundle.classes
         batch = next(iter(self._batches(1))) if asked.visualize or asked.mem_dist else None
@@ -169,7 +169,7 @@ class Look:
         Returns:
             The mean firing rate, in spikes per neuron and step, and the paths of the pictures.
         """
-        asked = self.options.look
+        asked = self.options.analysis
         if asked.report:
             names = ("analyze", "audit", "visualize", "spike_rate", "conf_mat", "tsne", "mem_dist")
             asked = replace(asked, **dict.fromkeys(names, True))

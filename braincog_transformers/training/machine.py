@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from ..ops.processor import has_units, model_name
+from ..runtime.processor import has_units, model_name
 
 __all__ = ["fast_in_bfloat16", "keep_freed_memory", "processor"]
 

@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import UserError, unknown
-from ..option_entries import keywords
-from ..option_groups import OptimOptions, SchedOptions
+from ..recipe import keywords
+from ..recipe.groups import OptimOptions, SchedOptions
 
 __all__ = ["build_optimizer", "build_schedule", "scaled_rate"]
 

@@ -8,7 +8,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..data.build import DataBundle
-from ..options import Options
+from ..recipe import Options
 from .build import (
     Shape,
     build_data,

@@ -16,8 +16,7 @@ from torch import nn
 from ..data.build import DataBundle
 from ..files import write_whole
 from ..models import REGISTERED, describe
-from ..option_entries import arguments
-from ..options import Options
+from ..recipe import Options, arguments
 from ..version import __version__
 from .machine import processor
 

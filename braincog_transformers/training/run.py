@@ -11,13 +11,12 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from ..analysis.doctor import diagnose, format_checkup
-from ..analysis.plots import training_curves
+from ..analysis.pictures.plots import training_curves
 from ..checkpoints import load_checkpoint
 from ..data.build import DataBundle
 from ..errors import UserError
 from ..files import write_whole
-from ..option_entries import ENTRIES
-from ..options import Options
+from ..recipe import ENTRIES, Options
 from ..report import write_report
 from ..version import __version__
 from .build import build_losses, check_batch, evaluates
@@ -45,20 +44,10 @@ from .teacher import build_teacher
 
 __all__ = ["run"]
 
-# options that change where results go, how fast they come, or what is shown, but no number of them
-_PLACES = {"output", "experiment", "suffix", "tensorboard_dir", "data_dir", "cache_dir", "download", "no_cache"}
-_SPEED = {
-    "workers", "pin_mem", "no_prefetcher", "use_multi_epochs_loader", "device", "dist_backend", "pack_spikes",
-    "integer_products",
-}  # fmt: skip
-_LIMITS = {"max_pixels"}
-_SAVING = {"log_interval", "recovery_interval", "checkpoint_hist", "save_images", "max_steps"}
-_SHOWN = {"eval", "eval_checkpoint"} | {name for name, entry in ENTRIES.items() if entry.group == "look"}
-# these only say what the weights were before the first step
-_START = {"resume", "no_resume_opt", "initial_checkpoint", "pretrained", "use_ema"}
 _TOLD = 10
 """Damaged recordings that are named one by one."""
-FREE = frozenset(_PLACES | _SPEED | _LIMITS | _SAVING | _SHOWN | _START)
+FREE = frozenset(name for name, entry in ENTRIES.items() if not entry.metadata["numbers"])
+"""Options that a run may be resumed with other values of."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -86,7 +75,7 @@ def run(options: Options) -> dict[str, Any]:
         if evaluates(options):
             return _evaluate(parts)
         check_batch(options, parts.bundle, parts.network, parts.feed.place, ranks)
-        return _check_up(parts) if options.look.doctor else _train(parts)
+        return _check_up(parts) if options.analysis.doctor else _train(parts)
     except (OSError, RuntimeError, MemoryError, EOFError) as error:
         if isinstance(error, FileNotFoundError) or (line := explain(error)) is None:
             raise
@@ -124,7 +113,7 @@ def _evaluate_in(folder: Path, parts: Parts) -> dict[str, Any]:
     if path:
         path = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
         compare_classes(path, parts.bundle.classes, options, refuses=True, say=journal.say)
-    elif (options.look.analyze or options.look.audit) and not (
+    elif (options.analysis.analyze or options.analysis.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):
         journal.say("the weights are random, and so are the rates; --eval_checkpoint names trained ones")
@@ -151,7 +140,7 @@ def _conclude(
         folder, options=options, network=parts.network, bundle=parts.bundle, device=parts.ranks.device,
         results=figures | {"firing_rate": rate}, checkpoint=checkpoint, trained=trained, pictures=pictures,
     )  # fmt: skip
-    if options.look.report:
+    if options.analysis.report:
         journal.say(f"report {write_report([folder])}")
     return {"folder": str(folder), "pictures": pictures}
 

@@ -8,8 +8,8 @@ from typing import Any
 from timm.scheduler.plateau_lr import PlateauLRScheduler
 from timm.scheduler.scheduler import Scheduler
 
+from ..checkpoints.state_dicts import UNRANKED
 from ..errors import UserError, quoted, shown
-from ..state_dicts import UNRANKED
 from .distributed import Ranks
 from .generators import global_state, set_global_state
 from .learner import Learner, Progress

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..checkpoints.state_dicts import UNRANKED, refuse_broken, refuse_odd
 from ..errors import UserError, quoted, shown
-from ..state_dicts import UNRANKED, refuse_broken, refuse_odd
 
 __all__ = ["check_optimizer", "check_state", "hyperparameters"]
 

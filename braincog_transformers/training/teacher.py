@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints import read_checkpoint, weights_of
 from ..errors import UserError, shown, unknown
-from ..options import Options
+from ..recipe import Options
 
 __all__ = ["build_teacher", "find_teacher"]
 

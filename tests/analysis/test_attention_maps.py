@@ -6,9 +6,9 @@ import timm
 import torch
 from torch import nn
 
-from braincog_transformers.analysis.attention import attention_maps, received
-from braincog_transformers.analysis.look import draw_attention
-from braincog_transformers.analysis.plot_maps import plot_attention
+from braincog_transformers.analysis.attention_maps import attention_maps, received
+from braincog_transformers.analysis.pictures.maps import plot_attention
+from braincog_transformers.analysis.pictures.visualize import draw_attention
 from braincog_transformers.analysis.recorder import frozen_inference, record
 from tests.families import FAMILIES, qkformer, sdt, sglformer, spikformer, spikingresformer
 
@@ -124,10 +124,12 @@ def test_the_picture_says_what_it_shows():
 
 
 def test_a_deep_network_shows_a_few_blocks_from_first_to_last(tmp_path, monkeypatch):
-    from braincog_transformers.analysis import look
+    from braincog_transformers.analysis.pictures import visualize
 
     drawn = []
-    monkeypatch.setattr(look, "plot_attention", lambda _shown, maps: drawn.extend(maps) or plot_attention(_shown, maps))
+    monkeypatch.setattr(
+        visualize, "plot_attention", lambda _shown, maps: drawn.extend(maps) or plot_attention(_shown, maps)
+    )
     model, x = build(sdt, depth=9)
     draw_attention(model, x, tmp_path)
     assert [each.name for each in drawn] == [f"blocks.{i}.attn" for i in (0, 0, 4, 4, 8, 8)]

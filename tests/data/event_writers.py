@@ -6,8 +6,12 @@ import numpy as np
 from scipy.io import savemat
 from writers import aedat4_bytes, random_spikes, write_bin, write_shd_file
 
-from braincog_transformers.data.classes import BULLYING10K, HMDB51, NCALTECH101, NCARS, UCF101
+from braincog_transformers.data import DATASETS
 from braincog_transformers.data.readers import make_events
+
+BULLYING10K, HMDB51, NCALTECH101, NCARS, UCF101 = (
+    DATASETS[name].classes for name in ("bullying10k", "HMDBDVS", "ncaltech101", "ncars", "UCF101DVS")
+)
 
 
 def wide_events(count, width, height, seed=0, longest=300_000):

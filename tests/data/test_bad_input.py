@@ -17,13 +17,13 @@ from writers import (
     write_nmnist,
 )
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import Augment, build_datasets
-from braincog_transformers.data.cache import FrameRule
-from braincog_transformers.data.places import class_files
+from braincog_transformers.data.events.cache import FrameRule
+from braincog_transformers.data.loading.folders import class_files
+from braincog_transformers.data.pictures.sources import Source
 from braincog_transformers.data.readers import READERS, Segment, encode_bin, read_recording
-from braincog_transformers.data.sources import Source
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import resolve
 from braincog_transformers.training.run import run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published figures need all of them")

@@ -10,10 +10,10 @@ from matplotlib.image import imread
 from torch import nn
 from writers import write_gesture, write_shd
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
 from braincog_transformers.nodes import LIFNode
-from braincog_transformers.ops import fused_neuron
-from braincog_transformers.options import resolve
+from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.training.build import build_network, find_shape
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.run import run

@@ -8,11 +8,11 @@ import random
 import pytest
 import torch
 
-from braincog_transformers.ops import fused_neuron, norm_neuron
 from braincog_transformers.ops.dynamics import Dynamics
+from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
 from braincog_transformers.ops.neuron import multi_step
-from braincog_transformers.ops.packing import packed_spikes
 from braincog_transformers.ops.surrogate import SURROGATES
+from braincog_transformers.runtime.packing import packed_spikes
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
@@ -88,7 +88,7 @@ def test_kernels_as_functions_are_the_definition(as_functions, fuzz_cases):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not fused_neuron.compiler_works("cpu"), reason="no working C++ compiler here")
+@pytest.mark.kernels
 def test_compiled_kernels_are_the_definition(fuzz_cases):
     for setting in range(max(1, fuzz_cases // 60)):  # each is a kernel or two to compile
         draw = random.Random(setting)

@@ -3,7 +3,8 @@
 import random
 
 from braincog_transformers import cli
-from braincog_transformers.options import ENTRIES, build_parser
+from braincog_transformers.cli.parser import build_parser
+from braincog_transformers.recipe import ENTRIES
 
 NUMBERS = [
     "0",

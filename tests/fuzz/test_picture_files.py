@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from braincog_transformers.data.pictures import decoded
-from braincog_transformers.data.tars import read_tars
+from braincog_transformers.data.pictures.decoding import decoded
+from braincog_transformers.data.pictures.tars import read_tars
 from braincog_transformers.errors import UserError
 
 MOST = 1 << 22

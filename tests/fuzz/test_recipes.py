@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import ENTRIES, resolve
+from braincog_transformers.recipe import ENTRIES
 
 BASE = "dataset: digits\nmodel: spikformer_digits\nlr: 1e-3\nscale: [0.5, 1.0]\namp: true\nmodel_kwargs: [depth=1]\n"
 VALUES = [

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from event_writers import dat_bytes, packets_of, wide_events
 from writers import aedat3_bytes, aedat4_bytes, random_events, random_spikes, write_aedat2, write_shd_file
 
-from braincog_transformers.data.catalog import lookup
+from braincog_transformers.data.events.recordings import Character, GivenSteps, Pickled, read_stretches
 from braincog_transformers.data.readers import Segment, encode_bin, read_recording
-from braincog_transformers.data.recordings import Character, GivenSteps, Pickled, read_stretches
-from braincog_transformers.data.sequences import _read as read_sequence
+from braincog_transformers.data.registry import lookup
+from braincog_transformers.data.sequences.spikes import _read as read_sequence
 from braincog_transformers.errors import UserError
 
 SIZE = (260, 346)

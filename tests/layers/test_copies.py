@@ -5,8 +5,9 @@ import torch
 from einops import repeat
 from torch import distributed, nn
 
-from braincog_transformers.layers import conv
-from braincog_transformers.layers.conv import ConvBN, shared_over_steps
+from braincog_transformers.layers.conv import ConvBN
+from braincog_transformers.nodes import normalisation
+from braincog_transformers.nodes.normalisation import shared_over_steps
 
 T = 4
 
@@ -61,8 +62,8 @@ def test_a_synchronised_layer_counts_the_values_of_all_processes(monkeypatch):
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda group: 2)
     monkeypatch.setattr(distributed, "all_reduce", all_reduce)
-    assert conv._values(bn, all_images[:2]) == 12
-    assert conv._values(nn.BatchNorm2d(3), all_images[:2]) == 4
+    assert normalisation._values(bn, all_images[:2]) == 12
+    assert normalisation._values(nn.BatchNorm2d(3), all_images[:2]) == 4
     whole, many = nn.BatchNorm2d(3).double(), nn.BatchNorm2d(3).double()
     many(repeat(all_images, "b c h w -> (t b) c h w", t=T))
     synchronised = lambda x: whole(all_images)[: len(x)]  # noqa: E731 - sees all, as the processes together do

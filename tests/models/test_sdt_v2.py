@@ -106,6 +106,7 @@ def _trained(model, run, passes):
     return [*logits, *grads, *model.buffers()]
 
 
+@pytest.mark.kernels(compiler=False)
 @pytest.mark.parametrize(("compiled", "passes"), [(False, 2), (True, 2)], ids=["eager", "compiled"])
 def test_a_recomputed_pass_pads_with_the_first_ones_statistics(compiled, passes):
     plain, recomputing = tiny(), tiny()
@@ -149,3 +150,12 @@ def test_odd_sides_are_halved_upwards(size):
 def test_impossible_networks_are_refused_with_the_numbers(kwargs, message):
     with pytest.raises(UserError, match=message):
         tiny(**kwargs)
+
+
+def test_statistics_that_are_not_tracked_are_the_batchs_on_the_border_too():
+    norm, x = PaddedBatchNorm(3).double(), torch.randn(4, 3, 5, 6, dtype=torch.float64) + 2
+    norm.bn = nn.BatchNorm2d(3, track_running_stats=False).double()
+    y = norm(x)
+    of_zero = -x.mean((0, 2, 3)) / (x.var((0, 2, 3), correction=0) + norm.bn.eps).sqrt()
+    torch.testing.assert_close(y[0, :, 0, 0], of_zero)
+    torch.testing.assert_close(y[:, :, 1:-1, 1:-1], norm.bn(x))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from braincog_transformers import UserError
-from braincog_transformers.checkpoints import convert_official
+from braincog_transformers.checkpoints.loading import convert_official
 from braincog_transformers.models import Spikingformer
 
 VECTOR = Path(__file__).parents[1] / "golden" / "spikingformer_imagenet.safetensors"

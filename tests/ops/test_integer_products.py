@@ -1,24 +1,30 @@
 """Products with spikes in integers: close to the exact sum, equal gradients, and plain products for everything else."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from braincog_transformers.export import export
-from braincog_transformers.layers.spike_input import SpikeConv2d, SpikeLinear
-from braincog_transformers.ops import integer_products
-from braincog_transformers.ops.packing import packed_spikes
+from braincog_transformers.ops.kernels import integer_products
+from braincog_transformers.ops.kernels.integer_products import in_integers
+from braincog_transformers.runtime.packing import packed_spikes
 
-pytestmark = pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers")
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.skipif(not integer_products.UNITS, reason="this processor has no AMX for 8-bit integers"),
+]
 
 KINDS = {
-    "conv": (SpikeConv2d, (24, 32, 3), dict(padding=1)),
-    "strided, with a bias": (SpikeConv2d, (24, 40, 3), dict(stride=2, padding=1)),
-    "dilated, of odd sizes": (SpikeConv2d, (7, 9, (3, 5)), dict(padding=(2, 0), dilation=(2, 1), bias=False)),
-    "one pixel": (SpikeConv2d, (32, 48, 1), dict(bias=False)),
-    "linear": (SpikeLinear, (48, 40), {}),
-    "linear without a bias": (SpikeLinear, (33, 7), dict(bias=False)),
+    "conv": (nn.Conv2d, (24, 32, 3), dict(padding=1)),
+    "strided, with a bias": (nn.Conv2d, (24, 40, 3), dict(stride=2, padding=1)),
+    "dilated, of odd sizes": (nn.Conv2d, (7, 9, (3, 5)), dict(padding=(2, 0), dilation=(2, 1), bias=False)),
+    "one pixel": (nn.Conv2d, (32, 48, 1), dict(bias=False)),
+    "linear": (nn.Linear, (48, 40), {}),
+    "linear without a bias": (nn.Linear, (33, 7), dict(bias=False)),
 }
 
 
@@ -47,16 +53,9 @@ def _layer(kind):
 
 
 def _input(layer, largest=1):
-    shape = (8, 24, layer.in_features) if isinstance(layer, SpikeLinear) else (6, layer.in_channels, 13, 11)
+    shape = (8, 24, layer.in_features) if isinstance(layer, nn.Linear) else (6, layer.in_channels, 13, 11)
     x = torch.randint(0, largest + 1, shape).float()
     return x if x.dim() == 3 else x.contiguous(memory_format=torch.channels_last)
-
-
-def _plainly(layer, x):
-    layer.integer_products = False
-    y = layer(x)
-    layer.integer_products = True
-    return y
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,7 +63,7 @@ def _plainly(layer, x):
 def test_closer_to_the_exact_product_than_float32_needs(calls, kind, largest):
     layer = _layer(kind)
     x = _input(layer, largest)
-    found, plain = layer(x), _plainly(layer, x)
+    found, plain = in_integers(layer, x), layer(x)
     assert calls == [torch.uint8]
     assert (found.shape, found.stride(), found.dtype) == (plain.shape, plain.stride(), plain.dtype)
     twin = _layer(kind).double()
@@ -80,9 +79,9 @@ def test_closer_to_the_exact_product_than_float32_needs(calls, kind, largest):
 def test_sums_of_many_products_are_closer_than_in_floating_point():
     torch.manual_seed(0)
     x = (torch.rand(8, 384, 8, 8) < 0.2).float().contiguous(memory_format=torch.channels_last)
-    layer = SpikeConv2d(384, 64, 3, padding=1, bias=False)
+    layer = nn.Conv2d(384, 64, 3, padding=1, bias=False)
     exact = F.conv2d(x.double(), layer.weight.double(), padding=1)
-    off, plainly_off = ((y - exact).square().mean() for y in (layer(x), _plainly(layer, x)))
+    off, plainly_off = ((y - exact).square().mean() for y in (in_integers(layer, x), layer(x)))
     assert off < plainly_off
 
 
@@ -92,7 +91,7 @@ def test_gradients_are_those_of_the_plain_product(calls, kind, packed):
     layer = _layer(kind)
     x = _input(layer).requires_grad_()
     gradients = []
-    for run in (layer, lambda x: _plainly(layer, x)):
+    for run in (partial(in_integers, layer), layer):
         layer.zero_grad()
         x.grad = None
         with packed_spikes() if packed else torch.enable_grad():
@@ -115,27 +114,27 @@ def test_other_inputs_are_multiplied_as_ever(calls, kind, change):
     layer = _layer(kind)
     x = change(_input(layer))
     layer.to(x.dtype)
-    torch.testing.assert_close(layer(x), _plainly(layer, x), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(in_integers(layer, x), layer(x), rtol=0, atol=0, equal_nan=True)
     assert not calls
 
 
 def test_groups_autocast_few_products_and_other_paddings_are_left_alone(calls, monkeypatch):
     x = _input(_layer("conv"))
     for options in (dict(groups=2), dict(padding="same"), dict(padding=1, padding_mode="reflect")):
-        SpikeConv2d(24, 32, 3, **options)(x)
+        in_integers(nn.Conv2d(24, 32, 3, **options), x)
     with torch.autocast("cpu", torch.bfloat16):
-        assert _layer("conv")(x).dtype == torch.bfloat16
+        assert in_integers(_layer("conv"), x).dtype == torch.bfloat16
     monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1 << 40)
-    _layer("conv")(x)
+    in_integers(_layer("conv"), x)
     monkeypatch.setattr(integer_products, "MIN_PRODUCTS", 1)
     monkeypatch.setattr(integer_products, "MIN_ROWS", {4: 1 << 40})
-    _layer("conv")(x)
+    in_integers(_layer("conv"), x)
     assert not calls
     with torch.no_grad():
-        _layer("conv")(x)  # the size of a weight that stays decides
+        in_integers(_layer("conv"), x)  # the size of a weight that stays decides
         assert len(calls) == 1
         monkeypatch.setattr(integer_products, "MIN_WEIGHTS", 1 << 40)
-        _layer("conv")(x)
+        in_integers(_layer("conv"), x)
     assert len(calls) == 1
 
 
@@ -143,12 +142,12 @@ def test_groups_autocast_few_products_and_other_paddings_are_left_alone(calls, m
 def test_a_sample_does_not_depend_on_the_others(kind):
     layer = _layer(kind).requires_grad_(False)
     x = _input(layer, 3)
-    assert torch.equal(layer(x)[:1], layer(x[:1]))
+    assert torch.equal(in_integers(layer, x)[:1], in_integers(layer, x[:1]))
 
 
 def test_more_products_than_32_bits_hold_are_left_alone(calls):
-    layer = SpikeLinear(integer_products.MOST_PRODUCTS, 2)
-    layer(torch.ones(4, integer_products.MOST_PRODUCTS))
+    layer = nn.Linear(integer_products.MOST_PRODUCTS, 2)
+    in_integers(layer, torch.ones(4, integer_products.MOST_PRODUCTS))
     assert not calls
 
 
@@ -164,7 +163,7 @@ def test_digits_are_written_once_while_a_weight_stays(monkeypatch, kind):
     def steps(*changes):
         for change in changes:
             change()
-            torch.testing.assert_close(layer(x), _plainly(layer, x), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(in_integers(layer, x), layer(x), rtol=1e-4, atol=1e-4)
         return len(written)
 
     with torch.no_grad():
@@ -182,7 +181,7 @@ def test_digits_are_written_once_while_a_weight_stays(monkeypatch, kind):
 def test_digits_go_with_their_weight():
     layer = _layer("linear").requires_grad_(False)
     before = len(integer_products._written)
-    layer(_input(layer))
+    in_integers(layer, _input(layer))
     assert len(integer_products._written) == before + 1
     del layer
     assert len(integer_products._written) == before
@@ -211,7 +210,7 @@ def test_digits_make_up_the_weight(weight):
 def test_a_weight_that_is_no_number_shows(wrong):
     layer = _layer("conv")
     layer.weight.data[3, 0, 0, 0] = wrong
-    finite = layer(_input(layer)).isfinite()
+    finite = in_integers(layer, _input(layer)).isfinite()
     assert finite.any(0).any(-1).any(-1).tolist() == [channel != 3 for channel in range(32)]
 
 
@@ -247,9 +246,9 @@ def test_a_compiled_evaluation_calls_it_and_a_compiled_step_does_not(calls):
 def test_channels_in_front_are_left_where_they_are(calls):
     layer = _layer("conv").requires_grad_(False)
     x = _input(layer).contiguous()
-    found = torch.compile(layer, fullgraph=True)(x)
+    found = torch.compile(in_integers, fullgraph=True)(layer, x)
     assert found.is_contiguous()
-    torch.testing.assert_close(layer(x), found, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(in_integers(layer, x), found, rtol=1e-5, atol=1e-5)
     assert not calls
 
 
@@ -267,7 +266,7 @@ def test_operations_are_counted_as_ever():
     counted = []
     for kind in ("strided, with a bias", "linear"):
         layer = _layer(kind)
-        for run in (layer, lambda x, layer=layer: _plainly(layer, x)):
+        for run in (partial(in_integers, layer), layer):
             with FlopCounterMode(display=False) as counter:
                 run(_input(layer)).sum().backward()
             counted.append(counter.get_total_flops())
@@ -280,5 +279,5 @@ def test_digits_written_in_inference_mode_serve_elsewhere():
         layer = _layer(kind).requires_grad_(False)
         x = _input(layer)
         with torch.inference_mode():
-            expected = layer(x)
-        assert torch.equal(layer(x), expected)
+            expected = in_integers(layer, x)
+        assert torch.equal(in_integers(layer, x), expected)

@@ -5,14 +5,11 @@ import itertools
 import pytest
 import torch
 
-from braincog_transformers.ops import fused_neuron
 from braincog_transformers.ops.dynamics import Dynamics
+from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.ops.neuron import multi_step, step
 
 ALPHA = torch.tensor(4.0)
-needs_compiler = pytest.mark.skipif(
-    not fused_neuron.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
-)
 
 
 LIF = Dynamics()
@@ -154,13 +151,13 @@ def tied_input(*shape, dtype):
     return (torch.randint(-8, 17, shape) / 8).to(dtype)
 
 
-@needs_compiler
+@pytest.mark.kernels
 @pytest.mark.parametrize("dynamics", SETTINGS, ids=lambda d: "-".join(map(str, d)))
 def test_kernels_give_the_definitions_values_and_gradients(dynamics):
     assert_same(both(tied_input(3, 5, 7, dtype=torch.float64), dynamics), rtol=1e-10, atol=1e-12)
 
 
-@needs_compiler
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)], ids=str
 )
@@ -168,13 +165,13 @@ def test_kernels_take_every_type(dtype, tolerance):
     assert_same(both(tied_input(4, 3, 5, dtype=dtype), Dynamics(), learn=False), rtol=tolerance, atol=tolerance)
 
 
-@needs_compiler
+@pytest.mark.kernels
 @pytest.mark.parametrize("shape", [(1, 1), (1, 17), (4, 1), (7, 13, 3), (2, 3, 5, 4, 4)], ids=str)
 def test_kernels_take_awkward_shapes(shape):
     assert_same(both(tied_input(*shape, dtype=torch.float64), Dynamics(), learn=False), rtol=1e-10, atol=1e-12)
 
 
-@needs_compiler
+@pytest.mark.kernels
 def test_kernels_keep_layouts_without_copying():
     channels_last = tied_input(4 * 2, 6, 3, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     folded = channels_last.unflatten(0, (4, 2))
@@ -188,7 +185,7 @@ def test_kernels_keep_layouts_without_copying():
     torch.testing.assert_close(fused[1], reference[1])
 
 
-@needs_compiler
+@pytest.mark.kernels
 def test_kernels_keep_only_the_input_for_the_backward_pass():
     kept = []
     x = torch.randn(4, 64, requires_grad=True)
@@ -197,7 +194,7 @@ def test_kernels_keep_only_the_input_for_the_backward_pass():
     assert sum(kept) <= x.numel() + 3
 
 
-@needs_compiler
+@pytest.mark.kernels
 def test_many_settings_stay_compiled():
     """More than Dynamo's limit of eight recompilations of one function."""
     for steps, charge in itertools.product(range(1, 6), ("lif", "if")):
@@ -209,7 +206,7 @@ def test_many_settings_stay_compiled():
         assert torch.equal(out[0].spikes, out[1].spikes)
 
 
-@needs_compiler
+@pytest.mark.kernels
 def test_kernels_are_chosen_by_size():
     small, large = torch.randn(4, 10), torch.randn(4, fused_neuron.MIN_ELEMENTS // 4)
     assert not fused_neuron.applies(small, torch.tensor(2.0), Dynamics())

@@ -8,19 +8,16 @@ import torch
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 
-from braincog_transformers.layers import normed
 from braincog_transformers.layers.conv import ConvBNNode
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.models.neurons import NodeOptions
-from braincog_transformers.ops import fused_neuron, norm_neuron
-from braincog_transformers.ops.compiler import compiled
 from braincog_transformers.ops.dynamics import Dynamics
-from braincog_transformers.ops.norm_neuron import Normalisation, normalised_spikes
-from braincog_transformers.ops.packing import packed_spikes
+from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
+from braincog_transformers.ops.kernels.norm_neuron import Normalisation, normalised_spikes
+from braincog_transformers.runtime.compiler import compiled
+from braincog_transformers.runtime.packing import packed_spikes
 
-pytestmark = pytest.mark.skipif(
-    not fused_neuron.compiler_works("cpu"), reason="torch.compile finds no working C++ compiler here"
-)
+pytestmark = pytest.mark.kernels
 T, B, C = 4, 5, 6
 
 
@@ -138,7 +135,7 @@ def test_layers_take_it_and_change_nothing(eager, kind, copies):
         layer, x = _layers(kind)
         x = x[:B] if copies > 1 else x
         x.requires_grad_()
-        assert normed.joins(layer.bn, layer.node, x, copies) == fused
+        assert layer.node.joins(layer.bn, x, copies) == fused
         out = layer(x, copies) if kind == "conv" else layer(x)
         out.square().sum().backward()
         layer.eval()
@@ -171,9 +168,9 @@ def _synchronised(layer):
 @pytest.mark.parametrize("change", [_hooked, _recorded, _cumulative, _streamed, _synchronised])
 def test_stays_apart_where_something_looks_in_between(eager, change):
     layer, x = _layers("linear")
-    assert normed.joins(layer.bn, layer.node, x)
+    assert layer.node.joins(layer.bn, x)
     change(layer)
-    assert not normed.joins(layer.bn, layer.node, x)
+    assert not layer.node.joins(layer.bn, x)
 
 
 def test_a_network_trains_alike(eager):

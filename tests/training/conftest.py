@@ -6,9 +6,9 @@ import pytest
 from tiny_run import DIGITS, SHORT, Run
 from torch.utils.data import Subset
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import build_datasets
-from braincog_transformers.ops import fused_neuron
-from braincog_transformers.options import resolve
+from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.training import build
 from braincog_transformers.training.run import run as run_options
 

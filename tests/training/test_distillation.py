@@ -12,10 +12,11 @@ from tiny_run import Oracle, TwoHeads, samples
 from torch.utils.data import Subset
 
 from braincog_transformers.checkpoints import read_checkpoint
+from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
-from braincog_transformers.ops import fused_neuron
-from braincog_transformers.options import Options, resolve
+from braincog_transformers.ops.kernels import fused_neuron
+from braincog_transformers.recipe import Options
 from braincog_transformers.training import build, teacher
 from braincog_transformers.training.losses import Distillation, build_loss
 from braincog_transformers.training.run import run

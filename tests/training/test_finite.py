@@ -6,7 +6,7 @@ from tiny_run import Run, TinyNet, samples
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from braincog_transformers.data.loader import make_loader
+from braincog_transformers.data.loading.loader import make_loader
 from braincog_transformers.errors import UserError
 from braincog_transformers.nodes import LIFNode
 from braincog_transformers.training.diagnose import has_sound_sum

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
 from braincog_transformers.files import clear_temporary, write_whole
-from braincog_transformers.options import resolve
 from braincog_transformers.training import folder as places
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.folder import run_folder

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from braincog_transformers.checkpoints import read_checkpoint
-from braincog_transformers.ops.compiler import compiler_works
 
 ROOT = Path(__file__).parents[2]
 # says in the end how many kernels were compiled for neurons
@@ -19,7 +18,7 @@ CODE = """
 import sys
 from braincog_transformers_main import main
 status = main(sys.argv[1:])
-from braincog_transformers.ops.compiler import compiled
+from braincog_transformers.runtime.compiler import compiled
 print("kernels", compiled.cache_info().currsize)
 sys.exit(status)
 """
@@ -31,6 +30,7 @@ VARIANTS = {
     "fused kernels and a loading process": ["--workers", "1"],
     "a compiled network": ["--workers", "0", "--compile", "--model-kwargs", "embed_dim=16", "num_heads=2"],
 }
+COMPILED = ("a compiled network",)
 
 
 def _start(output: Path, *more: str) -> subprocess.Popen:
@@ -62,8 +62,9 @@ def _kill(output: Path, *more: str, after: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not compiler_works("cpu"), reason="needs a compiler, which makes the kernels")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.kernels if name in COMPILED else ()) for name in VARIANTS]
+)
 def test_a_killed_run_with(variant, tmp_path):
     more = VARIANTS[variant]
     told = _finish(tmp_path, "--experiment", "whole", *more)

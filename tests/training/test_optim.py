@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from braincog_transformers.errors import UserError
-from braincog_transformers.option_groups import OptimOptions, SchedOptions
+from braincog_transformers.recipe.groups import OptimOptions, SchedOptions
 from braincog_transformers.training.optim import build_optimizer, build_schedule, scaled_rate
 
 

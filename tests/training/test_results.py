@@ -8,8 +8,9 @@ import pytest
 from tiny_run import DIGITS
 
 from braincog_transformers import cli
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import Options, resolve
+from braincog_transformers.recipe import Options
 from braincog_transformers.training.results import repeating
 
 pytestmark = pytest.mark.usefixtures("small_digits")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import Options
+from braincog_transformers.recipe import Options
 from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import restore, saved_options
 

@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.data import Subset
 
 from braincog_transformers.checkpoints import load_state, read_checkpoint
+from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
-from braincog_transformers.ops import fused_neuron
-from braincog_transformers.options import resolve
+from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.training import build
 from braincog_transformers.training.run import run
 

@@ -6,8 +6,8 @@ import torch
 from tiny_run import DIGITS, Run
 
 from braincog_transformers.checkpoints import read_checkpoint
+from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.options import resolve
 from braincog_transformers.training import build, export
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.saving import find_state, load_weights

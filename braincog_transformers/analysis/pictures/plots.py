@@ -1,0 +1,316 @@
+"""Pictures of spiking networks.
+
+A `plot_*` function takes arrays and an optional `ax` (or `figure`, where the picture has several panels), draws, and
+returns the axes (or the figure); it neither shows nor saves. `save` writes a PNG and an SVG. Figures are made without
+pyplot: no window opens, no global state or backend changes, and nothing stays in memory. Here is what all pictures
+share, and those of numbers by layer or epoch; `maps` has those laid out in space, `classes` those by class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
+
+from ..energy import EnergyRow
+from ..firing import Row, overall_rate
+from ..output import writing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["few_ticks", "new_axes", "new_figure", "new_grid", "plot_energy", "plot_membrane", "plot_raster"]
+__all__ += ["plot_rates", "plot_rates_per_step", "save", "short_name", "styled", "training_curves"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+INK, GREY, GRID = "#22252b", "#7a808c", "#e4e6ea"
+BLUE, RED, AMBER = "#2f6db3", "#c8413f", "#d99a2b"
+LOSS, ACCURACY, FIRING = "loss", "accuracy (%)", "spikes per neuron and step"
+CURVES = {LOSS: ("loss",), ACCURACY: ("top1", "top5"), FIRING: ("firing",), "learning rate": ("lr",)}
+STYLE = {
+    "axes.edgecolor": GREY,
+    "axes.grid": False,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "font.size": 9,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "svg.hashsalt": "braincog_transformers",
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Run a drawing function under the package's style, and give matplotlib its own settings back."""
+
+    @wraps(draw)
+    def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
+        from matplotlib import rc_context
+
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure, sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+@styled
+def new_axes(width: float = 5.0, height: float = 3.5) -> Axes:
+    """Make a figure with one pair of axes, sizes in inches."""
+    return new_figure(width, height).subplots()
+
+
+@styled
+def new_grid(figure: Figure, rows: int, columns: int) -> np.ndarray:
+    """Fill `figure` with axes, `(rows, columns)`."""
+    return figure.subplots(rows, columns, squeeze=False)
+
+
+@styled
+def save(drawn: Axes | Figure, path: str | Path) -> Path:
+    """Write the figure of `drawn` as a PNG and, beside it, as an SVG that is the same for the same data.
+
+    Args:
+        path: of the PNG, which is returned; its folder is made.
+
+    Raises:
+        UserError: the folder can't be written into.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path = Path(path)
+    figure = drawn if hasattr(drawn, "savefig") else drawn.get_figure()
+    FigureCanvasAgg(figure)  # whatever backend the user's own plots have
+    with writing(path.parent):
+        figure.savefig(path, dpi=150, format="png")
+        # the dpi of images inside, which are most of a file
+        figure.savefig(path.with_suffix(".svg"), dpi=80, format="svg", metadata={"Date": None})
+    return path
+
+
+def short_name(name: str, width: int) -> str:
+    """Drop `.node` from the end of a dotted name, and break what is still longer than `width` letters in two lines."""
+    name = name.removesuffix(".node")
+    head, _, tail = name.rpartition(".")
+    return f"{head}\n{tail}" if len(name) > width and head else name
+
+
+@styled
+def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> Path:
+    """Draw loss, accuracy, firing rate and learning rate over the epochs of a run, and save the picture.
+
+    Args:
+        rows: one mapping per epoch, as in summary.csv: `epoch` (from 0 on, drawn from 1 on), and any columns whose
+            name holds `loss`, `top1`, `top5`, `firing` or `lr`; values may be text, missing ones are left out.
+        path: the PNG to write.
+    """
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    found = {title: [name for name in names if _is_about(name, marks)] for title, marks in CURVES.items()}
+    found = {title: columns for title, columns in found.items() if columns or title != FIRING}
+    figure = new_figure(3.4 * len(found), 3.2)
+    figure.get_layout_engine().set(wspace=0.05)
+    for ax, (title, columns) in zip(new_grid(figure, 1, len(found))[0], found.items(), strict=True):
+        for name in columns:
+            _draw_curve(ax, rows, name)
+        ax.set(title=title, xlabel="epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.grid(axis="y", color=GRID, linewidth=0.8)
+        ax.set_axisbelow(True)
+        if title in (LOSS, ACCURACY) and columns:
+            ax.legend(loc="best")
+        if title == ACCURACY and columns:
+            ax.set_ylim(top=101)
+        elif columns:
+            ax.set_ylim(bottom=0)
+    return save(figure, path)
+
+
+def _is_about(column: str, marks: Sequence[str]) -> bool:
+    """Say whether a column of the summary belongs to a panel: `eval_top1` to `top1`."""
+    return any(mark in column.lower().split("_") for mark in marks)
+
+
+def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str) -> None:
+    """Draw one column over the epochs: training blue, evaluation red with its best point, averaged weights amber."""
+    points = [
+        (float(row.get("epoch", i)) + 1, float(row[name])) for i, row in enumerate(rows) if _is_number(row.get(name))
+    ]
+    if not points:
+        return
+    epochs, values = zip(*points, strict=True)
+    evaluated = name.startswith(("eval", "test", "val"))
+    colour = RED if evaluated else AMBER if name.startswith("ema") else BLUE
+    label = name.replace("_", " ")
+    if evaluated and "top1" in name:
+        best = int(np.argmax(values))
+        ax.plot(epochs[best], values[best], "o", color=colour, markersize=4)
+        label += f" (best {values[best]:.2f})"
+    style = "--" if "top5" in name else "-"
+    ax.plot(epochs, values, style, color=colour, linewidth=1.6, marker="." if len(points) < 3 else None, label=label)
+
+
+def _is_number(value: object) -> bool:
+    """Say whether a cell of the summary holds a finite number."""
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
+
+
+@styled
+def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", neurons: int = 96) -> Axes:
+    """Draw which neurons fire at which step.
+
+    Args:
+        spikes: one sample's spikes `(T, ...)`, all other axes being neurons.
+        neurons: at most so many rows, taken at equal distances from all of them.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ax = ax or new_axes(3.0, 4.0)
+    ink = LinearSegmentedColormap.from_list("spikes", ["white", INK])
+    flat = np.asarray(spikes).reshape(len(spikes), -1)
+    rows = np.linspace(0, flat.shape[1] - 1, min(neurons, flat.shape[1])).round().astype(int)
+    ax.imshow(flat[:, rows].T, aspect="auto", cmap=ink, vmin=0, vmax=1, interpolation="nearest")
+    for step in range(1, len(flat)):
+        ax.axvline(step - 0.5, color=GRID, linewidth=0.6)
+    ax.set(xticks=few_ticks(len(flat)), yticks=[])
+    ax.set_title(title, fontsize=8)
+    ax.set_xticklabels([str(step + 1) for step in few_ticks(len(flat))])
+    ax.spines[["top", "right", "left", "bottom"]].set_visible(True)
+    return ax
+
+
+def few_ticks(count: int) -> list[int]:
+    """Choose at most eight of `count` positions to label."""
+    return list(range(0, count, -(-count // 8)))
+
+
+@styled
+def plot_rates(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
+    """Draw the firing rate of each layer as a bar, in the order of execution, the network's mean as a line."""
+    ax = ax or new_axes(5.5, 0.5 + 0.2 * len(rows))
+    places = np.arange(len(rows))
+    ax.barh(places, [row.rate for row in rows], color=BLUE, height=0.72)
+    mean = overall_rate(rows)
+    ax.axvline(mean, color=RED, linewidth=1.2, zorder=0.5)
+    ax.set_title(f"all: {mean:.3f}", color=RED, fontsize=8)
+    for place, row in zip(places, rows, strict=True):
+        ax.annotate(
+            f"{row.rate:.3f}", (row.rate, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
+    ax.set(yticks=places, xlabel="spikes per neuron and step", ylim=(len(rows) - 0.4, -0.6))
+    ax.set_yticklabels([row.name for row in rows], fontsize=8)
+    ax.set_xlim(0, 1.14 * max(max(row.rate for row in rows), 1e-6))
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+@styled
+def plot_rates_per_step(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
+    """Draw the firing rate of each layer at each step as a map."""
+    ax = ax or new_axes(4.5, 0.5 + 0.2 * len(rows))
+    steps = max(len(row.per_step) for row in rows)
+    rates = np.array([row.per_step + (np.nan,) * (steps - len(row.per_step)) for row in rows])
+    drawn = ax.imshow(rates, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
+    ax.set(xticks=few_ticks(steps), xlabel="step", yticks=range(len(rows)))
+    ax.set_xticklabels([str(step + 1) for step in few_ticks(steps)])
+    ax.set_yticklabels([row.name for row in rows], fontsize=8)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.get_figure().colorbar(drawn, ax=ax, label="spikes per neuron", fraction=0.06).outline.set_visible(False)
+    return ax
+
+
+@styled
+def plot_membrane(
+    potentials: np.ndarray, threshold: float, ax: Axes | None = None, *, title: str = "", fired: float | None = None
+) -> Axes:
+    """Draw the distribution of one layer's membrane potentials after the reset, with the threshold marked.
+
+    Args:
+        potentials: any shape; the few farthest thousandths on either side are left out of the picture.
+        threshold: where the neuron fires.
+        fired: share of the potentials that were above the threshold before the reset, in [0, 1], to write beside it.
+    """
+    ax = ax or new_axes(3.2, 2.4)
+    values = np.asarray(potentials, dtype=np.float32).ravel()
+    low, high = np.quantile(values, [0.001, 0.999])
+    low, high = min(float(low), 0.0), max(float(high), threshold)
+    width = max(high - low, 1e-6) / 60
+    # the threshold is an edge, so that no bar holds potentials from both sides of it
+    edges = threshold + width * np.arange(np.floor((low - threshold) / width), np.ceil((high - threshold) / width) + 2)
+    ax.hist(values, bins=edges, color=BLUE, log=True, histtype="stepfilled")
+    ax.axvline(threshold, color=RED, linewidth=1.2)
+    note = f"{threshold:g}" if fired is None else f"{threshold:g}\n{fired:.1%} fired"
+    ax.annotate(note, (threshold, 1), (-2, -2), xycoords=("data", "axes fraction"), ha="right", va="top",
+                textcoords="offset points", color=RED, fontsize=8)  # fmt: skip
+    ax.set_title(title, fontsize=8)
+    ax.minorticks_off()
+    bottom, top = ax.get_ylim()
+    ax.set(xlim=(edges[0] - width, edges[-1] + 3 * width), ylim=(bottom, top * (top / bottom) ** 0.5))  # room to write
+    return ax
+
+
+@styled
+def plot_energy(
+    rows: Sequence[EnergyRow], ax: Axes | None = None, *, e_mac: float = 4.6, e_ac: float = 0.9, most: int = 30
+) -> Axes:
+    """Draw the energy of each layer as a bar, that of accumulates and of multiply-accumulates in two colours.
+
+    Args:
+        rows: from `analyze`, in the order of execution.
+        e_mac, e_ac: pJ for one multiply-accumulate, one accumulate.
+        most: more layers than this are added up by block.
+    """
+    names = [row.name if len(rows) <= most else _block_of(row.name) for row in rows]
+    bars = {name: [0.0, 0.0] for name in names}
+    for name, row in zip(names, rows, strict=True):
+        bars[name][0] += e_ac * row.ac / 1e9
+        bars[name][1] += e_mac * row.mac / 1e9
+    ax = ax or new_axes(6.5, 0.9 + 0.22 * len(bars))
+    places = np.arange(len(bars))
+    accumulates, products = np.array(list(bars.values())).reshape(-1, 2).T
+    ax.barh(places, accumulates, color=BLUE, height=0.72, label=f"accumulates, {e_ac:g} pJ each")
+    ax.barh(places, products, left=accumulates, color=RED, height=0.72,
+            label=f"multiply-accumulates, {e_mac:g} pJ each")  # fmt: skip
+    total = max(float(accumulates.sum() + products.sum()), 1e-30)
+    for place, value in zip(places, accumulates + products, strict=True):
+        ax.annotate(f"{value / total:.1%}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+    ax.set(yticks=places, xlabel="energy of one sample, mJ (estimate)", ylim=(len(bars) - 0.4, -0.6))
+    ax.set_yticklabels(bars, fontsize=8)
+    ax.set_xlim(0, 1.12 * max(float((accumulates + products).max()), 1e-30))
+    ax.locator_params(axis="x", nbins=6)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.tick_params(axis="y", length=0)
+    ax.legend(loc="best", fontsize=8)
+    return ax
+
+
+def _block_of(name: str) -> str:
+    """Return the numbered part of the network that a layer is in: `stages.0.blocks.1.attn.q` to `stages.0.blocks.1`."""
+    parts = name.split(".")
+    inside = 0
+    while inside + 1 < len(parts) and parts[inside + 1].isdigit():
+        inside += 2
+    return ".".join(parts[: inside or 1])

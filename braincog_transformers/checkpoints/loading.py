@@ -1,0 +1,230 @@
+"""Load official state dicts, and our own, into the networks here.
+
+A file is data, never code (`files`); which of its weights are read, `state_dicts` decides. An official state dict goes
+through the network's `official_names`: names are translated, dead keys (declared and never used by the official class)
+dropped, layouts brought to ours. Loading ends strict: what does not fit is named.
+"""
+
+import logging
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..errors import UserError, shown
+from ..models.official import OfficialNames
+from .files import read_checkpoint
+from .foreign import describe_foreign
+from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
+
+__all__ = [
+    "class_count",
+    "convert_official",
+    "load_checkpoint",
+    "load_state",
+    "misfits",
+]
+
+_logger = logging.getLogger(__name__)
+
+# The classifier, and the head that learns from a teacher.
+_HEADS = ("head.", "head_dist.")
+
+# What BrainCog's nodes and this package add, and official checkpoints do not have.
+_OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state")
+
+
+def _to_layout(value: Tensor, like: Tensor | None) -> Tensor:
+    """Drop or add trailing axes of one element: 1x1 convolutions are linear layers, or of other dimensions, here."""
+    fits = like is not None and value.shape[:2] == like.shape[:2] and value.numel() == like.numel()
+    return value.reshape(like.shape) if fits else value
+
+
+def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Translate an official state dict into our names and layouts; our own passes unchanged.
+
+    Args:
+        state: tensors by official name.
+        model: a network of the same family; one without `official_names` has no official weights.
+
+    Returns:
+        Tensors by our name, dead keys left out (each is named, with the reason, in the debug log).
+    """
+    own = model.state_dict()
+    names: OfficialNames | None = getattr(model, "official_names", None)
+    if names is None or set(state) <= set(own):
+        return dict(state)
+    converted: dict[str, Tensor] = {}
+    for name, value in state.items():
+        new = names.translate(name)
+        if new is None:
+            _logger.debug("%s: left out %s: %s", type(model).__name__, name, names.reason_dead(name))
+        elif new in converted:
+            raise UserError(f"{shown(name, 80)} and another of its names both stand for {shown(new, 80)}")
+        else:
+            converted[new] = _to_layout(value, own.get(new))
+    return _absorb_biases(converted, own)
+
+
+def _absorb_biases(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Move the biases of convolutions that have none here into the running mean of the normalisation behind them.
+
+    The normalisation takes the mean off, so that nothing else changes, not even in training.
+    """
+    for name in [name for name in state if name.endswith(".conv.bias") and name not in own]:
+        mean = f"{name.removesuffix('conv.bias')}bn.running_mean"
+        if mean in state and state[mean].shape == state[name].shape:
+            state[mean] = state[mean] - state.pop(name)
+    return state
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    names = sorted(shown(name, 120) for name in names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]]:
+    """Say what keeps a state dict under our names from fitting a network.
+
+    Returns:
+        Names by kind of misfit: "missing", "unexpected", "of another shape" with both shapes, and "cast to whole
+        numbers", which no trained weight is.
+    """
+    own = model.state_dict()
+    shapes = {
+        f"{shown(name, 60)} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and value.shape != own[name].shape
+    }
+    return {
+        "missing": {name for name in own.keys() - state.keys() if not name.endswith(_OPTIONAL)},
+        "unexpected": state.keys() - own.keys(),
+        "of another shape": shapes,
+        "cast to whole numbers": {
+            f"{shown(name, 60)} {str(value.dtype).removeprefix('torch.')}"
+            for name, value in state.items()
+            if name in own and own[name].is_floating_point() and not value.is_floating_point() and value.dim()
+        },
+    }
+
+
+class _Fitted(NamedTuple):
+    """A state dict under our names, and how it fits.
+
+    Args:
+        state: tensors by our name, the network's own where the file's classifier is left out.
+        official: whether names were translated.
+        told: clauses about what was replaced.
+        problems: see `misfits`.
+    """
+
+    state: Mapping[str, Tensor]
+    official: bool
+    told: str
+    problems: Mapping[str, set[str]]
+
+    @property
+    def fits(self) -> bool:
+        return not any(self.problems.values())
+
+
+def class_count(state: Mapping[str, Tensor]) -> int:
+    """Return the number of classes of a classifier, 0 for none."""
+    weight = state.get("head.weight")
+    return len(weight) if weight is not None and weight.dim() else 0
+
+
+def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool) -> _Fitted:
+    """Bring a state dict to our names, and compare it with a network."""
+    converted = convert_official(state, model)
+    official = converted.keys() != state.keys()
+    state, own, told = converted, model.state_dict(), ""
+    theirs, ours = class_count(state), class_count(own)
+    if replace_classifier and theirs and theirs != ours:
+        told = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
+        state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
+        state |= {name: value for name, value in own.items() if name.startswith(_HEADS)}
+    fresh = {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}
+    if replace_classifier and fresh:  # a head that has learnt nothing must not count in evaluation
+        told += "; new distillation head"
+        state = {**state, **fresh}
+    return _Fitted(state, official, told, misfits(model, state))
+
+
+def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str, set[str]]) -> UserError:
+    """Name what keeps weights from fitting a network."""
+    if foreign := describe_foreign(state):
+        return UserError(f"the checkpoint does not fit {type(model).__name__}: it is {foreign}")
+    told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+    if any(name.startswith("head_dist.") for name in problems["unexpected"]):
+        told += "; distilled=True (--distilled) builds the second classifier"
+    return UserError(
+        f"the checkpoint does not fit {type(model).__name__}: {told} (main.py --identify FILE says what it fits)"
+    )
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classifier: bool = False) -> str:
+    """Load official or own weights into a network, all or nothing.
+
+    The prefix of a wrapper (`model.` of Lightning, `backbone.`) is taken off when all weights fit without it.
+
+    Args:
+        model: the network.
+        state: tensors by name.
+        replace_classifier: keep the network's own classifier where the other one has another number of classes, and
+            its own distillation head where the other has none.
+
+    Returns:
+        One line that says what was loaded.
+
+    Raises:
+        UserError: naming what is missing, unexpected or of another shape, or a weight that is not finite or no plain
+            tensor; nothing is loaded then.
+    """
+    refuse_odd(state)
+    found = _fit(model, state, replace_classifier)
+    if not found.fits:
+        prefix, inner = without_prefix(state, lambda inner: _fit(model, inner, replace_classifier).fits)
+        if not prefix:
+            raise _misfit(model, state, found.problems)
+        found = _fit(model, inner, replace_classifier)
+        found = found._replace(told=f"{found.told}; without the prefix {prefix}")
+    state, told = found.state, found.told
+    refuse_broken(state)
+    if found.official and getattr(model, "fault", "") and model.as_released != (released := model.shows_fault(state)):
+        model.set_as_released(released)  # before loading: where the file says more, as in thresholds, the file counts
+        told += (
+            f"; computing as the released code does: {model.fault} (set_as_released(False) for the paper's network)"
+            if released
+            else "; computing as the paper says, as this file's network did"
+        )
+    model.load_state_dict(state, strict=False)
+    return f"loaded {len(state)} tensors into {type(model).__name__}{told}"
+
+
+def load_checkpoint(
+    model: nn.Module, path: str | pathlib.Path, *, ema: bool | None = None, replace_classifier: bool = False
+) -> str:
+    """Load a checkpoint file, official or our own, bare or inside a training script's dictionary.
+
+    Args:
+        model: the network.
+        path: the file, see `read_checkpoint`.
+        ema: True for the moving average of the weights, False for the weights themselves; None for the average if the
+            file has one that its best epoch was chosen by, see `find_weights`.
+        replace_classifier: see `load_state`.
+
+    Returns:
+        One line that says what was loaded.
+
+    Raises:
+        UserError: see `read_checkpoint`, `find_weights` and `load_state`.
+    """
+    content = read_checkpoint(path)
+    try:
+        weights = find_weights(content, ema=ema)
+        told = load_state(model, weights.state, replace_classifier=replace_classifier)
+    except UserError as error:
+        raise UserError(f"{shown(path)}: {error}") from error
+    return f"{told} from {shown(path)}: {weights.told}"

@@ -1,0 +1,100 @@
+"""Tell which registered network a checkpoint belongs to, from the names and shapes of its weights alone."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor
+
+from ..errors import UserError, shown
+from ..models.registry import REGISTERED
+from .files import read_checkpoint
+from .foreign import describe_foreign
+from .loading import class_count, convert_official, misfits
+from .state_dicts import find_weights, without_prefix
+
+__all__ = ["Fit", "identify"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a registered name compares with a checkpoint.
+
+    Args:
+        name: registry name.
+        differences: one text for each tensor that is missing, unexpected or of another shape; empty if all fit.
+        num_classes: classes of the checkpoint's classifier, where they are not the variant's own.
+    """
+
+    name: str
+    differences: tuple[str, ...]
+    num_classes: int | None = None
+
+    def __str__(self) -> str:
+        classes = f" with num_classes={self.num_classes}" if self.num_classes is not None else ""
+        if not self.differences:
+            return f"fits {self.name}{classes}"
+        head = f"fits none; the nearest is {self.name}{classes}, with {len(self.differences)} differences:"
+        return "\n  ".join([head, *self.differences])
+
+
+def _compare(name: str, state: Mapping[str, Tensor]) -> Fit:
+    """Compare a state dict with one registered network, built without memory for the checkpoint's classes."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+        own_classes = model.num_classes
+        converted = convert_official(state, model)
+        classes = class_count(converted) or own_classes
+        model.reset_classifier(classes)
+    found = misfits(model, converted)
+    differences = tuple(f"{kind} {shown(key, 200)}" for kind, keys in found.items() for key in sorted(keys))
+    return Fit(name, differences, classes if classes != own_classes else None)
+
+
+def identify(checkpoint: str | pathlib.Path | Mapping[str, Tensor]) -> list[Fit]:
+    """Find the registered networks whose weights a checkpoint has, official or our own.
+
+    Number of heads, thresholds, time constants and the order of pooling and neuron leave no trace in weights: several
+    names may fit, and papers with equal layers (Spikingformer and its CML form) cannot be told apart.
+
+    Args:
+        checkpoint: a file, see `checkpoints.read_checkpoint`, or tensors by name.
+
+    Returns:
+        Every name that fits; or else the nearest one alone, with each difference.
+
+    Raises:
+        UserError: see `read_checkpoint`; or if hardly a tensor has a name that any network knows.
+    """
+    try:
+        state = checkpoint if isinstance(checkpoint, Mapping) else find_weights(read_checkpoint(checkpoint)).state
+        return _identify(without_prefix(state, _several_parts)[1])
+    except UserError as error:
+        if isinstance(checkpoint, Mapping) or shown(checkpoint) in str(error):
+            raise
+        raise UserError(f"{shown(checkpoint)}: {error}") from error
+
+
+def _several_parts(names: Iterable[str]) -> bool:
+    """Tell whether names begin differently, as those of every network here do behind the prefix of a wrapper."""
+    return len({name.partition(".")[0] for name in names}) > 1
+
+
+def _identify(state: Mapping[str, Tensor]) -> list[Fit]:
+    if foreign := describe_foreign(state):
+        raise UserError(f"the checkpoint is {foreign}")
+    fits = [_compare(name, state) for name, entry in REGISTERED.items() if not entry.alias_of]
+    exact = sorted(
+        (fit for fit in fits if not fit.differences), key=lambda fit: (fit.num_classes is not None, fit.name)
+    )
+    if exact:
+        return exact
+    nearest = min(fits, key=lambda fit: len(fit.differences))
+    unknown = sum(difference.startswith("unexpected") for difference in nearest.differences)
+    if 2 * unknown > len(state):
+        raise UserError(
+            f"the checkpoint is of no network of this package: {unknown} of its {len(state)} names are unknown"
+        )
+    return [nearest]

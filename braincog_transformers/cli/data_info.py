@@ -1,0 +1,146 @@
+"""Say what a data set is, which files it needs, what recipes make of it, and whether it is there (`--data-info`).
+
+Only counting what lies in a folder needs torch.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ..data.registry import DATASETS, DatasetInfo, lookup
+from ..errors import UserError
+from ..recipe import ENTRIES, published, read_recipe
+
+__all__ = ["aligned", "data_info", "data_table"]
+
+# options of the groups below that change numbers, but not what is made of a sample
+_NOT_MADE = {"dataset", "skip_bad", "num_classes", "batch_size", "validation_batch_size_multiplier"}
+_MOST_CLASSES = 20
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, its columns as wide as their longest text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def data_table() -> list[str]:
+    """Return one line for each data set of the catalogue."""
+    rows = [("name", "kind", "classes", "training + test", "size", "--download")]
+    for info in DATASETS.values():
+        fetched = "yes" if info.downloadable else "no" if info.folders else "not needed"
+        rows.append((info.name, info.kind, str(info.num_classes), _samples(info, "+"), _size(info), fetched))
+    return aligned(rows)
+
+
+def data_info(name: str, data_dir: str | None = None, *, load: Callable[[], object] = lambda: None) -> list[str]:
+    """Return the lines that describe a data set.
+
+    Args:
+        name: of the set.
+        data_dir: count what lies in this folder, or say what is missing there; None to look at no files.
+        load: called before anything is counted, which needs torch.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    info = lookup(name)
+    rows = list(_described(info))
+    if data_dir is not None and info.folders:
+        load()
+        rows += _found(info, data_dir)
+    width = max(len(title) for title, _ in rows) + 2
+    return [f"{title:{width}}{text}" for title, text in rows]
+
+
+def _described(info: DatasetInfo) -> Iterator[tuple[str, str]]:
+    yield info.name, f"{info.kind} data"
+    yield "classes", f"{info.num_classes}: {_classes(info)}"
+    yield "samples", _samples(info, "for training and", " for the test")
+    yield "size", _size(info)
+    if info.colours:
+        mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (info.mean, info.std))
+        yield "colours", f"mean {mean}, std {std}: {info.colours.origin}"
+    else:
+        yield "values", "counts of spikes or events, not normalised"
+    own = "the set's own" + (", or its validation samples with --split valid" if info.validation else "")
+    yield "split", f"--split {', '.join(info.splits)} (the first by default)" if info.splits else own
+    yield "files", info.tree + (" below --data-dir" if info.folders else "")
+    if len(info.folders) > 1:
+        yield "looked for", "in --data-dir and below it, in " + ", ".join(p for p in info.folders if p != ".")
+    if info.folders:
+        fetches = "fetches it" if info.downloadable else "can't fetch it"
+        yield "to get it", f"{info.source}; --download {fetches}"
+    yield "licence", info.licence
+    yield "citation", info.citation
+    yield from _published(info)
+
+
+def _classes(info: DatasetInfo) -> str:
+    if not info.classes:
+        return "the folders or files name them"
+    shown = ", ".join(info.classes[:_MOST_CLASSES])
+    return shown + (", ..." if info.num_classes > _MOST_CLASSES else "")
+
+
+def _samples(info: DatasetInfo, between: str, end: str = "") -> str:
+    train, test = info.samples or (0, 0)
+    if not train:
+        return "as many as there are"
+    return f"{train:,} {between} {test:,}{end}" if test else f"{train:,} in all"
+
+
+def _size(info: DatasetInfo) -> str:
+    if info.kind == "sequence":
+        return f"{info.length or 'T'} steps of {info.size[1]} channel{'s' * (info.size[1] > 1)}"
+    height, width = info.size
+    return f"{info.in_chans} x {height} x {width}" if info.kind == "image" else f"T x 2 x {height} x {width}"
+
+
+def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:
+    """Yield what each published recipe makes of the data."""
+    groups = ("data", "aug", "mix")
+    chosen = [
+        entry
+        for entry in ENTRIES.values()
+        if entry.name == "step" or (entry.group in groups and entry.metadata["numbers"] and entry.name not in _NOT_MADE)
+    ]
+    title = "recipes"
+    for path in published().values():
+        recipe = {str(name).replace("-", "_"): value for name, value in read_recipe(path).items()}
+        if recipe.get("dataset") == info.name:
+            made = [_spelled(entry.flag, recipe[entry.name]) for entry in chosen if entry.name in recipe]
+            yield title, f"{path.name}: {' '.join(made) or 'the defaults'}"
+            title = ""
+
+
+def _spelled(flag: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag[2:]}"
+    return f"{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+
+
+def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
+    """Count the samples of each class as training would read them."""
+    from ..data.build import build_datasets
+
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            bundle = build_datasets(info.name, data_dir, step=info.given_steps or 1, use_cache=False, needs_train=False)
+    except UserError as error:
+        return [("missing", str(error))]
+    train, test = (Counter(side.targets) for side in (bundle.train, bundle.test))
+    lines = [("found", f"{train.total():,} training and {test.total():,} test samples in {data_dir}")]
+    if bundle.num_classes <= _MOST_CLASSES:
+        lines += [("", f"{name}: {train[label]:,} + {test[label]:,}") for label, name in enumerate(bundle.classes)]
+    else:
+        lines.append(("", f"each class: {_range(train, bundle.num_classes)} + {_range(test, bundle.num_classes)}"))
+    return lines + [("incomplete", str(warning.message)) for warning in told if info.name in str(warning.message)]
+
+
+def _range(counts: Counter, num_classes: int) -> str:
+    values: Sequence[int] = [counts[label] for label in range(num_classes)]
+    least, most = min(values), max(values)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

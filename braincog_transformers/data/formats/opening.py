@@ -1,0 +1,96 @@
+"""Open what may be damaged or hostile: sizes are limited before they are read, and every failure is one line.
+
+A reader of recordings meets whatever bytes a file holds. Its libraries fail in more ways than they document, so there
+is one boundary that all of them pass, `named`: what is raised within becomes one `UserError` with the file in front.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ...errors import UserError, shown
+
+__all__ = [
+    "LARGEST_FILE",
+    "LARGEST_UNPACKED",
+    "complete",
+    "file_bytes",
+    "limit_unpacked",
+    "named",
+    "read_up_to",
+]
+
+LARGEST_FILE = 1 << 30
+"""Bytes of a recording; the largest of the known sets has a tenth of them."""
+LARGEST_UNPACKED = 1 << 28
+"""Bytes that the compressed parts of one recording may unpack to."""
+
+_PIECE = 1 << 20
+_LONGEST_REASON = 120
+
+
+def file_bytes(path: Path, largest: int = LARGEST_FILE) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: for a file that can't be read.
+        UserError: for one that is no file or too long for a recording.
+    """
+    size = path.stat().st_size
+    if not path.is_file():  # a pipe or a device would be read for ever
+        raise UserError("can't be read (it is no file)")
+    if size > largest:
+        raise UserError(f"has {size} bytes, more than the {largest} of any recording; fetch it anew")
+    return path.read_bytes()
+
+
+def limit_unpacked(size: int, largest: int = LARGEST_UNPACKED) -> int:
+    """Return a size in bytes that a file declares, before anything of it is unpacked.
+
+    Raises:
+        UserError: if it is negative or larger than a recording may be.
+    """
+    if not 0 <= size <= largest:
+        raise UserError(f"unpacks to {shown(size, 24)} bytes; a recording may have up to {largest}, fetch it anew")
+    return size
+
+
+def read_up_to(stream: BinaryIO, most: int) -> bytes:
+    """Return what a stream unpacks to, or, where that is more than `most` bytes, one byte more than those."""
+    parts, left = [], most + 1
+    while left and (part := stream.read(min(left, _PIECE))):  # room for all of it would be made at once
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+@contextmanager
+def complete(what: str) -> Iterator[None]:
+    """Turn whatever a library raises within into the line that this is not a complete `what`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"not a complete {what} ({_reason(error)}); fetch it anew") from error
+
+
+@contextmanager
+def named(path: object) -> Iterator[None]:
+    """Turn whatever is raised within into one `UserError` that begins with the file."""
+    start = f"{path}: "
+    try:
+        yield
+    except UserError as error:
+        raise UserError(start + shown(str(error).removeprefix(start))) from error
+    except OSError as error:
+        raise UserError(f"{start}can't be read ({_reason(error)})") from error
+    except Exception as error:
+        raise UserError(f"{start}damaged or foreign ({_reason(error)}); fetch it anew") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why something failed; some errors say nothing but their kind, and a KeyError quotes the key alone."""
+    text = shown(getattr(error, "strerror", None) or error, _LONGEST_REASON)
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) and text else text or type(error).__name__

@@ -1,0 +1,243 @@
+"""Arrays of objects in `.npy` files, which are pickles: a parser of the two layouts that recordings have.
+
+Bullying10K's files are an array of packets, each a structured array; N-Omniglot's, as BrainCog cuts them, one
+dictionary of columns. Loading a pickle normally runs whatever it names, and even NumPy's own types can be made to point
+anywhere in memory by what a file says of them. Here nothing that a file names is looked up: a stack of plain values is
+kept, descriptions of arrays among them, and arrays of plain numbers are made of those after their sizes were compared.
+"""
+
+import io
+import math
+import pickletools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import UserError, shown
+from .arrays import npy_array, npy_heading
+from .opening import complete, file_bytes, named
+
+__all__ = ["Packet", "load_npy", "packets_of"]
+
+Packet = np.ndarray | dict[str, np.ndarray]
+
+# Arrays that were written with NumPy 1 and 2 name the same functions in different modules.
+_REBUILDING = {
+    f"numpy.{core}.{name}": name.split(".")[1]
+    for core in ("core", "_core")
+    for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+}
+_KNOWN = {"numpy.ndarray": "ndarray", "numpy.dtype": "dtype", **_REBUILDING}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_VALUES = {
+    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+}  # fmt: skip
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_COLUMNS = {"timestamp", "t", "x", "y", "polarity", "p"}
+_SMALLEST = 32
+"""Bytes of a packet without events, at least."""
+_NUMBER = re.compile(r"[biuf](1|2|4|8)")
+
+
+def load_npy(path: Path) -> list[Packet]:
+    """Load a `.npy` file, be it of numbers or of packets of columns.
+
+    Raises:
+        UserError: for a file that is missing, foreign or truncated, or whose pickle names anything else.
+    """
+    with named(path):
+        return packets_of(file_bytes(path))
+
+
+def packets_of(raw: bytes) -> list[Packet]:
+    """Return the packets in the bytes of a `.npy` file; of one of plain numbers, its array alone.
+
+    Raises:
+        UserError: as `load_npy`.
+    """
+    _, _, dtype, start = npy_heading(raw)
+    if not dtype.hasobject:
+        return [npy_array(raw)]
+    if dtype.kind != "O":
+        raise UserError("not an array of objects or of plain numbers, but of a mixture; not loaded")
+    file = io.BytesIO(raw)
+    file.seek(start)
+    with complete(".npy array"):
+        stored = _parsed(file)
+    try:
+        return list(_packets(_array(stored), len(raw)))
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+        raise UserError(f"needs packets of timestamp, x, y and polarity ({shown(error, 120)})") from error
+
+
+def _packets(parts: Any, most: int) -> Iterator[Packet]:
+    """Yield the packets of a list, as long as they aren't more than a file of so many bytes can hold."""
+    total = 0
+    for part in _of(parts, list):
+        if type(part) is dict:
+            packet = {name: _array(column) for name, column in part.items() if name in _COLUMNS}
+        else:
+            packet = _array(part)
+        columns = packet.values() if type(packet) is dict else [packet]
+        # The same bytes can be named any number of times, with two bytes each.
+        total += _SMALLEST + sum(_of(column, np.ndarray).size for column in columns)
+        if total > most:
+            raise ValueError("they hold more numbers than the file has bytes")
+        yield packet
+
+
+@dataclass
+class _Named:
+    """Stand for something that a pickle names."""
+
+    name: str
+
+
+@dataclass
+class _Described:
+    """Stand for what a pickle would make by calling something that it names."""
+
+    name: str
+    arguments: tuple
+    state: Any = None
+
+
+def _parsed(file: io.BytesIO) -> Any:
+    """Follow a pickle's instructions, apart from those that arrays and plain containers don't need."""
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+    for instruction, value, _ in pickletools.genops(file):
+        name = instruction.name
+        if name in _VALUES:
+            stack.append(value)
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[value] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[value])
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name in _TUPLES:
+            stack.append(tuple(_taken(stack, len(stack) - _TUPLES[name])))
+        elif name == "GLOBAL":
+            stack.append(_known(value.replace(" ", ".", 1)))
+        elif name == "STOP":
+            return stack.pop()
+        elif name not in ("PROTO", "FRAME"):
+            _compose(name, stack, marks)
+    raise ValueError("it doesn't end")
+
+
+def _compose(name: str, stack: list[Any], marks: list[int]) -> None:
+    """Follow an instruction that joins what lies on the stack."""
+    if name in ("EMPTY_LIST", "EMPTY_DICT"):
+        stack.append([] if name == "EMPTY_LIST" else {})
+    elif name == "TUPLE":
+        stack.append(tuple(_taken(stack, marks.pop())))
+    elif name in ("APPEND", "APPENDS"):
+        parts = _taken(stack, len(stack) - 1 if name == "APPEND" else marks.pop())
+        _of(stack[-1], list).extend(parts)
+    elif name in ("SETITEM", "SETITEMS"):
+        parts = _taken(stack, len(stack) - 2 if name == "SETITEM" else marks.pop())
+        _of(stack[-1], dict).update(zip((_of(key, str) for key in parts[::2]), parts[1::2], strict=True))
+    elif name == "STACK_GLOBAL":
+        stack.append(_known(".".join(_of(part, str) for part in _taken(stack, len(stack) - 2))))
+    elif name == "REDUCE":
+        called, arguments = _taken(stack, len(stack) - 2)
+        stack.append(_Described(_of(called, _Named).name, _of(arguments, tuple)))
+    elif name == "BUILD":
+        state = stack.pop()
+        _of(stack[-1], _Described).state = state
+    else:
+        raise ValueError(f"it has the instruction {name}")
+
+
+def _taken(stack: list[Any], place: int) -> list[Any]:
+    """Take what lies on the stack from a place on."""
+    if place < 0 or place > len(stack):
+        raise ValueError("it takes what is not there")
+    parts = stack[place:]
+    del stack[place:]
+    return parts
+
+
+def _of(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        got, wanted = (name.__name__.strip("_").lower() for name in (type(value), kind))
+        raise ValueError(f"{got} in the place of {wanted}")
+    return value
+
+
+def _known(name: str) -> _Named:
+    if name not in _KNOWN:
+        raise UserError(f"asks for {shown(name, 120)}, which is no part of an array and might run code; not loaded")
+    return _Named(_KNOWN[name])
+
+
+def _array(part: Any) -> Any:
+    """Return a described array: of numbers as an array, of objects as a list; and a list of numbers as an array."""
+    if type(part) in (list, tuple):
+        if not all(type(number) in (bool, int, float) for number in part):
+            raise ValueError("a list holds more than numbers")
+        return np.array(part)
+    described = _of(part, _Described)
+    if described.name == "_reconstruct":
+        _, shape, dtype, fortran, content = _of(described.state, tuple)
+        if type(content) is list:
+            return content
+        return _numbers(content, dtype, shape, "F" if fortran else "C")
+    if described.name == "_frombuffer":
+        content, dtype, shape, order = described.arguments
+        return _numbers(content, dtype, shape, "F" if order == "F" else "C")
+    if described.name == "scalar":
+        dtype, content = described.arguments
+        return _numbers(content, dtype, (), "C")
+    raise ValueError(f"it describes no array, but {described.name}")
+
+
+def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+    kind = _dtype(_of(dtype, _Described))
+    sides = [_of(side, int) for side in _of(shape, tuple)]
+    if type(content) not in (bytes, bytearray) or min(sides, default=0) < 0:
+        raise ValueError("an array has no numbers")
+    if math.prod(sides) * kind.itemsize != len(content):
+        raise ValueError("an array has another number of bytes than it says")
+    return np.frombuffer(content, kind).reshape(sides, order=order)
+
+
+def _dtype(described: _Described) -> np.dtype:
+    """Make a type of plain numbers, or of fields of those, of a description."""
+    code = _of(described.arguments[0], str)
+    state = _of(described.state, tuple)
+    if described.name != "dtype":
+        raise ValueError(f"{described.name} in the place of a type")
+    if _NUMBER.fullmatch(code):
+        return np.dtype({"<": "<", ">": ">"}.get(state[1], "=") + code)
+    fields = _of(state[4], dict)
+    chosen = [(name, fields[name]) for name in _of(state[3], tuple) if name in _COLUMNS]
+    # NumPy refuses fields that end behind the size of an item; other types than numbers are not made.
+    return np.dtype(
+        {
+            "names": [name for name, _ in chosen],
+            "formats": [_number(field[0]) for _, field in chosen],
+            "offsets": [_of(field[1], int) for _, field in chosen],
+            "itemsize": _of(state[5], int),
+        }
+    )
+
+
+def _number(field: Any) -> np.dtype:
+    """Return the type of a field, which has no fields of its own."""
+    described = _of(field, _Described)
+    if not _NUMBER.fullmatch(_of(described.arguments[0], str)):
+        raise ValueError("a field holds other things than numbers")
+    return _dtype(described)

@@ -1,0 +1,1 @@
+"""Loading: finding and fetching a set, reading its files, and serving batches."""

@@ -1,0 +1,221 @@
+"""Photos from timm's dataset factory: Hugging Face and torchvision sets by index, WebDataset shards as streams.
+
+The names are timm's: `wds/NAME` (shards), `hfds/NAME` and `hfids/NAME` (Hugging Face, on disk or streamed),
+`tfds/NAME`, `torch/NAME`.
+"""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...errors import UserError
+from ...recipe.groups import STREAMED
+from ..formats.text import read_lines
+from .decoding import MOST_PIXELS, decoded, photos_only
+from .folders import list_folder
+
+__all__ = ["Source", "SourcePictures", "checked_label", "class_names"]
+
+_NEEDS = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Name a set and its splits for timm's `create_dataset`.
+
+    Args:
+        name: with its prefix, such as `wds/imagenet`.
+        root: folder or address of the files; for Hugging Face, the folder of its cache.
+        train_split: for training; for shards also their names, as `imagenet-train-{0000..1023}.tar|1281167`.
+        val_split: for evaluation.
+        train_num_samples: of a streamed split that does not say so itself.
+        val_num_samples: the same for evaluation.
+        class_map: file of the classes in the order of the labels; None for the set's own labels.
+        input_key: field of the picture; None for timm's.
+        target_key: field of the label; None for timm's.
+        download: fetch a missing set, where that is possible.
+    """
+
+    name: str
+    root: str
+    train_split: str = "train"
+    val_split: str = "validation"
+    train_num_samples: int | None = None
+    val_num_samples: int | None = None
+    class_map: str | None = None
+    input_key: str | None = None
+    target_key: str | None = None
+    download: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """Say which reader of timm's is meant."""
+        return self.name.partition("/")[0].lower()
+
+    @property
+    def streamed(self) -> bool:
+        """Say whether samples come one after the other, and not by index."""
+        return self.prefix in STREAMED
+
+    def open(self, *, train: bool, batch_size: int = 1, seed: int = 42) -> Any:
+        """Return timm's data set of one split, without transforms.
+
+        Args:
+            train: the training split, shuffled where it is streamed.
+            batch_size: of a stream, whose workers give whole batches.
+            seed: of a stream's order.
+
+        Raises:
+            UserError: for a package, a split or files that are missing.
+        """
+        from timm.data import create_dataset
+
+        package = _NEEDS.get(self.prefix)
+        if package and find_spec(package) is None:
+            missing = package.replace("_", "-")
+            raise UserError(f"--dataset-source {self.name} needs the package {missing}: pip install {missing}")
+        split = self.train_split if train else self.val_split
+        class_map = _class_map(self.class_map, self.root)
+        try:
+            return create_dataset(
+                self.name, root=self.root, split=split, is_training=train, download=self.download,
+                batch_size=batch_size, seed=seed, class_map=class_map,
+                num_samples=self.train_num_samples if train else self.val_num_samples,
+                input_key=self.input_key, target_key=self.target_key,
+            )  # fmt: skip
+        except Exception as error:
+            # timm passes on whatever the network, the package behind it, or a file raises.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            part = "train" if train else "val"
+            raise UserError(
+                f"--dataset-source {self.name}: split {split!r} can't be opened in {self.root} ({reason}); check "
+                f"--data-dir and --{part}-split, and for a stream give --{part}-num-samples"
+            ) from None
+
+
+def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
+    """Read the classes and their labels from a list or a pickle of plain values."""
+    if not path:
+        return None
+    places = [Path(path), Path(root) / path]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:  # timm has its own word on that
+        return path
+    if found.suffix.lower() not in (".txt", ".pkl"):
+        raise UserError(f"--class-map {found}: must be a list (.txt) or a pickle (.pkl)")
+    if found.suffix.lower() == ".txt":
+        names = read_lines(found)
+        numbers = {name.strip(): number for number, name in enumerate(names)}
+        if "" in numbers or len(numbers) != len(names) or not names:
+            raise UserError(f"--class-map {found}: needs one class on each line, and no class twice")
+        return numbers
+    try:
+        with found.open("rb") as file:
+            numbers = _PlainValues(file).load()
+    except Exception as error:
+        # pickle raises whatever the bytes of a damaged file make it raise.
+        raise UserError(f"--class-map {found}: no plain pickle ({str(error)[:120]}); write a .txt list") from None
+    labels = numbers.values() if isinstance(numbers, dict) else [None]
+    if not all(type(label) is int and label >= 0 for label in labels):
+        raise UserError(f"--class-map {found}: needs a dictionary from class to label")
+    return numbers
+
+
+class _PlainValues(pickle.Unpickler):
+    """Refuse whatever in a pickle would be more than numbers, texts and containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it would load {module}.{name}")
+
+
+def class_names(stored: Any) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the labels, or none where timm's data set has none."""
+    reader = getattr(stored, "reader", None)
+    numbers = getattr(reader, "class_to_idx", None) or getattr(stored, "class_to_idx", None) or {}
+    return tuple(str(name) for name, _ in sorted(numbers.items(), key=lambda item: item[1]))
+
+
+class SourcePictures(Dataset):
+    """Serve a split of timm's that is read by index.
+
+    Args:
+        source: where it comes from.
+        train: the training split.
+        transform: from a PIL picture to a tensor.
+        num_classes: labels have to be below, where the source has no names of its own.
+        max_pixels: of a photo.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        train: bool,
+        transform: Callable[[Image.Image], Tensor],
+        num_classes: int,
+        max_pixels: int = MOST_PIXELS,
+    ) -> None:
+        self.name, self.transform, self.max_pixels = source.name, transform, max_pixels
+        self.stored = source.open(train=train)
+        self.classes = class_names(self.stored)
+        _check_folders(self.stored, source, source.train_split if train else source.val_split)
+        self.num_classes = len(self.classes) or num_classes
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return a picture (3, H, W) float32 and its label."""
+        reader, name = getattr(self.stored, "reader", None), f"{self.name}, sample {index}"
+        try:
+            with photos_only(name, self.max_pixels):
+                # Not through timm's data set, which puts another picture into the place of a damaged one.
+                found, label = (self.stored if reader is None else reader)[index]
+        except UserError:
+            raise
+        except Exception as error:
+            # The packages behind timm raise whatever a file, or a label that a map does not know, does to them.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{name}: can't be read ({type(error).__name__}: {reason})") from None
+        # torchvision's sets decode by themselves
+        picture = found.convert("RGB") if reader is None else decoded(found, name, self.max_pixels)
+        return self.transform(picture), checked_label(label, self.num_classes, self.name)
+
+
+def _check_folders(stored: Any, source: Source, split: str) -> None:
+    """Raise `UserError` where torchvision finds other photos in class folders than there are, or timm no split."""
+    from torchvision.datasets import ImageFolder
+
+    if type(stored) is not ImageFolder:
+        return
+    name = f"--dataset-source {source.name}"
+    if Path(stored.root).resolve() == Path(source.root).resolve():
+        raise UserError(f"{name}: there is no folder of the split {split} in {source.root}")
+    paths, labels, _ = list_folder(Path(stored.root), source.name)
+    other = set(labels) ^ set(stored.classes) or set(paths) ^ {path for path, _ in stored.samples}
+    if other:
+        raise UserError(
+            f"{name}: torchvision reads {len(stored.samples)} photos of {len(stored.classes)} classes, and "
+            f"{stored.root} holds {len(paths)} of {len(set(labels))} ({min(other)}); leave the option out"
+        )
+
+
+def checked_label(label: Any, num_classes: int, name: str) -> int:
+    """Return a label as a number.
+
+    Raises:
+        UserError: for one that no output of the network stands for.
+    """
+    if not isinstance(label, bool) and hasattr(label, "__index__") and 0 <= int(label) < num_classes:
+        return int(label)
+    raise UserError(
+        f"--dataset-source {name}: label {label!r} is none of 0 to {num_classes - 1}; set --num-classes, --class-map "
+        "or --target-key"
+    )

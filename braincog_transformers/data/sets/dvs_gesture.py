@@ -1,0 +1,99 @@
+"""DVS128 Gesture: which stretches of which trials are samples.
+
+The official folder holds one AEDAT 3.1 recording per trial, a table `<trial>_labels.csv` of class (1 to 11), start and
+end in microseconds, and the names of the trials of either split: 1176 and 288 samples, since the class "arm roll" comes
+twice in a trial. tonic's folders hold one .npy file per trial and class, so that the second is lost: 1077 and 264.
+"""
+
+from pathlib import Path
+
+from ...errors import UserError
+from ..formats.text import read_lines
+from ..loading.fetching import ByTonic
+from ..loading.folders import MissingData
+from ..registry import EventSet, register_dataset
+from ..settings import Split
+
+CLASSES = (
+    "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",
+    "left arm clockwise", "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other",
+)  # fmt: skip
+
+_LISTS = ("trials_to_train.txt", "trials_to_test.txt")
+_TONIC_FOLDERS = ("ibmGestureTrain", "ibmGestureTest")
+
+Side = tuple[list, list[int]]
+
+
+def _sides(root: Path, info: EventSet, split: Split) -> list[Side]:
+    """Return recordings and labels (0 to 10) of training and test: trials in the order of their list, then by time.
+
+    Args:
+        root: folder of the official files, or of tonic's two folders.
+
+    Raises:
+        UserError: for a listed file that is missing, a table that can't be read, or a split without samples.
+    """
+    official = (root / _LISTS[0]).is_file()
+    sides = [_trials(root, name) for name in _LISTS] if official else [_cut(root / name) for name in _TONIC_FOLDERS]
+    for name, (files, _) in zip(_LISTS if official else _TONIC_FOLDERS, sides, strict=True):
+        if not files:
+            raise MissingData(f"{root / name}: names no recordings of dvsg; fetch the data set anew")
+    return sides
+
+
+def _trials(root: Path, name: str) -> Side:
+    from ..readers import Segment
+
+    names = [line.strip() for line in read_lines(root / name) if line]
+    trials = [root / trial for trial in names]
+    needed = [path for trial in trials for path in (trial, _table(trial))]
+    if missing := [path.name for path in needed if not path.is_file()]:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        count = f"{len(missing)} of {len(needed)} files that {name} asks for are missing"
+        raise MissingData(f"{root}: {count} ({shown}); unpack DvsGesture.tar.gz anew")
+    rows = [(Segment(trial, start, end), label - 1) for trial in trials for label, start, end in _gestures(trial)]
+    return [segment for segment, _ in rows], [label for _, label in rows]
+
+
+def _table(trial: Path) -> Path:
+    return trial.with_name(f"{trial.stem}_labels.csv")
+
+
+def _gestures(trial: Path) -> list[list[int]]:
+    """Return class, start and end of each gesture of a trial."""
+    from ..formats.tables import read_table
+
+    path, what = _table(trial), f"rows of class 1 to {len(CLASSES)}, start and a later end"
+    rows = read_table(path, what)
+    if any(not 1 <= label <= len(CLASSES) or start >= end for label, start, end in rows):
+        raise UserError(f"{path}: needs {what}; fetch it anew")
+    return rows
+
+
+def _cut(folder: Path) -> Side:
+    """Return tonic's files `userNN_light/<label>.npy`, sorted by trial and label."""
+    names = {f"{label}.npy": label for label in range(len(CLASSES))}
+    found = sorted(
+        (path.parent.name, names[path.name.lower()], path) for path in folder.glob("*/*") if path.name.lower() in names
+    )
+    return [path for _, _, path in found], [label for _, label, _ in found]
+
+
+register_dataset(
+    EventSet(
+        name="dvsg", num_classes=11, size=(128, 128), classes=CLASSES, samples=(1176, 288), editions=((1077, 264),),
+        tree="DvsGesture/{trials_to_train.txt,trials_to_test.txt,<trial>.aedat,<trial>_labels.csv} (or tonic's "
+        "DVSGesture/ibmGesture{Train,Test}/<trial>/<0..10>.npy)",
+        note="`--download` fetches tonic's: 1077 and 264 samples, not 1176 and 288",
+        source="unpack DvsGesture.tar.gz of research.ibm.com/dvsgesture",
+        citation="Amir et al., A Low Power, Fully Event-Based Gesture Recognition System (CVPR 2017)",
+        fetch=ByTonic("DVSGesture", {"train": True}, {"train": False}),
+        folders=(
+            "DvsGesture", "dvsg", "DVSGesture", "DVS128Gesture", "DVS128Gesture/extract/DvsGesture",
+            "DVS/DVSGesture/DVSGesture", ".",
+        ),
+        marks=("trials_to_train.txt", "ibmGestureTrain"), endings=(".aedat", ".npy"), sides=_sides,
+        text_order=tuple(sorted(range(11), key=str)),
+    )
+)  # fmt: skip

@@ -1,0 +1,178 @@
+"""BrainCog's own nodes: built by name, run beside ours, or turned into ours by `accelerate`."""
+
+import copy
+import logging
+from typing import Any
+
+from braincog.base.node import node as braincog_node
+from braincog.base.node.node import BaseNode
+from braincog.base.strategy import surrogate as braincog_surrogate
+from torch import Tensor, nn
+
+from ..errors import UserError, unknown
+from ..runtime.watching import is_hooked, is_patched
+from .adaptive import ALIFNode, CLIFNode
+from .base import SpikingNode, state_without_graph, taking_turns
+from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
+from .surrogates import build_surrogate, fires_above
+
+__all__ = ["WrappedNode", "accelerate", "make_node", "register_node"]
+
+_logger = logging.getLogger(__name__)
+
+
+class WrappedNode(nn.Module):
+    """Run a node class of BrainCog's that has no twin here, all steps in one call and without leftover state.
+
+    BrainCog's nodes take 2-D and 4-D tensors only and keep their membrane between calls: this unfolds any `(T*B,
+    ...)` for them and resets first.
+
+    Args:
+        node: a BrainCog node built with `layer_by_layer=True`.
+    """
+
+    def __init__(self, node: BaseNode):
+        super().__init__()
+        self.node = node
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with taking_turns():
+            if self.node.layer_by_layer:
+                self.node.n_reset()
+            return self.node(inputs.flatten(1)).view(inputs.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle takes along, see `SpikingNode`."""
+        node = copy.copy(self.node)
+        node.__dict__.update(state_without_graph(node))
+        return {**self.__dict__, "_modules": {**self._modules, "node": node}}
+
+
+_TWINS = {"LIFNode": LIFNode, "PLIFNode": PLIFNode, "IFNode": IFNode}
+_NODES = {**_TWINS, "ALIFNode": ALIFNode, "CLIFNode": CLIFNode}
+# BrainCog's other nodes that can stand in for a LIF neuron; a test runs each.
+_WRAPPED = ("BiasLIFNode", "BiasPLIFNode", "NoiseLIFNode", "NoisePLIFNode", "ReLUNode")
+
+
+_REGISTERED: dict[str, type] = {}
+
+
+def register_node(cls: type) -> type:
+    """Make a neuron known by its class's name, as a decorator: `node_type="Mine"`, or `--node-type Mine`.
+
+    Args:
+        cls: derived from a node of this package.
+
+    Raises:
+        UserError: for another class, or a name that BrainCog's nodes or another class have.
+    """
+    name = cls.__name__
+    if not issubclass(cls, SpikingNode):
+        raise UserError(f"neuron {name} must be derived from a node of braincog_transformers")
+    if name in (*_NODES, *_WRAPPED) or _REGISTERED.get(name, cls).__module__ != cls.__module__:
+        raise UserError(f"neuron {name}: another one has this name; choose another")
+    _REGISTERED[name] = cls
+    return cls
+
+
+def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
+    """Build a neuron by the name or class of BrainCog's node.
+
+    Args:
+        node_type: "LIFNode", "PLIFNode", "IFNode", "ALIFNode", "CLIFNode", one of BrainCog's other nodes, one that was
+            registered, or a class derived from `SpikingNode`.
+        **kwargs: the node's arguments.
+
+    Raises:
+        UserError: for an unknown name or class, or an option that the class can't honour.
+    """
+    if isinstance(node_type, str):
+        node_type = _REGISTERED.get(node_type, node_type)
+    if isinstance(node_type, type) and issubclass(node_type, SpikingNode):
+        return node_type(**kwargs)
+    name = node_type if isinstance(node_type, str) else node_type.__name__
+    if name not in (*_NODES, *_WRAPPED):
+        raise unknown("node type", name, [*_NODES, *_WRAPPED, *_REGISTERED])
+    if not isinstance(node_type, str) and node_type is not getattr(braincog_node, name, None):
+        raise UserError(
+            f"node type {node_type.__module__}.{name} is not BrainCog's {name}; derive it from a node of "
+            "braincog_transformers, or give it another name"
+        )
+    return _NODES[name](**kwargs) if name in _NODES else WrappedNode(_build_wrapped(name, **kwargs))
+
+
+def _build_wrapped(
+    name: str,
+    *,
+    act_fun: str | type = "QGateGrad",
+    alpha: float = 2.0,
+    strict: bool | None = None,
+    requires_alpha_grad: bool | None = None,
+    **kwargs: Any,
+) -> BaseNode:
+    """Build one of BrainCog's nodes, which fires and learns as it does whatever `strict` and `requires_alpha_grad` are.
+    Its constructor would drop an argument that it does not know, so that is checked here."""
+    allowed = {"threshold", "tau", "step", "layer_by_layer", "mem_detach", "requires_thres_grad", "sigmoid_thres"}
+    if refused := kwargs.keys() - allowed:
+        raise UserError(f"node type {name} takes {', '.join(sorted(allowed))}, not {', '.join(sorted(refused))}")
+    node = getattr(braincog_node, name)(act_fun=type(build_surrogate(act_fun, alpha)), **kwargs)
+    if hasattr(node.act_fun, "alpha"):
+        # BrainCog's constructors pass 2, whatever was asked for.
+        node.act_fun.alpha.data.fill_(alpha)
+    return node
+
+
+def _twin(node: BaseNode) -> type[FusableNode] | None:
+    """Return the class here that computes what one of BrainCog's nodes does; None where there is none."""
+    cls = {getattr(braincog_node, name): cls for name, cls in _TWINS.items()}.get(type(node))
+    if cls is None or is_patched(node) or node.groups != 1 or node.v_reset != 0.0 or node.dt != 1.0:
+        return None
+    fire = node.act_fun
+    watched = is_patched(fire) or is_hooked(fire)
+    return cls if isinstance(fire, braincog_surrogate.SurrogateFunctionBase) and not watched else None
+
+
+def _turn_into(node: BaseNode, cls: type[FusableNode]) -> None:
+    """Make one of BrainCog's nodes a node of ours: the same object, so that parameters, hooks, state and whoever holds
+    it stay."""
+    membrane = node.__dict__.pop("mem")
+    spike = node.__dict__.pop("spike")
+    node.__class__ = cls
+    node.strict = fires_above(node.act_fun)
+    node.decay_input, node.soft_reset, node.detach_reset = True, False, True
+    if cls is LIFNode:
+        node.sigmoid_thres = False  # BrainCog's compares with the bare parameter, whatever that says
+    if not node.layer_by_layer:
+        node.mem, node.spike = membrane, spike
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Turn the LIF, PLIF and IF nodes of a BrainCog network into those here, in place, with identical outputs.
+
+    A node stays the same object, with its parameters, hooks, state and whatever was attached to it, so an optimizer
+    built before and the state dict's keys stay valid. A node that no node here reproduces exactly (another class,
+    grouped steps, a resting potential, a surrogate that is no 0/1 spike, a method that was replaced) stays as it is and
+    is named in the log. So is one that several places of the network share, in layer-by-layer mode: BrainCog's carries
+    its membrane from one place to the next, while a call here starts from the resting potential, as after BrainCog's
+    `reset()`, which its networks call at the start of each forward.
+
+    Args:
+        model: a network or a single node.
+
+    Returns:
+        `model`, its nodes changed.
+    """
+    names: dict[BaseNode, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, BaseNode) and not isinstance(module, SpikingNode):
+            names.setdefault(module, []).append(name or type(module).__name__)
+    kept = []
+    for node, places in names.items():
+        cls = _twin(node)
+        if cls is None or (len(places) > 1 and node.layer_by_layer):
+            kept.append(" = ".join(places))
+        else:
+            _turn_into(node, cls)
+    if kept:
+        _logger.warning("accelerate: left %d nodes as they are: %s", len(kept), ", ".join(kept))
+    return model

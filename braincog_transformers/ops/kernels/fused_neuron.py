@@ -1,0 +1,207 @@
+"""Compiled kernels for the neurons of `ops.neuron`: one pass forward, one backward, and only the input is kept in
+between.
+
+Forward, a kernel runs the T steps of an element in registers. Backward, a kernel runs them again from the saved input
+and then goes through time in reverse with the adjoint of the equations, written out below. `torch.compile` makes C++
+of them on a CPU and Triton on a GPU. Numbers (tau, threshold, alpha) are tensors and sizes are symbolic, so a kernel
+serves every layer with the same T, type and kind of neuron.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...runtime import packing
+from ...runtime.compiler import compiled, compiler_works
+from ...runtime.packing import bits_dtype
+from ...runtime.watching import batched, dispatched, watched
+from ..dynamics import Dynamics, charge, membrane_dtype, reset
+from ..surrogate import SURROGATES, derivative_for, fire
+
+__all__ = ["applies", "bits", "compiler_works", "differentiable_gradients", "in_memory_order", "like", "plain"]
+__all__ += ["run_backward", "run_forward", "spikes", "takes", "without_division"]
+
+# The steps are unrolled in the kernel: beyond this many, compiling takes longer than it saves.
+MAX_STEPS = 63
+# Below this many elements a call costs more than its arithmetic, and compiling would be for nothing.
+MIN_ELEMENTS = 1 << 15
+
+
+def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool = False) -> bool:
+    """Tell whether the kernels take this input, and pay (`forced`: whether they take it at all).
+
+    While a whole network is compiled the plain form is better: it fuses with its neighbours. Whoever else follows
+    single operations can't follow a kernel.
+    """
+    if not takes(x) or dynamics.surrogate not in SURROGATES or (dynamics.charge == "lif" and leak.requires_grad):
+        return False
+    return (forced or x.numel() >= MIN_ELEMENTS) and compiler_works(x.device.type)
+
+
+def takes(x: Tensor) -> bool:
+    """Tell whether a neuron's kernel may take an input `(T, ...)` at all."""
+    if watched() or dispatched() or type(x) is not Tensor or x.layout != torch.strided:
+        return False
+    fits = 1 <= x.shape[0] <= MAX_STEPS and x.numel() > 0
+    return fits and x.device.type in ("cpu", "cuda") and x.is_floating_point()
+
+
+def run_forward(y, leak, threshold, dynamics, dtype, packed: bool):
+    """Return the spikes of input `(T, ...)`, given in `membrane_dtype`, in `dtype`; and their bits, or None."""
+    v = torch.full_like(y[0], dynamics.v_reset)
+    fired = []
+    for y_t in y.unbind(0):
+        h = charge(y_t, v, leak, dynamics)
+        s = fire(h - threshold, dynamics.strict)
+        v = reset(h, s, threshold, dynamics)
+        fired.append(s)
+    return torch.stack([s.to(dtype) for s in fired]), bits(fired) if packed else None
+
+
+def bits(fired: list[Tensor]) -> Tensor:
+    """Return the steps as one integer, step t at bit t."""
+    dtype = bits_dtype(len(fired))
+    word = torch.promote_types(dtype, torch.int32)
+    found = 0
+    for first in range(0, len(fired), 16):  # powers of two are added as floating point numbers, which is faster
+        found = found + (sum(s * (1 << t) for t, s in enumerate(fired[first : first + 16])).to(word) << first)
+    return found.to(dtype)
+
+
+def _forward(x: Tensor, leak: Tensor | None, threshold: Tensor, dynamics: Dynamics, packed: bool):
+    return run_forward(x.to(membrane_dtype(x.dtype)), leak, threshold, dynamics, x.dtype, packed)
+
+
+def _recompute(x, leak, threshold, dynamics):
+    """Return, for each step, the potential before charging, the charged potential, and the spikes."""
+    v = torch.full_like(x[0], dynamics.v_reset)
+    before, charged, fired = [], [], []
+    for x_t in x.unbind(0):
+        h = charge(x_t, v, leak, dynamics)
+        s = fire(h - threshold, dynamics.strict)
+        before.append(v)
+        charged.append(h)
+        fired.append(s)
+        v = reset(h, s, threshold, dynamics)
+    return before, charged, fired
+
+
+def run_backward(y, grad, leak, threshold, alpha, dynamics: Dynamics, derivative):
+    """Return the gradients of the input `(T, ...)` as a list by step, of k and of the threshold, not yet summed.
+
+    Going back from t = T-1, with g the gradient arriving at s[t] and `gv` the one arriving at v[t]:
+    dh = (g + gv dv/ds) surrogate(h - threshold) + gv dv/dh, then through the charge to y[t], v[t-1] and k.
+    """
+    before, charged, fired = _recompute(y, leak, threshold, dynamics)
+    gv = torch.zeros_like(y[0])
+    g_leak, g_threshold, grads = torch.zeros_like(gv), torch.zeros_like(gv), []
+    for t in reversed(range(y.shape[0])):
+        h, s, g = charged[t], fired[t], grad[t].to(y.dtype)
+        if not dynamics.detach_reset:
+            g = g + gv * (-threshold if dynamics.soft_reset else dynamics.v_reset - h)
+        through_spike = g * derivative(h - threshold, alpha)
+        gh = through_spike + (gv if dynamics.soft_reset else gv * (1 - s))
+        g_threshold = g_threshold - through_spike - (gv * s if dynamics.soft_reset else 0)
+        leaked = 0 if dynamics.charge == "if" else gh / leak if dynamics.charge == "lif" else gh * leak
+        from_rest = before[t] - dynamics.v_reset
+        g_leak = g_leak + gh * (y[t] - from_rest if dynamics.decay_input else -from_rest)
+        grads.append(leaked if dynamics.decay_input and dynamics.charge != "if" else gh)
+        gv = torch.zeros_like(gh) if dynamics.detach_mem else gh - leaked
+    return grads[::-1], g_leak, g_threshold
+
+
+def _backward(x, grad, leak, threshold, alpha, dynamics: Dynamics, want_leak: bool, want_threshold: bool):
+    """Return the gradients of the input `(T, M)`, of k and of the threshold (None where not wanted)."""
+    derivative = derivative_for(dynamics.surrogate, x.dtype, x.device.type)
+    y = x.to(membrane_dtype(x.dtype))
+    grads, g_leak, g_threshold = run_backward(y, grad, leak, threshold, alpha, dynamics, derivative)
+    return (
+        torch.stack([g.to(x.dtype) for g in grads]),
+        g_leak.sum() if want_leak else None,
+        g_threshold.sum() if want_threshold else None,
+    )
+
+
+def in_memory_order(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return `run(x)` for an elementwise `run`, which is given `(T, M)` in memory order, so no layout is copied."""
+    order = [0, *sorted(range(1, x.dim()), key=lambda axis: (-x.stride(axis), axis))]
+    folded = x.permute(order)
+    out = run(folded.reshape(x.shape[0], -1).contiguous())
+    return out.view(folded.shape).permute([order.index(axis) for axis in range(len(order))])
+
+
+class _FusedNeuron(torch.autograd.Function):
+    """Spikes `(T, M)` of contiguous input `(T, M)`."""
+
+    @staticmethod
+    def forward(ctx, x, leak, threshold, alpha, dynamics, definition):
+        ctx.save_for_backward(x, leak, threshold, alpha)
+        ctx.dynamics, ctx.definition = dynamics, definition
+        packed = packing.active()
+        kernel = compiled(_forward, x.shape[0], x.dtype, x.device.type, dynamics, packed)
+        out, bits = kernel(x.detach(), plain(leak), plain(threshold), dynamics, packed)
+        if packed:
+            packing.note(out, bits)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, leak, threshold, alpha = ctx.saved_tensors
+        if torch.is_grad_enabled() or batched(grad):
+            run = lambda x, leak, threshold: ctx.definition(x, leak, threshold, alpha, ctx.dynamics).spikes  # noqa: E731
+            return *differentiable_gradients(run, (x, leak, threshold), grad), None, None, None
+        wants = ctx.needs_input_grad[1:3]
+        kernel = compiled(_backward, x.shape[0], x.dtype, grad.dtype, x.device.type, ctx.dynamics, *wants)
+        g_x, g_leak, g_threshold = kernel(
+            x, grad.contiguous(), plain(leak), plain(threshold), plain(alpha), ctx.dynamics, *wants
+        )
+        return g_x, like(g_leak, leak), like(g_threshold, threshold), None, None, None
+
+
+def differentiable_gradients(run: Callable[..., Tensor], inputs: tuple, grad: Tensor) -> list[Tensor | None]:
+    """Return the gradients of `run(*inputs)` by single operations: with a history of their own (`create_graph`), or for
+    many gradients at once (`is_grads_batched`).
+
+    Args:
+        run: the plain form.
+        inputs: its arguments, tensors or None.
+        grad: gradient of its output.
+    """
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        found = iter(torch.autograd.grad(run(*inputs), wanted, grad, create_graph=again, allow_unused=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in inputs]
+
+
+def plain(parameter: Tensor | None) -> Tensor | None:
+    """Detach, so that a parameter that learns and one that does not share a kernel."""
+    return None if parameter is None else parameter.detach()
+
+
+def like(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
+    return None if grad is None else grad.to(parameter.dtype).view(parameter.shape)
+
+
+def without_division(leak: Tensor | None, dynamics: Dynamics) -> tuple[Tensor | None, Dynamics]:
+    """Turn a division by tau into a multiplication where 1/tau is exact, so that not a bit changes."""
+    if dynamics.charge != "lif" or leak.device.type != "cpu" or math.frexp(leak.item())[0] != 0.5:
+        return leak, dynamics
+    return 1 / leak, dynamics._replace(charge="plif")
+
+
+def spikes(
+    x: Tensor, leak: Tensor | None, threshold: Tensor, alpha: Tensor, dynamics: Dynamics, definition: Callable
+) -> Tensor:
+    """Return the spikes `(T, ...)` for input that `applies`.
+
+    Args:
+        x, leak, threshold, alpha, dynamics: as in `ops.neuron.multi_step`.
+        definition: the plain form, for gradients that are differentiated again.
+    """
+    leak, dynamics = without_division(leak, dynamics)
+    if leak is not None:
+        leak = leak.to(membrane_dtype(x.dtype))  # a kernel of mixed types would lose its vector instructions
+    return in_memory_order(x, lambda rows: _FusedNeuron.apply(rows, leak, threshold, alpha, dynamics, definition))

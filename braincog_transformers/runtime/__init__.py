@@ -1,0 +1,1 @@
+"""What surrounds the arithmetic: the compiler and its cache, the processor, what autograd keeps, who watches."""

@@ -1,0 +1,49 @@
+"""A checkpoint alone says which registered network it fits."""
+
+import pytest
+import timm
+import torch
+
+from braincog_transformers import UserError, cli
+from braincog_transformers.checkpoints import identify
+
+
+def _state(name, **kwargs):
+    return timm.create_model(name, **kwargs).state_dict()
+
+
+def test_every_network_of_its_shapes_is_named_and_another_class_count():
+    fits = identify(_state("spikformer_digits", num_classes=7))
+    assert [(fit.name, fit.num_classes) for fit in fits] == [("spikformer_digits", 7)]
+    twins = [fit.name for fit in identify(_state("spikingformer_2_256_dvs"))]
+    assert twins == ["spikingformer_2_256_dvs", "spikingformer_cml_2_256_dvs"]
+
+
+def test_the_nearest_network_comes_with_each_difference():
+    state = _state("spikformer_digits")
+    state["extra.weight"] = torch.zeros(2)
+    state["blocks.0.mlp.fc1.linear.bias"] = torch.zeros(3)
+    del state["blocks.1.mlp.fc2.bn.weight"]
+    (fit,) = identify(state)
+    assert fit.name == "spikformer_digits"
+    assert fit.differences == (
+        "missing blocks.1.mlp.fc2.bn.weight",
+        "unexpected extra.weight",
+        "of another shape blocks.0.mlp.fc1.linear.bias (3,) for (256,)",
+    )
+
+
+def test_a_foreign_checkpoint_is_none_of_them():
+    with pytest.raises(UserError, match="2 of its 2 names are unknown"):
+        identify({"conv.weight": torch.zeros(2), "fc.weight": torch.zeros(2)})
+
+
+def test_command_line(tmp_path, capsys):
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": _state("spikformer_digits")}, path)
+    assert cli.main(["--identify", str(path)]) == 0
+    assert capsys.readouterr().out == "fits spikformer_digits\n"
+    assert cli.main([f"--identify={tmp_path}/none.pth"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert cli.main(["--identify"]) == 2
+    assert "needs a file" in capsys.readouterr().err
