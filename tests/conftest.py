@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.config
 
 import braincog_transformers  # noqa: F401 - first: it makes braincog importable, quietly
 
 torch.set_num_threads(1)
 
-# PyTorch reads it once, when this module is imported: set later, it holds for the processes that tests start.
+# PyTorch reads the variable once, and workers of pytest-xdist inherit it: here it holds for processes that tests start.
 _SWITCH = "TORCH_COMPILE_DISABLE"
-os.environ.pop(_SWITCH, None)
-import torch._dynamo.config  # noqa: E402
+torch._dynamo.config.disable = False
 
 _eagerly = functools.partial(torch.compiler.set_stance, "force_eager")
 _eagerly()
