@@ -7,10 +7,9 @@ twice in a trial. tonic's folders hold one .npy file per trial and class, so tha
 
 from pathlib import Path
 
-from ...errors import UserError
-from ..formats.text import read_lines
+from ..formats.text import read_lines, read_table
 from ..loading.fetching import ByTonic
-from ..loading.folders import MissingData
+from ..loading.folders import MissingData, unpaired
 from ..registry import EventSet, register_dataset
 from ..settings import Split
 
@@ -52,32 +51,19 @@ def _trials(root: Path, name: str) -> Side:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         count = f"{len(missing)} of {len(needed)} files that {name} asks for are missing"
         raise MissingData(f"{root}: {count} ({shown}); unpack DvsGesture.tar.gz anew")
-    rows = [(Segment(trial, start, end), label - 1) for trial in trials for label, start, end in _gestures(trial)]
-    return [segment for segment, _ in rows], [label for _, label in rows]
+    tables = [(trial, read_table(_table(trial), "class 1 to 11", range(1, 12))) for trial in trials]
+    return unpaired([(Segment(trial, *times), label - 1) for trial, table in tables for label, *times in table])
 
 
 def _table(trial: Path) -> Path:
     return trial.with_name(f"{trial.stem}_labels.csv")
 
 
-def _gestures(trial: Path) -> list[list[int]]:
-    """Return class, start and end of each gesture of a trial."""
-    from ..formats.tables import read_table
-
-    path, what = _table(trial), f"rows of class 1 to {len(CLASSES)}, start and a later end"
-    rows = read_table(path, what)
-    if any(not 1 <= label <= len(CLASSES) or start >= end for label, start, end in rows):
-        raise UserError(f"{path}: needs {what}; fetch it anew")
-    return rows
-
-
 def _cut(folder: Path) -> Side:
     """Return tonic's files `userNN_light/<label>.npy`, sorted by trial and label."""
     names = {f"{label}.npy": label for label in range(len(CLASSES))}
-    found = sorted(
-        (path.parent.name, names[path.name.lower()], path) for path in folder.glob("*/*") if path.name.lower() in names
-    )
-    return [path for _, _, path in found], [label for _, label, _ in found]
+    found = [(path, names[path.name.lower()]) for path in folder.glob("*/*") if path.name.lower() in names]
+    return unpaired(sorted(found, key=lambda sample: (sample[0].parent.name, sample[1], sample[0])))
 
 
 register_dataset(
