@@ -7,9 +7,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ..errors import UserError, unknown
-from .events.cache import FrameRule
 from .events.dataset import event_datasets
-from .events.frames import FRAMES_BY, event_channels
+from .events.frames import FRAMES_BY, FrameRule, event_channels
 from .events.transforms import PolaritySum, event_transforms
 from .loading.folders import describe
 from .loading.streams import PictureStream

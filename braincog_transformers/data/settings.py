@@ -2,7 +2,7 @@
 
 Each is a frozen object with a few fields. A field that has an option of its own on the command line names it, so that
 `build_datasets` takes the same word as a keyword, and a message names what the user wrote. How recordings become frames
-is one more, `events.cache.FrameRule`.
+is one more, `events.frames.FrameRule`.
 """
 
 from collections.abc import Collection

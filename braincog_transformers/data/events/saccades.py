@@ -14,12 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
 from ..pictures.digits import digit_pictures
 from ..readers import encode_bin, make_events
-from .cache import writing_folder
+from .cache import build_once
 
 __all__ = ["Saccades", "ndigits_folder", "simulate"]
 
@@ -74,11 +73,7 @@ def ndigits_folder(cache: Path, setup: Saccades | None = None) -> Path:
     setup = setup or Saccades()
     digest = hashlib.sha256(f"{_VERSION} {setup!r}".encode()).hexdigest()[:16]
     target = cache / f"ndigits-{digest}"
-    with writing_folder(cache, needed=True):
-        if not target.is_dir():
-            with FileLock(cache / ".lock"):
-                if not target.is_dir():
-                    _write(target, setup)
+    build_once(cache, target.is_dir, lambda: _write(target, setup), way_out="")  # there is no set without these files
     return target
 
 
