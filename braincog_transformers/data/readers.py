@@ -27,25 +27,11 @@ from ..errors import UserError
 from .formats.aedat3 import decode_aedat3
 from .formats.aedat4 import decode_aedat4
 from .formats.arrays import npy_array
-from .formats.columns import EVENT, LATEST_US, check_clock, make_events, whole_numbers
+from .formats.columns import LATEST_US, check_clock, make_events, whole_numbers
 from .formats.mat5 import mat_columns
 from .formats.opening import behind_lines, complete, file_bytes, named
 
-__all__ = [
-    "EVENT",
-    "READERS",
-    "Recording",
-    "Segment",
-    "encode_bin",
-    "make_events",
-    "read_aedat2",
-    "read_aedat4",
-    "read_bin",
-    "read_dat",
-    "read_mat",
-    "read_npy",
-    "read_recording",
-]
+__all__ = ["READERS", "Recording", "Segment", "encode_bin", "make_events", "read_recording"]
 
 _BIN_OVERFLOW_ROW = 240
 _BIN_OVERFLOW_US = 8192
@@ -57,22 +43,30 @@ _MAT_ROWS = 180
 _ANY_PIXEL = 1 << 15
 
 
-def _of_file(decode: Callable[[bytes], np.ndarray]) -> Callable[[Path], np.ndarray]:
-    """Turn a function of a file's bytes into one of its path, whose errors are one line with the file."""
-
-    @wraps(decode)
-    def read(path: Path) -> np.ndarray:
-        with named(path):
-            return decode(file_bytes(path))
-
-    return read
+READERS: dict[str, Callable[[Path], np.ndarray]] = {}
+"""Readers by the ending of their files."""
 
 
-@_of_file
+def _reader(ending: str) -> Callable[[Callable[[bytes], np.ndarray]], Callable[[Path], np.ndarray]]:
+    """Turn a function of a file's bytes into a reader of such files, whose errors are one line with the file."""
+
+    def entered(decode: Callable[[bytes], np.ndarray]) -> Callable[[Path], np.ndarray]:
+        @wraps(decode)
+        def read(path: Path) -> np.ndarray:
+            with named(path):
+                return decode(file_bytes(path))
+
+        READERS[ending] = read
+        return read
+
+    return entered
+
+
+@_reader(".bin")
 def read_bin(raw: bytes) -> np.ndarray:
     """Read 5-byte records: x, y, polarity and 23 bits of time, the most significant bit first.
 
-    A record in row 240 is no event: it says that the clock overflowed, and adds 8192 microseconds to every later one.
+    A record in row 240 is no event but an overflow of the clock: it adds 8192 microseconds to every later one.
     """
     if len(raw) % 5:
         raise UserError(f"truncated or foreign; {len(raw)} bytes are no whole 5-byte events, fetch it anew")
@@ -99,7 +93,7 @@ def encode_bin(events: np.ndarray) -> bytes:
     return records.tobytes()
 
 
-@_of_file
+@_reader(".aedat")
 def read_aedat2(raw: bytes) -> np.ndarray:
     """Read AEDAT 2.0 of a 128 x 128 DVS: lines of text, then pairs (address, microseconds) of big-endian uint32.
 
@@ -122,17 +116,17 @@ def read_aedat2(raw: bytes) -> np.ndarray:
     return make_events(t, 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1))
 
 
-@_of_file
+@_reader(".aedat4")
 def read_aedat4(raw: bytes) -> np.ndarray:
     """Read the first event stream of an AEDAT4 container, as it was stored."""
     return make_events(*decode_aedat4(raw))
 
 
-@_of_file
+@_reader(".npy")
 def read_npy(raw: bytes) -> np.ndarray:
-    """Read a plain array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture.
+    """Read an array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture.
 
-    Fractions of a millisecond are kept to the microsecond, whatever the type of the array can hold.
+    Times are kept to the microsecond, in an array of any type.
     """
     rows = npy_array(raw)
     if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
@@ -145,7 +139,7 @@ def read_npy(raw: bytes) -> np.ndarray:
     return make_events(t, x, y, p)
 
 
-@_of_file
+@_reader(".dat")
 def read_dat(raw: bytes) -> np.ndarray:
     """Read Prophesee's DAT: lines that begin with %, kind and size of the events, then pairs (microseconds, address).
 
@@ -163,7 +157,7 @@ def read_dat(raw: bytes) -> np.ndarray:
     return make_events(t, address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28)
 
 
-@_of_file
+@_reader(".mat")
 def read_mat(raw: bytes) -> np.ndarray:
     """Read the columns ts (microseconds), x, y and pol of a MATLAB file; y counts from below: row = 179 - y."""
     with complete("MATLAB file of ts, x, y and pol"):
@@ -255,16 +249,6 @@ def _decoded(path: Path, decode: Callable[[bytes], np.ndarray], changed_ns: int,
     return decode(file_bytes(path))
 
 
-READERS: dict[str, Callable[[Path], np.ndarray]] = {
-    ".bin": read_bin,
-    ".aedat": read_aedat2,
-    ".aedat4": read_aedat4,
-    ".npy": read_npy,
-    ".dat": read_dat,
-    ".mat": read_mat,
-}
-
-
 def read_recording(path: Path | Recording, size: tuple[int, int]) -> np.ndarray:
     """Read a recording by its ending and check it.
 
@@ -294,7 +278,7 @@ def _check(events: np.ndarray, size: tuple[int, int]) -> None:
     if outside.any():
         first = events[outside.argmax()]
         raise UserError(
-            f"{int(outside.sum())} of {len(events)} events lie outside of the {width} x {height} sensor, the first at "
+            f"{int(outside.sum())} of {len(events)} events are outside of the {width} x {height} sensor, the first at "
             f"x={first['x']}, y={first['y']}; damaged, or a recording of another camera"
         )
     check_clock(events["t"])

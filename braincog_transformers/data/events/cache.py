@@ -4,8 +4,8 @@ The file's name is the SHA-256 of everything that its content depends on: the fi
 change, the sensor, every rule of the frames and the version of the format. Beside it is a list of the recordings that
 could not be read, and a sum of each sample, with which it is compared when it is served. Both are written under
 temporary names and renamed when complete, under a lock, so that several processes may ask for them at once and one of
-them builds. Rows are appended with plain writes: a mapped file would end the process without a word where the disk is
-full.
+them builds. Rows are appended with ordinary writes: a mapped file would end the process without a message where the
+disk is full.
 """
 
 import hashlib
@@ -170,7 +170,7 @@ def _complete(target: Path, shape: tuple[int, ...]) -> bool:
         # A file that was cut short fails here: its mapping would be longer than the file.
         stored = np.load(target, mmap_mode="r")
         return stored.shape == shape and stored.dtype in STORED_TYPES and stored.flags.c_contiguous
-    except Exception:  # whatever a damaged heading or list leads to, both are written anew
+    except Exception:  # a damaged heading or list may raise anything; both are written anew
         return False
 
 

@@ -134,17 +134,14 @@ def class_sides(root: Path, info: EventSet, split: Split) -> list[Side]:
     Raises:
         UserError: for a class without recordings, or an unknown split.
     """
-    if not info.split_folders:
-        rule = split.rule or info.splits[0]
-        if rule not in info.splits:
-            raise unknown(f"split of data set {info.name}", rule, info.splits)
-        groups = class_files(root, info.classes, info.endings, smallest=info.smallest)
-        return split_by_class(groups, rule, train_portion=split.portion, seed=split.seed)
-    sides = []
-    for folder in info.split_folders:
-        groups = class_files(root / folder, info.classes, info.endings, smallest=info.smallest)
-        sides.append(unpaired([(path, label) for label, group in enumerate(groups) for path in group]))
-    return sides
+    find = partial(class_files, classes=info.classes, endings=info.endings, smallest=info.smallest)
+    if info.split_folders:
+        found = [find(root / folder) for folder in info.split_folders]
+        return [unpaired([(path, label) for label, group in enumerate(groups) for path in group]) for groups in found]
+    rule = split.rule or info.splits[0]
+    if rule not in info.splits:
+        raise unknown(f"split of data set {info.name}", rule, info.splits)
+    return split_by_class(find(root), rule, train_portion=split.portion, seed=split.seed)
 
 
 def _warn_of_doubles(root: Path, info: EventSet, sides: Sequence[Side]) -> None:

@@ -21,7 +21,7 @@ GIVEN_STEPS = 8
 
 _ES_FIELD, _ES_MARGIN, _ES_SIDE = 254, 16, 224
 _ES_ARRAY = 256
-"""Sides of the array in which BrainCog centres the field: nothing of a recording lies to the right or below."""
+"""Sides of the array in which BrainCog centres the field: nothing of a recording is to the right or below."""
 _CHARACTER_SENSOR = (260, 346)
 _CHARACTER_CORNER, _CHARACTER_SIDE = (4, 54), 250
 _NAMES = {True: ("timestamp", "x", "y", "polarity"), False: ("t", "x", "y", "p")}

@@ -1,7 +1,7 @@
 """Open what may be damaged or hostile: sizes are limited before they are read, and every failure is one line.
 
-A reader of recordings meets whatever bytes a file holds. Its libraries fail in more ways than they document, so there
-is one boundary that all of them pass, `named`: what is raised within becomes one `UserError` with the file in front.
+A file may hold any bytes, and the libraries that read it fail in more ways than they document. So all readers run
+within `named`, which turns any exception into one `UserError` that begins with the file.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,8 @@ from typing import BinaryIO
 from ...errors import UserError, shown
 
 __all__ = [
-    "LARGEST_FILE",
-    "LARGEST_UNPACKED",
-    "behind_lines",
-    "complete",
-    "file_bytes",
-    "limit_unpacked",
-    "named",
-    "read_up_to",
-    "reason",
-]
+    "LARGEST_UNPACKED", "behind_lines", "complete", "file_bytes", "limit_unpacked", "named", "read_up_to", "reason",
+]  # fmt: skip
 
 LARGEST_FILE = 1 << 30
 """Bytes of a recording; the largest of the known sets has a tenth of them."""

@@ -1,9 +1,9 @@
 """Arrays of objects in `.npy` files, which are pickles: a parser of the two layouts that recordings have.
 
 Bullying10K's files are an array of packets, each a structured array; N-Omniglot's, as BrainCog cuts them, one
-dictionary of columns. Loading a pickle normally runs whatever it names, and even NumPy's own types can be made to point
-anywhere in memory by what a file says of them. Here nothing that a file names is looked up: a stack of plain values is
-kept, descriptions of arrays among them, and arrays of plain numbers are made of those after their sizes were compared.
+dictionary of columns. Loading a pickle normally calls whatever it names, and even NumPy's own types can be made to
+point anywhere in memory. Here nothing that a file names is looked up: the pickle becomes simple values and descriptions
+of arrays, and arrays of numbers are made from those after their sizes were compared.
 """
 
 import io
@@ -103,7 +103,7 @@ class _Described:
 
 
 def _parsed(file: io.BytesIO) -> Any:
-    """Follow a pickle's instructions, apart from those that arrays and plain containers don't need."""
+    """Follow a pickle's instructions; those that arrays and simple containers don't need are refused."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -169,7 +169,7 @@ def _known(name: str) -> _Named:
 
 
 def _array(part: Any) -> Any:
-    """Return a described array: of numbers as an array, of objects as a list; and a list of numbers as an array."""
+    """Return the array that is described, one of objects as a list; a list of numbers becomes an array."""
     if type(part) in (list, tuple):
         if not all(type(number) in (bool, int, float) for number in part):
             raise ValueError("a list holds more than numbers")
@@ -195,12 +195,12 @@ def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     if type(content) not in (bytes, bytearray) or min(sides, default=0) < 0:
         raise ValueError("an array has no numbers")
     if math.prod(sides) * kind.itemsize != len(content):
-        raise ValueError("an array has another number of bytes than it says")
+        raise ValueError("an array has another number of bytes than its shape")
     return np.frombuffer(content, kind).reshape(sides, order=order)
 
 
 def _dtype(described: _Described) -> np.dtype:
-    """Make a type of plain numbers, or of fields of those, of a description."""
+    """Return the type that is described, of numbers or of fields of numbers."""
     code = _of(described.arguments[0], str)
     state = _of(described.state, tuple)
     if described.name != "dtype":

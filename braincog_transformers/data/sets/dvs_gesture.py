@@ -6,6 +6,7 @@ twice in a trial. tonic's folders hold one .npy file per trial and class, so tha
 """
 
 from pathlib import Path
+from typing import Any
 
 from ..formats.text import read_lines, read_table
 from ..loading.fetching import ByTonic
@@ -21,10 +22,8 @@ CLASSES = (
 _LISTS = ("trials_to_train.txt", "trials_to_test.txt")
 _TONIC_FOLDERS = ("ibmGestureTrain", "ibmGestureTest")
 
-Side = tuple[list, list[int]]
 
-
-def _sides(root: Path, info: EventSet, split: Split) -> list[Side]:
+def _sides(root: Path, info: EventSet, split: Split) -> list[tuple[list, list[int]]]:
     """Return recordings and labels (0 to 10) of training and test: trials in the order of their list, then by time.
 
     Args:
@@ -34,36 +33,36 @@ def _sides(root: Path, info: EventSet, split: Split) -> list[Side]:
         UserError: for a listed file that is missing, a table that can't be read, or a split without samples.
     """
     official = (root / _LISTS[0]).is_file()
-    sides = [_trials(root, name) for name in _LISTS] if official else [_cut(root / name) for name in _TONIC_FOLDERS]
-    for name, (files, _) in zip(_LISTS if official else _TONIC_FOLDERS, sides, strict=True):
-        if not files:
+    names, samples_of = (_LISTS, _gestures) if official else (_TONIC_FOLDERS, _cut)
+    sides = [samples_of(root, name) for name in names]
+    for name, samples in zip(names, sides, strict=True):
+        if not samples:
             raise MissingData(f"{root / name}: names no recordings of dvsg; fetch the data set anew")
-    return sides
+    return [unpaired(samples) for samples in sides]
 
 
-def _trials(root: Path, name: str) -> Side:
+def _gestures(root: Path, name: str) -> list[tuple[Any, int]]:
     from ..readers import Segment
 
-    names = [line.strip() for line in read_lines(root / name) if line]
-    trials = [root / trial for trial in names]
-    needed = [path for trial in trials for path in (trial, _table(trial))]
+    trials = [root / line.strip() for line in read_lines(root / name) if line]
+    trials = [(trial, trial.with_name(f"{trial.stem}_labels.csv")) for trial in trials]
+    needed = [path for pair in trials for path in pair]
     if missing := [path.name for path in needed if not path.is_file()]:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         count = f"{len(missing)} of {len(needed)} files that {name} asks for are missing"
         raise MissingData(f"{root}: {count} ({shown}); unpack DvsGesture.tar.gz anew")
-    tables = [(trial, read_table(_table(trial), "class 1 to 11", range(1, 12))) for trial in trials]
-    return unpaired([(Segment(trial, *times), label - 1) for trial, table in tables for label, *times in table])
+    return [
+        (Segment(trial, start, end), label - 1)
+        for trial, table in trials
+        for label, start, end in read_table(table, "class 1 to 11", range(1, 12))
+    ]
 
 
-def _table(trial: Path) -> Path:
-    return trial.with_name(f"{trial.stem}_labels.csv")
-
-
-def _cut(folder: Path) -> Side:
+def _cut(root: Path, name: str) -> list[tuple[Any, int]]:
     """Return tonic's files `userNN_light/<label>.npy`, sorted by trial and label."""
     names = {f"{label}.npy": label for label in range(len(CLASSES))}
-    found = [(path, names[path.name.lower()]) for path in folder.glob("*/*") if path.name.lower() in names]
-    return unpaired(sorted(found, key=lambda sample: (sample[0].parent.name, sample[1], sample[0])))
+    found = [(path, names[path.name.lower()]) for path in (root / name).glob("*/*") if path.name.lower() in names]
+    return sorted(found, key=lambda sample: (sample[0].parent.name, sample[1], sample[0]))
 
 
 register_dataset(
