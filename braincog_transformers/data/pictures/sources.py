@@ -16,14 +16,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...errors import UserError
-from ...recipe.groups import STREAMED
 from ..formats.text import read_lines
+from ..settings import SOURCES, STREAMED
 from .decoding import MOST_PIXELS, decoded, photos_only
 from .folders import list_folder
 
 __all__ = ["Source", "SourcePictures", "checked_label", "class_names"]
-
-_NEEDS = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +75,7 @@ class Source:
         """
         from timm.data import create_dataset
 
-        package = _NEEDS.get(self.prefix)
+        package = SOURCES.get(self.prefix)
         if package and find_spec(package) is None:
             missing = package.replace("_", "-")
             raise UserError(f"--dataset-source {self.name} needs the package {missing}: pip install {missing}")

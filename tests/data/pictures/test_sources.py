@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_writers import photo, write_tar
 from PIL import Image
-from test_photos import photo, write_tar
 
 from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import Augment, build_datasets
