@@ -12,10 +12,8 @@ from .events.dataset import event_datasets
 from .events.frames import event_channels
 from .events.transforms import PolaritySum, event_transforms
 from .loading.folders import describe
-from .loading.streams import PictureStream
-from .pictures.dataset import PictureDataset
-from .pictures.sources import Source, SourcePictures
-from .pictures.stored import FilePictures
+from .pictures.sources import PictureStream, Source, SourcePictures
+from .pictures.stored import FilePictures, PictureDataset
 from .pictures.transforms import Transform, picture_transforms
 from .registry import DatasetInfo, EventSet, PictureSet, lookup
 from .settings import Access, Augment, Colours, Split, choices

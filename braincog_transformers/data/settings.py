@@ -14,23 +14,9 @@ from ..recipe import ENTRIES
 from ..recipe.fields import FACTS
 
 __all__ = [
-    "CHARACTERS",
-    "EVENTS",
-    "MOST_PIXELS",
-    "NOTHING",
-    "PHOTOS",
-    "SEEDED",
-    "SOURCES",
-    "STREAMED",
-    "Access",
-    "Augment",
-    "Colours",
-    "Rule",
-    "Split",
-    "choices",
-    "option",
-]
-
+    "CHARACTERS", "EVENTS", "MOST_PIXELS", "NOTHING", "PHOTOS", "SEEDED", "SOURCES", "STREAMED", "Access", "Augment",
+    "Colours", "Rule", "Split", "choices", "option",
+]  # fmt: skip
 
 MOST_PIXELS = ENTRIES["max_pixels"].default
 """Of a photo by default: where Pillow, too, refuses one."""

@@ -15,9 +15,8 @@ from PIL import Image
 from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import Augment, build_datasets
 from braincog_transformers.data.loading.loader import make_loader
-from braincog_transformers.data.loading.streams import PictureStream
 from braincog_transformers.data.pictures import sources
-from braincog_transformers.data.pictures.sources import Source
+from braincog_transformers.data.pictures.sources import PictureStream, Source
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.run import run
 
