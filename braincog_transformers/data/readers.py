@@ -27,7 +27,7 @@ from ..errors import UserError
 from .formats.aedat3 import decode_aedat3
 from .formats.aedat4 import decode_aedat4
 from .formats.arrays import npy_array
-from .formats.columns import LATEST_US, check_clock, make_events, whole_numbers
+from .formats.columns import LATEST_US, check_clock, inside, make_events, whole_numbers
 from .formats.mat5 import mat_columns
 from .formats.opening import behind_lines, complete, file_bytes, named
 
@@ -273,9 +273,9 @@ def read_recording(path: Path | Recording, size: tuple[int, int]) -> np.ndarray:
 def _check(events: np.ndarray, size: tuple[int, int]) -> None:
     if not len(events):
         raise UserError("the recording holds no events; fetch it anew or remove it")
-    height, width = size
-    outside = (events["x"] < 0) | (events["x"] >= width) | (events["y"] < 0) | (events["y"] >= height)
+    outside = ~inside(events["x"], events["y"], size)
     if outside.any():
+        height, width = size
         first = events[outside.argmax()]
         raise UserError(
             f"{int(outside.sum())} of {len(events)} events are outside of the {width} x {height} sensor, the first at "

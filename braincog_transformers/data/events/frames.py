@@ -18,16 +18,13 @@ import numpy as np
 
 from ...errors import UserError
 from ..readers import Recording, read_recording
-from ..settings import Rule, option
+from ..settings import Rule, choices, option
 
-__all__ = ["FRAMES_BY", "STORED_TYPES", "FrameRule", "event_channels", "events_to_frames"]
+__all__ = ["STORED_TYPES", "FrameRule", "event_channels", "events_to_frames"]
 
-FRAMES_BY = ("number", "time")
 _GIVEN_US = 8000  # all recordings of ES-ImageNet: eight steps, read as milliseconds
-_KINDS = ("count", "voxel", "surface")
-_REMAINDERS = ("last", "drop")
-_RESIZES = ("area", "bilinear")
-_NORMS = ("none", "max", "mean")
+_CUTS = (*choices("frames_by"), "given")
+_REMAINDERS, _RESIZES, _NORMS = choices("remainder"), choices("event_resize"), choices("frame_norm")
 STORED_TYPES = (np.uint8, np.uint16, np.float32)
 """Of frames in the cache: the narrowest that holds their counts, or float32 where they are fractions."""
 
@@ -64,8 +61,8 @@ def events_to_frames(
     """
     if steps < 1:
         raise ValueError(f"events_to_frames: the number of steps must be at least 1; got {steps}")
-    if by not in (*FRAMES_BY, "given") or remainder not in _REMAINDERS:
-        rules = f"by must be in {FRAMES_BY}, remainder in {_REMAINDERS}"
+    if by not in _CUTS or remainder not in _REMAINDERS:
+        rules = f"by must be in {_CUTS}, remainder in {_REMAINDERS}"
         raise ValueError(f"events_to_frames: {rules}; got {by!r}, {remainder!r}")
     height, width = size
     cuts = _cuts(events, steps, by)
@@ -245,20 +242,15 @@ class FrameRule(Rule):
 
     sensor: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
-    steps: int = option(4, "step", least=1)
-    kind: str = option("count", "frames", choices=_KINDS, kind="kind of --frames")
-    by: str = option("number", "frames_by", choices=(*FRAMES_BY, "given"), kind="rule of --frames-by")
-    remainder: str = option("last", "remainder", choices=_REMAINDERS, kind="rule of --remainder")
-    clip: int | None = option(None, "clip_counts", least=1)
-    merge: bool = option(False, "merge_polarity")
-    tau_us: float = option(50_000.0, "surface_tau")
-    resize: str = option("area", "resize", choices=_RESIZES, kind="resizing of events")
-    norm: str = option("none", "frame_norm", choices=_NORMS, kind="rule of --frame-norm")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.tau_us > 0:
-            raise UserError(f"--surface-tau must be above 0 microseconds; got {self.tau_us}")
+    steps: int = option("step", default=4)
+    kind: str = option("frames", kind="kind of --frames")
+    by: str = option("frames_by", choices=_CUTS, kind="rule of --frames-by")
+    remainder: str = option("remainder", kind="rule of --remainder")
+    clip: int | None = option("clip_counts")
+    merge: bool = option("merge_polarity")
+    tau_us: float = option("surface_tau", unit=" microseconds")
+    resize: str = option("event_resize", "resize", kind="resizing of events")
+    norm: str = option("frame_norm", kind="rule of --frame-norm")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

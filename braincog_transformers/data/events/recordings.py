@@ -8,7 +8,7 @@ import numpy as np
 from ...errors import UserError
 from ..formats.aedat4 import decode_aedat4
 from ..formats.arrays import npz_arrays
-from ..formats.columns import EVENT, make_events, whole_numbers
+from ..formats.columns import EVENT, inside, make_events, whole_numbers
 from ..formats.opening import complete, file_bytes
 from ..formats.pickles import Packet, load_npy, packets_needed
 from ..formats.text import read_table
@@ -105,7 +105,7 @@ class GivenSteps(Recording):
         if len(step) and max(y.max(), x.max()) >= _ES_ARRAY - _ES_MARGIN:
             raise UserError(f"has places outside of a picture of {self.tall} x {self.wide}; fetch it anew")
         rows = np.unique(np.stack([step - 1, y, x, p], 1), axis=0)
-        t, y, x, p = rows[_inside(rows[:, 2], rows[:, 1], (_ES_SIDE, _ES_SIDE))].T
+        t, y, x, p = rows[inside(rows[:, 2], rows[:, 1], (_ES_SIDE, _ES_SIDE))].T
         return make_events(t * 1000, x, y, p)
 
 
@@ -127,11 +127,11 @@ class Character(Segment):
         """Read the drawing."""
         events = Pickled(self.path).read() if self.path.suffix.lower() == ".npy" else super().read()
         height, width = _CHARACTER_SENSOR
-        if not _inside(events["x"], events["y"], _CHARACTER_SENSOR).all():
+        if not inside(events["x"], events["y"], _CHARACTER_SENSOR).all():
             raise UserError(f"has events outside of the {width} x {height} sensor; a recording of another camera")
         top, left = _CHARACTER_CORNER
         events = make_events(events["t"], events["x"] - left, events["y"] - top, events["p"])
-        return events[_inside(events["x"], events["y"], (_CHARACTER_SIDE, _CHARACTER_SIDE))]
+        return events[inside(events["x"], events["y"], (_CHARACTER_SIDE, _CHARACTER_SIDE))]
 
     @staticmethod
     def decode(raw: bytes) -> np.ndarray:
@@ -140,10 +140,6 @@ class Character(Segment):
         if (np.diff(events["t"]) < 0).any():
             raise UserError("time goes backwards, so that the drawings in it can't be told apart; fetch it anew")
         return events
-
-
-def _inside(x: np.ndarray, y: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return (x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])
 
 
 def read_stretches(path: Path) -> list[tuple[int, int]]:
