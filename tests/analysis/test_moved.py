@@ -22,10 +22,11 @@ def test_a_former_name_gives_what_the_module_holds(name):
 
 
 def test_scripts_that_import_from_former_names_work():
-    from braincog_transformers.analysis import look
     from braincog_transformers.analysis.diagram import draw_architecture
-    from braincog_transformers.analysis.pictures import diagram, plots, visualize
     from braincog_transformers.analysis.plots import BLUE, save
+
+    from braincog_transformers.analysis import look
+    from braincog_transformers.analysis.pictures import diagram, plots, visualize
 
     assert (draw_architecture, save, BLUE) == (diagram.draw_architecture, plots.save, plots.BLUE)
     assert look.visualize is visualize.visualize
