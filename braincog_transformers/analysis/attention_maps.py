@@ -142,7 +142,7 @@ def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
 
     Returns:
         No map for sequences without height and width, for a network without such attention, and for an attention
-        whose tokens lie on no grid that a convolution gave.
+        whose tokens are not the places of any convolution's output.
     """
     if x.dim() < 4 or x.shape[-2] == 1:
         return []

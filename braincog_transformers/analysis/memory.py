@@ -30,7 +30,7 @@ def memory(
 
     The allocator is asked, not autograd: what hooks on saved tensors pack, functions of their own keep and compiled
     kernels allocate counts once, as large as it is, and what the graph doesn't hold doesn't count. The call must have
-    run before, so that it is compiled and what stays for ever is there.
+    run before, so that it is compiled and has allocated what it keeps for good.
 
     Args:
         forward: returns the loss, or an output that has no graph.

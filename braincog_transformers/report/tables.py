@@ -1,11 +1,12 @@
-"""Tables whose columns sort at a click on their headers, and tables of two columns."""
+"""Tables whose columns sort at a click on their headers, tables of two columns, and what else sections share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from .formats import number, text
 from .markup import Markup, tag
 
-__all__ = ["Column", "amount", "copyable", "facts", "table", "word"]
+__all__ = ["Column", "amount", "code", "copyable", "facts", "figure", "missing", "table", "word"]
 
 
 class Column(NamedTuple):
@@ -30,6 +31,21 @@ def word(*content: object, class_: str | None = None) -> Markup:
 def amount(content: object, value: float | None, **attributes: object) -> Markup:
     """Make a cell of a number, sorted by `value`; one without a value is sorted last."""
     return tag("td", content, class_="num", data_value=value, **attributes)
+
+
+def figure(value: object, write: Callable[[object], str], **attributes: object) -> Markup:
+    """Make a cell of a number that a file holds, in the form that `write` gives it."""
+    return amount(write(value), number(value), **attributes)
+
+
+def code(value: object) -> Markup:
+    """Show a name or value as it is written in code."""
+    return tag("code", text(value))
+
+
+def missing(sentence: str) -> Markup:
+    """Say what is not there, and what would have produced it."""
+    return tag("p", sentence, class_="missing")
 
 
 def _head(column: Column, sortable: bool) -> Markup:
@@ -60,14 +76,16 @@ def table(
     head = tag("thead", tag("tr", *(_head(column, sortable) for column in columns)))
     body = tag("tbody", *(tag("tr", *row) for row in rows))
     foot = tag("tfoot", tag("tr", *total)) if total else None
-    built = tag("table", head, body, foot, class_=("sortable " if sortable else "") + class_ or None)
-    return tag("div", built, class_="scroll", tabindex="0", role="region", aria_label=label)
+    return _scrolled(tag("table", head, body, foot, class_=("sortable " if sortable else "") + class_ or None), label)
 
 
 def facts(pairs: Iterable[tuple[object, object]], label: str) -> Markup:
     """Build a table of names and values."""
     rows = [tag("tr", tag("th", name, scope="row"), word(value)) for name, value in pairs]
-    built = tag("table", tag("tbody", *rows), class_="facts")
+    return _scrolled(tag("table", tag("tbody", *rows), class_="facts"), label)
+
+
+def _scrolled(built: Markup, label: str) -> Markup:
     return tag("div", built, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 

@@ -36,9 +36,9 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str] | None = None, ax:
     ticks = list(range(count)) if count <= 30 else few_ticks(count)
     names = [str(tick) if classes is None else str(classes[tick]) for tick in ticks]
     tilted = max(map(len, names)) > 3
-    ax.set(xticks=ticks, yticks=ticks, xlabel="predicted", ylabel="true")
-    ax.set_xticklabels(names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
-    ax.set_yticklabels(names)
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.set_xticks(ticks, names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
+    ax.set_yticks(ticks, names)
     ax.set_title(f"{np.trace(matrix):,} of {matrix.sum():,} right ({np.trace(matrix) / max(matrix.sum(), 1):.2%})")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

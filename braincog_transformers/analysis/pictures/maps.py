@@ -37,7 +37,7 @@ def event_image(frame: np.ndarray) -> np.ndarray:
 
 
 def image_for_display(image: np.ndarray, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
-    """Turn a normalised image `(C, H, W)` into what `imshow` wants: `(H, W)` or `(H, W, 3)` in [0, 1].
+    """Turn a normalised image `(C, H, W)` into what `imshow` takes: `(H, W)` or `(H, W, 3)` in [0, 1].
 
     Args:
         mean: what normalisation subtracted, per channel; without it the image is stretched to its own range.

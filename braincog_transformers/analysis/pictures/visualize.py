@@ -93,9 +93,9 @@ def display_steps(sample: np.ndarray, steps: int, *, mean: Scale = None, std: Sc
 def spike_maps(records: dict[str, NodeRecord], size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Average each layer's spikes over its channels, for the first sample.
 
-    A layer lies in space when its output is `(T, B, C, h, w)` with `h`, `w` the input's sides divided by one number,
+    A layer has places when its output is `(T, B, C, h, w)` with `h`, `w` the input's sides divided by one number,
     or `(T, B, N, C)` or `(T, B, C, N)` where N is the number of places of the last such layer. The sides never grow
-    along the network, which tells a map from attention's `(T, B, heads, N, d)`.
+    along the network, which distinguishes a map from attention's `(T, B, heads, N, d)`.
 
     Args:
         records: from `record`, in the order of execution.
@@ -250,11 +250,10 @@ def draw_features(
 def draw_energy(analysis: Analysis, folder: str | Path) -> Path:
     """Draw the energy of one sample by layer, or by block in a deep network, into `folder/energy.png`."""
     ax = plots.plot_energy(analysis.rows, e_mac=analysis.e_mac, e_ac=analysis.e_ac)
-    ratio = f", {analysis.ann_energy / analysis.energy:.1f} times as much" if analysis.energy else ""
     figure = ax.get_figure()
     figure.suptitle(
         f"{analysis.energy:.4g} mJ in {analysis.steps} steps, by the {analysis.method} method\n"
-        f"as an ordinary network: {analysis.ann_energy:.4g} mJ{ratio}",
+        f"as an ordinary network: {analysis.ann_energy:.4g} mJ{analysis.times_as_much}",
         fontsize=10, x=0.02, ha="left", color=plots.INK,
     )  # fmt: skip
     return plots.save(figure, Path(folder) / "energy.png")
