@@ -191,8 +191,7 @@ def analyze(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], **ru
     """Measure operations and energy of a network on data, layer by layer.
 
     Args:
-        model: any network whose layers are PyTorch's and whose neurons are BrainCog's; attention products are seen
-            where they are modules of `layers.products`. It is left as it was.
+        model: any network whose neurons are BrainCog's, see `operations` for what is counted. It is left as it was.
         batches: inputs, or `(input, target, ...)` as a loader gives them.
         **rules: fields of `EnergyRules`: `method="sdt"`, `e_mac=3.7`, ...
 

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .charts import Curve, Point, colour, scatter_chart, series
-from .export import to_csv, to_latex, to_markdown
 from .formats import MISSING, compact, count, energy_unit, fixed, number, significant, text
 from .markup import Markup, join, tag
 from .measures import basis
 from .runs import Run
 from .sections import CHARTS, curve_figure, headline, sections, subtitle
-from .tables import Column, amount, code, copyable, missing, table, word
+from .tables import Column, amount, code, copyable, missing, table, to_csv, to_latex, to_markdown, word
 
 __all__ = ["comparison"]
 

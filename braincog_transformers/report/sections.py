@@ -4,7 +4,7 @@ import base64
 import struct
 from collections.abc import Iterator
 
-from .charts import Curve, line_chart
+from .charts import Curve, colour, line_chart
 from .formats import MISSING, compact, count, date, energy_unit, fixed, number, percent, significant, text
 from .markup import Markup, join, tag
 from .measures import audit_section, energy_section, rates_section, short_basis
@@ -73,7 +73,7 @@ def subtitle(run: Run) -> str:
 def curve_figure(title: str, curves: list[Curve], *, legend: bool = True) -> Markup:
     """Put one chart over the epochs under its title, with its legend."""
     chart = line_chart(curves, label=f"{title} by epoch", from_zero=title.startswith("firing"))
-    named = [tag("li", tag("i", class_=f"swatch s{curve.colour}"), curve.name) for curve in curves]
+    named = [tag("li", tag("i", class_=f"swatch {colour(curve.colour)}"), curve.name) for curve in curves]
     keys = tag("ul", *named, class_="legend") if legend and len(curves) > 1 else None
     return tag("figure", tag("figcaption", title), keys, chart, class_="curve-figure")
 

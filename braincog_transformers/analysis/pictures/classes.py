@@ -1,16 +1,12 @@
 """Pictures of classes: the confusion matrix, and features in the plane."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 
 from .plots import GRID, INK, few_ticks, new_axes, styled
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["plot_confusion", "plot_points"]
 
@@ -63,8 +59,6 @@ def plot_points(
         classes: names for the legend.
         legend: write the names beside the points, of up to 20 classes.
     """
-    from matplotlib import colormaps
-
     ax = ax or new_axes(5.6, 4.6)
     present = np.unique(labels)
     colours = colormaps["tab10" if len(present) <= 10 else "tab20" if len(present) <= 20 else "turbo"]

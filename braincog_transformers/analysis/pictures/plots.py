@@ -6,28 +6,23 @@ pyplot: no window opens, no global state or backend changes, and nothing stays i
 share, and those of numbers by layer or epoch; `maps` has those laid out in space, `classes` those by class.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from ..energy import EnergyRow
 from ..firing import Row, overall_rate
 from ..output import writing
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 __all__ = ["few_ticks", "new_axes", "new_figure", "new_grid", "plot_energy", "plot_membrane", "plot_raster"]
 __all__ += ["plot_rates", "plot_rates_per_step", "save", "short_name", "styled", "training_curves"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 INK, GREY, GRID = "#22252b", "#7a808c", "#e4e6ea"
 BLUE, RED, AMBER = "#2f6db3", "#c8413f", "#d99a2b"
 LOSS, ACCURACY, FIRING = "loss", "accuracy (%)", "spikes per neuron and step"
@@ -44,23 +39,12 @@ STYLE = {
 }
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function under the package's style, and give matplotlib its own settings back."""
-
-    @wraps(draw)
-    def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
-        from matplotlib import rc_context
-
-        with rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return in_style
+styled = rc_context(STYLE)
+"""Decorator that runs a drawing function under the package's style, and gives matplotlib its own settings back."""
 
 
 def new_figure(width: float, height: float) -> Figure:
     """Make an empty figure, sizes in inches."""
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
@@ -86,8 +70,6 @@ def save(drawn: Axes | Figure, path: str | Path) -> Path:
     Raises:
         UserError: the folder can't be written into.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     path = Path(path)
     figure = drawn if hasattr(drawn, "savefig") else drawn.get_figure()
     FigureCanvasAgg(figure)  # whatever backend the user's own plots have
@@ -171,8 +153,6 @@ def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", 
         spikes: one sample's spikes `(T, ...)`, all other axes being neurons.
         neurons: at most so many rows, taken at equal distances from all of them.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     ax = ax or new_axes(3.0, 4.0)
     ink = LinearSegmentedColormap.from_list("spikes", ["white", INK])
     flat = np.asarray(spikes).reshape(len(spikes), -1)
