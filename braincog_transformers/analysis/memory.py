@@ -1,7 +1,7 @@
 """What a training step keeps and needs, asked from the allocator."""
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,9 +74,15 @@ def _on_cpu(forward: Callable[[], torch.Tensor], forget: Callable[[], None], bac
 
 def _allocated(recorded: profile) -> list[int]:
     """Return the bytes alive after each allocation or release; a release of what was there before does not count."""
+    events, waiting = [], list(recorded.profiler.kineto_results.experimental_event_tree())
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.name == "[memory]":
+            events.append(event)
     alive: dict[int, int] = {}
     total, course = 0, [0]
-    for event in _memory_events(recorded.profiler.kineto_results.experimental_event_tree()):
+    for event in sorted(events, key=lambda event: event.start_time_ns):
         address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
         if size < 0:
             total -= alive.pop(address, 0)
@@ -85,14 +91,3 @@ def _allocated(recorded: profile) -> list[int]:
             total += size
         course.append(total)
     return course
-
-
-def _memory_events(tree: Iterable) -> list:
-    """Return the allocations and releases in the order of time."""
-    found, waiting = [], list(tree)
-    while waiting:
-        event = waiting.pop()
-        waiting += event.children
-        if event.name == "[memory]":
-            found.append(event)
-    return sorted(found, key=lambda event: event.start_time_ns)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ["NodeRecord", "device_of", "frozen_inference", "outputs", "record", "refuse_streaming", "unwrap", "watch"]
+__all__ = ["NodeRecord", "device_of", "frozen_inference", "inputs_of", "outputs", "record", "refuse_streaming"]
+__all__ += ["unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -35,6 +36,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 def device_of(model: nn.Module) -> torch.device:
     """Return the device that a model is on."""
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
+def inputs_of(batch: Tensor | Sequence[Tensor]) -> Tensor:
+    """Take the inputs out of what a loader gives."""
+    return batch if isinstance(batch, Tensor) else batch[0]
 
 
 def unfold_time(node: BaseNode, output: Tensor) -> Tensor:
@@ -104,8 +110,7 @@ def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> I
     device = device_of(model)
     with frozen_inference(model):
         for batch in batches:
-            x = batch if isinstance(batch, Tensor) else batch[0]
-            if len(x):
+            if len(x := inputs_of(batch)):
                 yield model(x.to(device)), batch
 
 

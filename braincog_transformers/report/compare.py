@@ -42,7 +42,7 @@ class _Measure:
 
 
 def _ann(run: Run) -> float | None:
-    return number((run.energy or {}).get("ann_energy"))
+    return number(run.energy.get("ann_energy"))
 
 
 def _measures(runs: Sequence[Run]) -> list[_Measure]:

@@ -35,7 +35,7 @@ def percent(value: object, digits: int = 2) -> str:
 
 
 def significant(value: object, digits: int = 3) -> str:
-    """Write a number with so many significant digits, without an exponent for what is met in practice."""
+    """Write a number with so many significant digits, without an exponent for usual sizes."""
     read = number(value)
     if read is None:
         return MISSING

@@ -31,7 +31,7 @@ def short_basis(run: Run) -> str:
 
 
 def _made(run: Run) -> list[str]:
-    return [text((run.energy or {}).get(key)) for key in ("method", "e_mac", "e_ac")]
+    return [text(run.energy.get(key)) for key in ("method", "e_mac", "e_ac")]
 
 
 def _bar(label: str, value: float, largest: float, shown: str, class_: str) -> Markup:
@@ -80,7 +80,7 @@ def _named(place: int, row: dict, *more: object) -> list[Markup]:
 
 def energy_section(run: Run) -> Markup:
     """Show the estimated energy beside the ordinary network's, and layer by layer."""
-    if run.energy is None or not run.energy.get("rows"):
+    if not run.energy.get("rows"):
         return missing("No energy was estimated; run with --analyze.")
     rows = run.energy["rows"]
     sums = {key: sum(number(row.get(key)) or 0.0 for row in rows) for key in (*_OPERATIONS, "energy", "parameters")}
@@ -114,7 +114,7 @@ def energy_section(run: Run) -> Markup:
 
 def audit_section(run: Run) -> Markup:
     """Show whether the network is spike-driven, and what enters each layer."""
-    if run.audit is None:
+    if not run.audit:
         return missing("What enters each layer was not looked at; run with --audit.")
     findings, driven, inner = run.audit.get("findings", []), run.spike_driven, run.inner_inputs
     counts = ", ".join(f"{inner.count(kind)} {kind}" for kind in _KINDS)
@@ -161,7 +161,7 @@ def _health(rate: float | None) -> Markup | None:
 
 def rates_section(run: Run) -> Markup:
     """Show the firing rate of each layer, in all and at each step."""
-    if run.rates is None or not run.rates.get("rows"):
+    if not run.rates.get("rows"):
         return missing("No firing rates by layer were measured; run with --spike-rate.")
     rows = run.rates["rows"]
     by_step = [row["per_step"] if isinstance(row.get("per_step"), list) else [] for row in rows]

@@ -41,7 +41,7 @@ _DAMAGED = (OSError, ValueError, RecursionError, csv.Error, yaml.YAMLError)
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder; what is not there is empty or None.
+    """One run folder; what is not there is empty.
 
     Args:
         folder: as given.
@@ -58,9 +58,9 @@ class Run:
     name: str
     results: dict[str, Any]
     epochs: list[dict[str, float]]
-    energy: dict[str, Any] | None
-    audit: dict[str, Any] | None
-    rates: dict[str, Any] | None
+    energy: dict[str, Any]
+    audit: dict[str, Any]
+    rates: dict[str, Any]
     options: dict[str, Any]
     pictures: dict[str, Path]
     lost: list[str]
@@ -82,7 +82,7 @@ class Run:
     @property
     def steps(self) -> float | None:
         """T."""
-        given = (self.model("step"), (self.energy or {}).get("steps"), (self.rates or {}).get("steps"))
+        given = (self.model("step"), self.energy.get("steps"), self.rates.get("steps"))
         return next((read for read in map(number, given) if read is not None), None)
 
     def result(self, key: str) -> float | None:
@@ -95,29 +95,28 @@ class Run:
     @property
     def energy_mj(self) -> float | None:
         """Estimated energy of one sample, mJ."""
-        total = (self.energy or {}).get("total")
+        total = self.energy.get("total")
         return number(total.get("energy_mj")) if isinstance(total, dict) else None
 
     @property
     def spike_driven(self) -> bool:
         """The audit's verdict."""
-        return (self.audit or {}).get("spike_driven") is True
+        return self.audit.get("spike_driven") is True
 
     @property
     def inner_inputs(self) -> list[Any]:
         """What the audit found to enter the layers and products between the first layer and the classifier."""
-        findings = (self.audit or {}).get("findings", [])
-        return [finding.get("inputs") for finding in findings if finding.get("role") == "inner"]
+        return [finding.get("inputs") for finding in self.audit.get("findings", []) if finding.get("role") == "inner"]
 
     @property
     def firing_rate(self) -> float | None:
         """Mean spikes per neuron and step."""
-        measured = number((self.rates or {}).get("overall"))
+        measured = number(self.rates.get("overall"))
         return self.result("firing_rate") if measured is None else measured
 
 
 def _load(path: Path, read: Callable[[str], Any]) -> Any:
-    """Read a text file, or None if it is not there."""
+    """Read a text file; None if it is not there."""
     if not path.exists():
         return None
     try:
@@ -127,11 +126,11 @@ def _load(path: Path, read: Callable[[str], Any]) -> Any:
         raise UserError(f"report: {path} is damaged ({reason}); delete it or write it again") from None
 
 
-def _mapping(path: Path, read: Callable[[str], Any] = json.loads) -> dict[str, Any] | None:
+def _mapping(path: Path, read: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     """Read a file that holds a mapping, and whose rows or findings, where it has them, are mappings."""
     found = _load(path, read)
     if found is None:
-        return None
+        return {}
     if not isinstance(found, dict):
         raise UserError(f"report: {path} is damaged (it holds no mapping); delete it or write it again")
     for key in ("rows", "findings"):
@@ -202,10 +201,10 @@ def read_run(given: str | Path) -> Run:
         raise UserError(
             f"report: no run in {str(given)!r} (none of {', '.join(_MARKS[:4])}); give a run's output folder"
         )
-    results = _mapping(folder / "results.json") or {}
+    results = _mapping(folder / "results.json")
     options = results.get("options")
     if not isinstance(options, dict):
-        options = _mapping(folder / "args.yaml", yaml.safe_load) or {}
+        options = _mapping(folder / "args.yaml", yaml.safe_load)
     pictures, lost = _pictures(folder, results.get("pictures"))
     return Run(
         folder, str(results.get("experiment") or folder.resolve().name), results, _epochs(folder / "summary.csv"),

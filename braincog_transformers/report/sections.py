@@ -58,7 +58,7 @@ def headline(run: Run) -> Markup:
         _tile("Parameters", compact(run.model("parameters")), ""),
         _tile("Firing rate", fixed(run.firing_rate, 3), "spikes per neuron and step"),
     ]  # fmt: skip
-    if run.audit is not None:
+    if run.audit:
         inner = run.inner_inputs
         binary = f"{inner.count('binary')} of {len(inner)} inner layers read only 0 and 1"
         tiles.append(_tile("Spike-driven", "yes" if run.spike_driven else "no", binary))
