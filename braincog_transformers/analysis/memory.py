@@ -28,13 +28,13 @@ def memory(
 ) -> Memory:
     """Return what a call keeps and what it needs at most, parameters, their gradients before it and input left out.
 
-    The allocator is asked, not autograd: what hooks on saved tensors pack, functions of their own keep and compiled
-    kernels allocate counts once, as large as it is, and what the graph doesn't hold doesn't count. The call must have
-    run before, so that it is compiled and has allocated what it keeps for good.
+    The allocator is asked, not autograd: what is packed by hooks on saved tensors, kept by custom functions or
+    allocated by compiled kernels counts once, with its true size, and what the graph doesn't hold doesn't count. The
+    call must have run before, so that it is compiled and has allocated what it keeps for good.
 
     Args:
         forward: returns the loss, or an output that has no graph.
-        forget: lets go of gradients and of the neurons' state; called before, and after the forward pass.
+        forget: releases gradients and the neurons' state; called before, and after the forward pass.
         backward: call the loss's backward pass.
         device: where the call computes.
     """

@@ -1,7 +1,7 @@
 """Record what the neurons of any BrainCog network do, without touching the network.
 
 A hook on each `BaseNode` sees its output: `(T*B, ...)` once per forward where the network runs layer by layer,
-`(B, ...)` once per step where it runs step by step. Both arrive here as one `(T, B, ...)` array per node, named as in
+`(B, ...)` once per step where it runs step by step. Both become one `(T, B, ...)` array per node, named as in
 `model.named_modules()` and in the order in which the nodes were first called.
 """
 
@@ -105,7 +105,7 @@ def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> I
             passed over.
 
     Yields:
-        The output, and the batch it is of.
+        The output, and the batch that it belongs to.
     """
     device = device_of(model)
     with frozen_inference(model):

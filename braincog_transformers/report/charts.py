@@ -220,7 +220,7 @@ def scatter_chart(
 ) -> Markup:
     """Draw labelled points; x becomes logarithmic where it spans more than a factor of 30.
 
-    Labels never overlap: one that finds no room is left to its tooltip.
+    Labels never overlap: where one has no room, only the tooltip names the point.
 
     Args:
         points: at least one.

@@ -46,7 +46,7 @@ def significant(value: object, digits: int = 3) -> str:
 
 
 def count(value: object) -> str:
-    """Write a whole number with its thousands apart."""
+    """Write a whole number with separators of thousands."""
     read = number(value)
     return MISSING if read is None else f"{read:,.0f}"
 

@@ -95,14 +95,14 @@ def _curves(run: Run) -> Markup:
 
 
 def _fact(value: object) -> str:
-    """Write a fact of a network: counts with their thousands apart, shapes with their signs."""
+    """Write a fact of a network: counts with separators of thousands, shapes with multiplication signs."""
     if isinstance(value, list):
         return (", " if any(isinstance(part, str) for part in value) else " × ").join(map(text, value))
     return text(value) if number(value) is None or isinstance(value, str) else count(value)
 
 
 def _evaluation(later: dict) -> Markup:
-    """Show what an evaluation has noted beside a training."""
+    """Show what a later evaluation wrote into the folder of a training."""
     results = later.get("results") if isinstance(later.get("results"), dict) else {}
     written = ((*_RESULTS.get(key, (key, significant)), value) for key, value in results.items())
     pairs = [("evaluated again", date(later.get("date"))), *((name, write(value)) for name, write, value in written),

@@ -1,7 +1,7 @@
-"""Draw the architecture of a network from the network: its parts from top to bottom, and one of each kind opened.
+"""Draw the architecture of a network from the network: its parts from top to bottom, and the inside of each kind.
 
-Nothing is drawn from knowledge of a paper. Boxes, branches, sums, shapes, and whether spikes or numbers flow, are what
-one forward pass showed; see `dataflow` and `architecture`.
+Nothing is drawn from knowledge of a paper. Boxes, branches, sums, shapes, and whether spikes or numbers flow, are
+what one forward pass showed; see `dataflow` and `architecture`.
 """
 
 from collections.abc import Sequence
@@ -109,7 +109,7 @@ def _draw_graph(canvas: _Canvas, layout: Layout, x: float, y: float, entering: s
 
 @dataclass
 class _Panel:
-    """One kind of part, opened.
+    """The inside of one kind of part.
 
     Args:
         letter: what the cards call it.
@@ -138,7 +138,7 @@ class _Panel:
 
 
 def _panels(source: Call, parts: Sequence[Part]) -> dict[tuple, _Panel]:
-    """Open the first part of each kind that is more than a short chain."""
+    """Make a panel of the first part of each kind that is more than a short chain."""
     panels: dict[tuple, _Panel] = {}
     entering = source.kind
     for part in parts:

@@ -1,4 +1,4 @@
-"""Place the boxes of a diagram row by row and lead the lines between them; lengths are hundredths of an inch."""
+"""Place the boxes of a diagram row by row and route the lines between them; lengths are hundredths of an inch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -100,7 +100,7 @@ def _ranks(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def arrange(boxes: Sequence[Box]) -> Layout:
-    """Place boxes row by row below what they read, branches side by side, then lead long lines around them."""
+    """Place boxes row by row below what they read, branches side by side, then route long lines around them."""
     edges = _edges(boxes)
     layout = Layout(list(boxes), _ranks(len(boxes), edges), edges, [box_size(box) for box in boxes])
     layout.x, layout.y = [0.0] * len(boxes), [0.0] * len(boxes)
