@@ -49,7 +49,7 @@ def option(name: str, keyword: str = "", *, default: Any = MISSING, **other: Any
             a number.
     """
     entry = ENTRIES.get(name)
-    about = {"keyword": keyword or name, "flag": "--" + name.replace("_", "-"), "kind": "", "unit": ""}
+    about = {"option": keyword or name, "flag": "--" + name.replace("_", "-"), "kind": "", "unit": ""}
     facts = {**(entry.metadata if entry else FACTS), **about, **other}
     return field(default=entry.default if default is MISSING else default, metadata=facts)
 
@@ -76,7 +76,7 @@ class Rule:
 
     def with_options(self, given: dict[str, Any]) -> Any:
         """Return the rule with the values that are given under the names of its options, and take them out."""
-        names = {one.metadata["keyword"]: one.name for one in fields(self) if one.metadata}
+        names = {one.metadata["option"]: one.name for one in fields(self) if one.metadata}
         return replace(self, **{names[name]: given.pop(name) for name in names.keys() & given.keys()})
 
 
