@@ -6,11 +6,11 @@ Only counting what lies in a folder needs torch.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from ..data.registry import DATASETS, DatasetInfo, lookup
 from ..errors import UserError
-from ..recipe import ENTRIES, published, read_recipe
+from ..recipe import ENTRIES, arguments, published, read_recipe
+from ..recipe.options import convert_all
 
 __all__ = ["aligned", "data_info", "data_table"]
 
@@ -102,23 +102,17 @@ def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:
     """Yield what each published recipe makes of the data."""
     groups = ("data", "aug", "mix")
     chosen = [
-        entry
+        entry.name
         for entry in ENTRIES.values()
         if entry.name == "step" or (entry.group in groups and entry.metadata["numbers"] and entry.name not in _NOT_MADE)
     ]
     title = "recipes"
     for path in published().values():
-        recipe = {str(name).replace("-", "_"): value for name, value in read_recipe(path).items()}
+        recipe, _ = convert_all(read_recipe(path))
         if recipe.get("dataset") == info.name:
-            made = [_spelled(entry.flag, recipe[entry.name]) for entry in chosen if entry.name in recipe]
+            made = arguments({name: recipe[name] for name in chosen if name in recipe})
             yield title, f"{path.name}: {' '.join(made) or 'the defaults'}"
             title = ""
-
-
-def _spelled(flag: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return flag if value else f"--no-{flag[2:]}"
-    return f"{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
@@ -141,6 +135,5 @@ def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
 
 
 def _range(counts: Counter, num_classes: int) -> str:
-    values: Sequence[int] = [counts[label] for label in range(num_classes)]
-    least, most = min(values), max(values)
+    least, *_, most = sorted(counts[label] for label in range(num_classes))
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
