@@ -18,23 +18,23 @@ __all__ = ["ACTIONS", "Command", "build_parser", "read", "resolve"]
 
 ACTIONS: dict[str, dict[str, Any]] = {
     "list_models": {
-        "nargs": "?", "const": "", "metavar": "PATTERN", "help": "print the networks of this package and stop",
+        "nargs": "?", "const": "", "metavar": "PATTERN", "help": "list the networks, and stop",
     },
     "data_info": {
         "action": "store_true",
-        "help": "say what the --dataset is, which files belong where and, with --data-dir, which are there; without "
-        "--dataset print a table of all; and stop",
+        "help": "describe the --dataset and its files, and count what --data-dir holds of it; without --dataset list "
+        "all sets; and stop",
     },
     "identify": {
-        "nargs": "?", "const": "", "metavar": "FILE", "help": "say which networks a checkpoint fits, and stop",
+        "nargs": "?", "const": "", "metavar": "FILE", "help": "list the networks that a checkpoint fits, and stop",
     },
     "export": {
         "metavar": "FILE",
-        "help": "write the fused network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and "
-        "stop",
+        "help": "write the network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and stop",
     },
 }  # fmt: skip
-"""What is done instead of a training, with argparse's arguments; the functions are those of `actions.py`."""
+"""What is done instead of a training, with argparse's arguments."""
+
 
 def _data_problems(options: Options) -> Iterator[str]:
     """Yield an unknown data set, and the options that its kind of data has no use for."""
@@ -57,12 +57,10 @@ def _data_problems(options: Options) -> Iterator[str]:
         yield f"--split-seed: split {split} has no seed; choose --split {' or '.join(SEEDED)}, or leave it out"
     for kinds in (("event",), ("image",), ("event", "image")):
         unfit = [entry.name for entry in ENTRIES.values() if entry.metadata["kinds"] == kinds]
-        if info.kind in kinds or not (given := given_options(options, unfit)):
-            continue
-        if len(kinds) == 1:
-            yield f"{given}: for {kinds[0]} data only; {name} holds {info.kind} data"
-        else:
-            yield f"{given}: needs height and width, and {name} holds sequences, which have none; leave it out"
+        if info.kind not in kinds and (given := given_options(options, unfit)):
+            only = f"for {kinds[0]} data only; {name} holds {info.kind} data"
+            flat = f"needs height and width, and {name} holds sequences, which have none; leave it out"
+            yield f"{given}: {only if len(kinds) == 1 else flat}"
 
 
 def _launch_problems(options: Options) -> Iterator[str]:
@@ -77,9 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py",
         usage="main.py [options]",
-        description="Train, evaluate and look at spiking transformers.",
-        epilog="Each switch has its opposite (--amp, --no-amp; --no-aug, --aug), to undo a recipe. "
-        "Dashes and underscores in names are the same.",
+        description="Train, evaluate and analyse spiking transformers.",
+        epilog="Each switch has its opposite (--amp, --no-amp; --no-aug, --aug), which undoes a recipe. "
+        "Names may have dashes or underscores.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -98,9 +96,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
-    aliases = entry.metadata["aliases"]
-    names = [name for name in aliases if not name.startswith("--")] + [entry.flag]
-    names += [name for name in aliases if name.startswith("--") and name not in names]
+    names = sorted([entry.flag, *entry.metadata["aliases"]], key=lambda name: name.startswith("--"))
     text = entry.metadata["help"]
     if entry.kind is bool:
         opposite = argparse.SUPPRESS if entry.default is False else f"the opposite of {entry.flag}"
@@ -208,12 +204,13 @@ def read(argv: Sequence[str]) -> Command:
     recipe: dict[str, Any] = {}
     if given.get("config"):
         recipe, problems = convert_all(read_recipe(given["config"]))
-        broken = {name: list(entry_problems(ENTRIES[name], recipe[name])) for name in recipe.keys() - given.keys()}
-        problems += [problem for name in recipe for problem in broken.get(name, ())]
+        for name in [name for name in recipe if name not in given]:
+            if found := entry_problems(ENTRIES[name], recipe[name]):
+                problems += found
+                del recipe[name]
         problems = [f"{shown(given['config'])}: {problem}" for problem in problems]
-        recipe = {name: value for name, value in recipe.items() if not broken.get(name)}
     problems += [
-        f"{entry.flag} is empty; {entry.metadata['named']}, or leave it out"
+        f"{entry.flag} is empty; name {entry.metadata['named']}, or leave it out"
         for name, entry in ENTRIES.items()
         # an empty one undoes the recipe's
         if entry.metadata["named"] and given.get(name) == "" and not recipe.get(name)
