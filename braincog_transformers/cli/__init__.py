@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
         print(error, file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # whoever read the output has gone (`| head`); what is left in the buffer must not be written at the exit
+        # the reader has gone (`| head`); Python must not write the rest of its buffer at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:

@@ -37,7 +37,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
 
 
 def _data_problems(options: Options) -> Iterator[str]:
-    """Yield an unknown data set, and the options that its kind of data has no use for."""
+    """Yield an unknown data set, and options that have no effect on its kind of data."""
     from ..data.registry import DATASETS
     from ..data.settings import SEEDED
 
@@ -64,14 +64,14 @@ def _data_problems(options: Options) -> Iterator[str]:
 
 
 def _launch_problems(options: Options) -> Iterator[str]:
-    """Yield a rank that no launcher has set: each launcher that passes one also sets LOCAL_RANK, which counts."""
+    """Yield a rank that differs from LOCAL_RANK, which every launcher sets and training uses."""
     rank = options.run.local_rank
     if rank and os.environ.get("LOCAL_RANK") != str(rank):
         yield f"--local_rank {rank} needs a launcher that sets LOCAL_RANK; start with torchrun and leave the option out"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser from the fields of the groups; what isn't given is absent from its result."""
+    """Build the parser from the fields of the groups. Its result holds only the options that were given."""
     parser = _Parser(
         prog="main.py",
         usage="main.py [options]",
@@ -105,8 +105,7 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
         group.add_argument(entry.opposite, dest=entry.name, action="store_false", help=opposite)
         return
     if entry.default not in (None, ""):
-        default = " ".join(f"{one:g}" for one in entry.default) if entry.many else entry.default
-        text += f" (default: {default})"
+        text += f" (default: {entry.default})"
     if choices := [choice for choice in entry.metadata["choices"] if choice]:
         text += f" [{', '.join(choices)}]"
     metavar = {int: "N", float: "X", str: "TEXT"}[entry.kind]
@@ -115,7 +114,7 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
 
 
 def _spelled(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the arguments with known spellings of the options' names, and what is wrong with the others."""
+    """Return the arguments with the options' names in known spellings, and the problems of the others."""
     spelling = {name.replace("_", "-"): name for name in known}
     arguments, problems = [], []
     for argument in argv:
@@ -137,7 +136,7 @@ class Command:
         action: name of the action in `ACTIONS`, or None to train or evaluate.
         argument: of the action.
         values: options of the recipe and the arguments, by name, not yet checked together.
-        problems: what is wrong with the others.
+        problems: of options that are not in `values`.
     """
 
     action: str | None

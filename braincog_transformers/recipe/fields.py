@@ -30,11 +30,11 @@ FACTS: dict[str, Any] = {
     "numbers": True,
     "refused": "",
 }
-"""What is known of an option beside its help text, and the default of each fact."""
+"""The facts of an option beside its help text, with their defaults."""
 
 _LONGEST = 4096
 """Characters of a text; no path is longer."""
-# no file has them in its name on purpose; surrogates stand for bytes that are not text
+# no name of a file has these on purpose; surrogates encode bytes that are not text
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _BOUNDS = {"low": ("at least", ge), "above": ("above", gt), "high": ("at most", le)}
@@ -73,7 +73,7 @@ def option(default: Any, text: str, *aliases: str, **facts: Any) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """Describe one option: where it lives and what it takes (made from the fields of the groups)."""
+    """Describe one option: its group and the values that it takes (made from a field of the groups)."""
 
     group: str
     name: str

@@ -22,6 +22,8 @@ _planar = partial(option, kinds=("event", "image"))  # needs height and width
 _sourced = partial(option, needs="dataset_source")
 _taught = partial(option, needs="teacher")
 _free = partial(option, numbers=False)
+_RESIZING = ("nearest", "bilinear", "bicubic", "lanczos")
+_RUN = "a checkpoint or the folder of a run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,7 @@ class DataOptions:
 
     dataset: str = option("dvsc10", "name of the data set (--data-info lists all)")
     data_dir: str = _free("./data", "folder that holds the data sets")
-    dataset_source: str = option(
-        "", "read imnet through timm: wds/NAME, hfds/NAME, hfids/NAME, tfds/NAME or torch/NAME", named="a source"
-    )
+    dataset_source: str = option("", "read imnet by timm: {wds,hfds,hfids,tfds,torch}/NAME", named="a source")
     train_split: str = _sourced("train", "training split of --dataset-source, or its shards: x-{000..127}.tar|100000")
     val_split: str = _sourced("validation", "evaluation split of --dataset-source, or its shards")
     train_num_samples: int | None = _sourced(None, "samples of a streamed --train-split that has no count", low=1)
@@ -45,54 +45,39 @@ class DataOptions:
     no_cache: bool = _event(False, "write no cache; read the recordings again in every epoch", numbers=False)
     max_pixels: int = _image(178_956_970, "refuse photos with more pixels than this", low=1, numbers=False)
     num_classes: int | None = option(None, "outputs of the classifier (default: the data set's classes)", low=1)
-    img_size: int | None = _image(
-        None, "height and width of images (default: the data set's or the model's)", low=1, high=16_384
-    )
+    img_size: int | None = _image(None, "side of images (default: the data set's or the model's)", low=1, high=16_384)
     event_size: int | None = _event(
-        None, "height and width of event frames (default: the smaller of sensor's and network's)", low=1, high=4096
+        None, "side of event frames (default: the smaller of the sensor's and the network's)", low=1, high=4096
     )
     crop_pct: float | None = _image(None, "share of a side that the centre crop keeps in evaluation", low=0.1, high=1)
-    mean: tuple[float, ...] | None = _image(None, "mean of each channel (default: the data set's)")
-    std: tuple[float, ...] | None = _image(None, "deviation of each channel (default: the data set's)", above=0)
-    interpolation: str | None = _image(
-        None, "how to resize in evaluation (default: bicubic)", choices=("nearest", "bilinear", "bicubic", "lanczos")
-    )
+    mean: tuple[float, ...] | None = _image(None, "mean of each channel (default: the set's)")
+    std: tuple[float, ...] | None = _image(None, "standard deviation of each channel (default: the set's)", above=0)
+    interpolation: str | None = _image(None, "how to resize in evaluation (default: bicubic)", choices=_RESIZING)
     train_portion: float = option(0.9, "share of training samples, if a set has no test split", above=0, high=1)
     split: str | None = option(
-        None,
-        "how to split a set that has no test split: text (by file name), tebn (as TEBN), random or stratified (by "
+        None, "how to split a set without a test split: text (by file name), tebn (as TEBN), random or stratified (by "
         "--split-seed) (default: the set's first); valid: evaluate on ssc's validation samples",
         choices=("text", "tebn", "random", "stratified", "valid"),
-    )
+    )  # fmt: skip
     split_seed: int = option(0, "seed of random and stratified splits; --seed doesn't change a split", low=0)
-    frames_by: str = _event(
-        "number", "cut recordings into equal numbers of events or equal times", choices=("number", "time")
-    )
+    frames_by: str = _event("number", "cut recordings by number of events or by time", choices=("number", "time"))
     remainder: str = _event("last", "add left-over events to the last frame, or drop them", choices=("last", "drop"))
     frames: str = _event(
-        "count", "event counts, signed voxel grids, or time surfaces (age of the last event)",
-        choices=("count", "voxel", "surface"),
-    )  # fmt: skip
+        "count", "event counts, signed voxel grids, or time surfaces", choices=("count", "voxel", "surface")
+    )
     surface_tau: float = _event(50_000.0, "time constant of --frames surface in microseconds", above=0)
     clip_counts: int | None = _event(None, "largest count of one pixel in a frame; 1: binary frames", low=1)
-    event_resize: str = _event(
-        "area", "how to resize event frames; bilinear is BrainCog's, and loses events", choices=("area", "bilinear")
-    )
-    frame_norm: str = _event(
-        "none", "divide each sample of events by its largest value or its mean", choices=("none", "max", "mean")
-    )
+    event_resize: str = _event("area", "how to resize; BrainCog's bilinear loses events", choices=("area", "bilinear"))
+    frame_norm: str = _event("none", "divide a sample by its largest value or mean", choices=("none", "max", "mean"))
     skip_bad: bool = _event(False, "leave out event recordings that can't be read, and list them")
     merge_polarity: bool = _event(False, "count events of both polarities together: frames of one channel")
     polarity_sum: bool = _event(False, "append the sum of both polarities to event frames as a third channel")
     label_order: str = _event(
-        "number", "labels of dvsg and bullying10k: number is the set's order; text is SpikingJelly's order of dvsg and "
-        "BrainCog's of bullying10k", choices=("number", "text"),
-    )  # fmt: skip
+        "number", "text: the labels of SpikingJelly's dvsg, or BrainCog's bullying10k", choices=("number", "text")
+    )
     batch_size: int = option(128, "training samples in each process and forward pass", "-b", low=1)
     validation_batch_size_multiplier: int = option(1, "evaluation batch, in training batches", "-vb", low=1)
-    workers: int | None = _free(
-        None, "processes that load data (default: one for each core, at most 8)", "-j", low=0, high=1024
-    )
+    workers: int | None = _free(None, "loading processes (default: as many as cores, up to 8)", "-j", low=0, high=1024)
     pin_mem: bool = _free(False, "load into page-locked memory, for faster copies to a GPU")
     no_prefetcher: bool = _free(False, "don't copy the next batch to the GPU in advance")
     use_multi_epochs_loader: bool = _free(False, "keep the loading processes from epoch to epoch")
@@ -192,28 +177,21 @@ class AugOptions:
     hflip: float | None = _planar(None, "chance of a horizontal flip", low=0, high=1)
     vflip: float | None = _planar(None, "chance of a vertical flip", low=0, high=1)
     color_jitter: float | None = _image(None, "strength of colour jitter; no effect with --aa", low=0)
-    aa: str | None = _image(
-        None, "AutoAugment policy: timm's, or spikformer-m9-n1-mstd0.4-inc1; none: off", empty=True
-    )
+    aa: str | None = _image(None, "AutoAugment: timm's policy, or spikformer-m9-n1-mstd0.4-inc1; none: off", empty=True)
     reprob: float | None = _image(None, "chance of random erasing", low=0, high=1)
     remode: str | None = _image(None, "how to fill erased areas", choices=("const", "rand", "pixel"))
     recount: int | None = _image(None, "number of erased areas", low=1, high=1000)
-    aug_repeats: int = _image(
-        0, "augmented copies of an image in one epoch, which then has fewer images; 0, 1: one copy", low=0, high=1000
-    )
-    train_interpolation: str | None = _image(
-        None, "how to resize in training", choices=("random", "nearest", "bilinear", "bicubic", "lanczos")
-    )
+    aug_repeats: int = _image(0, "augmented copies of each image; an epoch has fewer images", low=0, high=1000)
+    train_interpolation: str | None = _image(None, "how to resize in training", choices=("random", *_RESIZING))
     event_augment: tuple[str, ...] | None = _event(
-        None,
-        "augmentations of event frames, in this order: snn_wide of Spikformer (snn_wide_sdt: without erasing), crop of "
-        "BrainCog, resformer of SpikingResformer, roll of OST and TET (roll_flip: with a flip), event_drop of "
-        "EventDrop (and its three parts), and single ones",
+        None, "augmentations in this order: snn_wide (Spikformer; snn_wide_sdt: without erasing), crop (BrainCog), "
+        "resformer (SpikingResformer), roll (OST, TET; roll_flip: with a flip), event_drop (EventDrop; drop_*: its "
+        "parts), and simple ones",
         choices=(
             *("none", "snn_wide", "snn_wide_sdt", "crop", "resformer", "roll", "roll_flip", "rotate", "shear"),
             *("cutout", "event_drop", "drop_time", "drop_area", "drop_random"),
         ),
-    )
+    )  # fmt: skip
     rand_aug: bool = _event(False, "RandAugment on event frames")
     randaug_n: int = option(3, "operations of --rand-aug on each sample", low=1, high=1000)
     randaug_m: int = option(15, "strength of --rand-aug, from 0 to 30", low=0, high=30)
@@ -289,17 +267,11 @@ class RunOptions:
     checkpoint_hist: int = _free(3, "how many epoch checkpoints are kept", low=1)
     save_images: bool = _free(False, "draw the first training batch, augmented but not mixed")
     eval_metric: str = option("top1", "metric of the best checkpoint", choices=("top1", "top5", "loss"))
-    resume: str = _free(
-        "", "continue the run of this checkpoint or folder, exactly", named="a checkpoint or the folder of a run"
-    )
+    resume: str = _free("", "continue this run exactly: its folder or a checkpoint", named=_RUN)
     no_resume_opt: bool = _free(False, "resume the weights only, with a fresh optimizer and schedule")
     eval: bool = _free(False, "only evaluate")
-    eval_checkpoint: str = _free(
-        "", "only evaluate the weights in this file", "--eval_checkpoint", named="a checkpoint or the folder of a run"
-    )
-    use_ema: bool | None = _free(
-        None, "read the moving average in a checkpoint, not the weights (default: if it chose the best epoch)"
-    )
+    eval_checkpoint: str = _free("", "only evaluate the weights in this file", "--eval_checkpoint", named=_RUN)
+    use_ema: bool | None = _free(None, "read the moving average of a checkpoint (default: if it chose the best epoch)")
 
 
 @dataclass(frozen=True, kw_only=True)

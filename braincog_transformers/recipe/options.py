@@ -51,7 +51,7 @@ class Options(AllOptions):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Options":
-        """Build options from values by name, with dashes or underscores; what is missing keeps its default.
+        """Build options from values by name, with dashes or underscores; missing ones keep their defaults.
 
         Raises:
             UserError: one line with every unknown name, wrong type, wrong value and broken rule.
@@ -90,7 +90,7 @@ def entry_problems(entry: Entry, value: Any) -> list[str]:
 
 
 def convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values by field name in their types, and what is wrong with the others."""
+    """Return the valid values by field name, in their types, and the problems of the others."""
     converted, problems = {}, []
     for key, value in values.items():
         name = str(key).replace("-", "_")
