@@ -10,11 +10,7 @@ from functools import partial
 
 from .fields import Entry, entries, option
 
-__all__ = ["ENTRIES", "GROUPS", "PREFIXES", "STREAMED", "AllOptions"]
-
-STREAMED = ("wds", "hfids", "tfds")
-"""Sources of timm's dataset factory whose samples come one after the other."""
-PREFIXES = (*STREAMED, "hfds", "torch")
+__all__ = ["ENTRIES", "GROUPS", "AllOptions"]
 
 _event = partial(option, kinds=("event",))
 _image = partial(option, kinds=("image",))

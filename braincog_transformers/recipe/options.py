@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError, quoted, shown, unknown
 from .fields import Entry
-from .groups import ENTRIES, GROUPS, PREFIXES, STREAMED, AllOptions
+from .groups import ENTRIES, GROUPS, AllOptions
 
 __all__ = ["Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords", "raise_all"]
 
@@ -170,7 +170,7 @@ def _rules(options: Options) -> Iterator[str]:
         if holds and (given := given_options(options, names)):
             yield f"{given}: {reason}"
     yield from (problem for holds, problem in _contradictions(options) if holds)
-    data, aug, run = options.data, options.aug, options.run
+    aug, run = options.aug, options.run
     for name in ("scale", "ratio"):
         if (limits := getattr(aug, name)) and limits[0] > limits[1]:
             yield f"--{name} needs the smaller value first; got {limits[0]} {limits[1]}"
@@ -182,15 +182,11 @@ def _rules(options: Options) -> Iterator[str]:
         yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {quoted(run.device, 60)}"
     if run.experiment and (Path(run.experiment) == Path() or ".." in Path(run.experiment).parts):
         yield f"--experiment must name a folder below --output; got {quoted(run.experiment, 60)}"
-    prefix, _, source = data.dataset_source.partition("/")
-    if data.dataset_source and (prefix.lower() not in PREFIXES or not source):
-        yield f"--dataset-source takes {', '.join(f'{name}/NAME' for name in PREFIXES)}; got {data.dataset_source!r}"
 
 
 def _misplaced(options: Options) -> tuple[tuple[object, Sequence[str], str], ...]:
     """Return conditions, the options that must keep their defaults if one holds, and why."""
     data, asked = options.data, options.analysis
-    prefix = data.dataset_source.partition("/")[0].lower()
     return (
         (not data.dataset_source, _needing("dataset_source"), "without effect as long as no --dataset-source is named"),
         (not options.train.teacher, _needing("teacher"), "without effect as long as no --teacher is named"),
@@ -207,12 +203,6 @@ def _misplaced(options: Options) -> tuple[tuple[object, Sequence[str], str], ...
         (data.frames != "surface", ("surface_tau",), "belongs to --frames surface; leave it out"),
         (data.frames == "voxel", ("merge_polarity", "polarity_sum"),
          "--frames voxel has one channel, in which the polarity is the sign; leave it out"),
-        (prefix == "torch", ("class_map", "input_key", "target_key"),
-         "sets of torchvision have their own labels; leave it out"),
-        (prefix and prefix not in STREAMED, ("train_num_samples", "val_num_samples"),
-         f"for streams ({', '.join(STREAMED)}) only; leave it out"),
-        (prefix in STREAMED, ("aug_repeats", "use_multi_epochs_loader"),
-         "a stream is read once in an epoch, by its own processes; leave it out"),
     )  # fmt: skip
 
 
@@ -238,8 +228,6 @@ def _contradictions(options: Options) -> tuple[tuple[object, str], ...]:
          "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"),
         (run.eval and not weights,
          "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"),
-        (data.dataset_source and data.dataset != "imnet",
-         f"--dataset-source reads photos under --dataset imnet, not {data.dataset}"),
         (train.distill == "hard" and train.distill_tau != ENTRIES["distill_tau"].default,
          "--distill-tau is the temperature of --distill soft; hard distillation has none"),
         (train.teacher and model.encode != "direct",
