@@ -78,7 +78,7 @@ def _source_problems(options: Options) -> Iterator[str]:
     for holds, names, reason in (
         (prefix == "torch", ("class_map", "input_key", "target_key"), "sets of torchvision have their own labels"),
         (not streamed, ("train_num_samples", "val_num_samples"), f"for streams ({only}) only"),
-        (streamed, ("aug_repeats", "use_multi_epochs_loader"), "its own processes read a stream once in an epoch"),
+        (streamed, ("aug_repeats", "use_multi_epochs_loader"), "a stream is read once in an epoch"),
     ):
         if holds and (given := given_options(options, names)):
             yield f"{given}: {reason}; leave it out"
