@@ -1,6 +1,6 @@
-"""Batches that depend on the seed, the epoch and the sample alone: not on the workers, nor on where a run was resumed.
+"""Batches that depend only on the seed, the epoch and the sample, not on the workers or on where a run was resumed.
 
-Samples are asked for as (epoch, index, copy), so that workers which live on from epoch to epoch know the epoch. Before
+Samples are requested as (epoch, index, copy), so that workers that are kept from epoch to epoch know the epoch. Before
 each one the generators of Python, NumPy and torch are seeded from (seed, epoch, index), and from the number of the copy
 where an epoch has several of a sample; they are put back afterwards.
 """

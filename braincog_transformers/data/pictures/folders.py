@@ -1,6 +1,6 @@
-"""Photos in class folders: the top folders are the classes, and what can't be read so is refused or named, not dropped.
+"""Photos in class folders: the top folders are the classes; what can't be read like this is refused or warned of.
 
-Hidden files and folders, and those that archive programs and file servers leave behind, are passed over.
+Hidden files and folders, and those that archive programs and file servers leave behind, are ignored.
 """
 
 import os
@@ -121,7 +121,7 @@ def photos_below(folder: Path, seen: dict | None = None) -> tuple[list[str], lis
 
 
 def warn_of_others(part: Path, names: list[str], dataset: str) -> None:
-    """Tell how many files beside the photos are not read, and of what kind they are."""
+    """Warn of files that are not read as photos: how many, and with which endings."""
     if names:
         kinds = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in names)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
@@ -158,7 +158,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _warn_of_links(folder: Path, photos: list[str], name: str) -> None:
-    """Tell of photos that are links to other photos of the same half, which count twice."""
+    """Warn of photos that are links to other photos of the same half, which count twice."""
     links = [path for path in photos if os.path.islink(path)]
     if links:
         own = {os.path.realpath(path) for path in photos if not os.path.islink(path)}

@@ -103,7 +103,7 @@ def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
         return None
     places = [Path(path), Path(root) / path]
     found = next((place for place in places if place.is_file()), None)
-    if found is None:  # timm has its own word on that
+    if found is None:  # timm reports that
         return path
     if found.suffix.lower() not in (".txt", ".pkl"):
         raise UserError(f"--class-map {found}: must be a list (.txt) or a pickle (.pkl)")
@@ -126,7 +126,7 @@ def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
 
 
 class _PlainValues(pickle.Unpickler):
-    """Refuse whatever in a pickle would be more than numbers, texts and containers."""
+    """Refuse a pickle that holds more than numbers, texts and containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it would load {module}.{name}")

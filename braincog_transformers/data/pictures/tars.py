@@ -1,7 +1,7 @@
 """Photos inside tar files: a tar of class folders, a folder of tars (one for each class), or a tar of such tars.
 
 A tar is read as the folder that it would unpack to. Only the heads of its members are read to list them, each up to a
-limit, and whatever would be dropped, doubled, or lies outside of the file is refused.
+limit, and whatever would be left out, read twice, or lies outside the file is refused.
 """
 
 import io
@@ -173,7 +173,7 @@ def _without_photos(tars: list[_Tar], classes: set[str]) -> set[str]:
 
 
 def _warn_of_doubles(root: Path, tars: list[_Tar], dataset: str) -> None:
-    """Tell of photos that have the same place in several tars, and might count twice."""
+    """Warn of photos that have the same place in several tars, and may count twice."""
     places = Counter("/".join(names) for tar in tars for names, *_ in tar.photos)
     if double := [name for name, count in places.items() if count > 1]:
         example = f"{len(double)} photos of {dataset} lie in more than one tar, each counts: {shown(double[0], 160)}"
@@ -227,7 +227,7 @@ class _Bounded(io.BufferedReader):
 
 
 def _list(tar: _Tar, file: _Bounded, begin: int, end: int) -> None:
-    """Put down what a tar from the byte `begin` to the byte `end` of a file holds."""
+    """Add to `tar` what lies between the bytes `begin` and `end` of a file."""
     seen: set[str] = set()
     for member in _members(tar.where, file, begin, end):
         names = [name for name in member.name.split("/") if name not in ("", ".")]
