@@ -5,10 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from ..errors import UserError, shown, unknown
+from ..errors import Interrupted, NonFiniteLoss, UserError, shown, unknown
 from ..plugins import load_plugins
 from ..recipe import Options
-from ..training.outcome import Interrupted, NonFiniteLoss
 from . import actions
 from .parser import Command, read, resolve
 

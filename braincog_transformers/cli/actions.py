@@ -46,7 +46,7 @@ BY_NAME = {"list_models": _list_models, "identify": _identify, "data_info": _dat
 
 def export(options: Options, path: str) -> list[str]:
     """Return the lines about the exported network."""
-    from ..training.export import export_trained
+    from ..training.exporting import export_trained
 
     return export_trained(options, path)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import write_whole
+from ..files import write_text
 from .page import page
 from .runs import read_runs
 
@@ -34,7 +34,7 @@ def write_report(folders: Sequence[str | Path], path: str | Path | None = None) 
         raise UserError(f"report: the output must end in .html; got {str(path)!r}")
     written = page(runs)
     try:
-        write_whole(path, lambda beside: beside.write_text(written, encoding="utf-8"))
+        write_text(path, written)
     except OSError as error:
         raise UserError(f"report: cannot write {path} ({error.strerror}); give another place with --output") from None
     return path

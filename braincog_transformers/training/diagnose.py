@@ -10,8 +10,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from ..errors import NonFiniteLoss
 from .distributed import Ranks
-from .outcome import NonFiniteLoss
 
 __all__ = ["bad_batch", "bad_gradients", "describe_non_finite", "has_sound_sum", "is_finite"]
 __all__ += ["non_finite", "non_finite_layers", "require_finite"]

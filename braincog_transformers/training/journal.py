@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import reason, write_whole
+from ..files import reason, write_text
 
 __all__ = ["Journal", "describe_row", "open_tensorboard"]
 
@@ -197,7 +197,7 @@ class Journal:
         table = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-        write_whole(self.folder / "summary.csv", lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
+        write_text(self.folder / "summary.csv", text.getvalue())
 
     def close(self) -> None:
         """Close bar and TensorBoard."""

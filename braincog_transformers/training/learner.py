@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from .precision import Precision
 
-__all__ = ["Learner", "Place", "Progress", "seeded"]
+__all__ = ["Learner", "Progress", "seeded"]
 
 
 def seeded(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -101,27 +101,3 @@ class Progress:
         self.epoch += 1
         self.batch = 0
         self.sums = torch.zeros_like(self.sums)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Bring a batch to where and how the network wants it.
-
-    Args:
-        device: device of the network.
-        channels_last: memory format of images.
-        flatten_steps: fold the time of event frames `(B, T, C, H, W)` into the channels `(B, T*C, H, W)`.
-    """
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    channels_last: bool = False
-    flatten_steps: bool = False
-
-    def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.to(self.device, non_blocking=True)
-        target = target.to(self.device, non_blocking=True)
-        if self.flatten_steps and x.ndim == 5:
-            x = x.flatten(1, 2)
-        if self.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x, target

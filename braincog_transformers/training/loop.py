@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import NonFiniteLoss, UserError
 from ..files import reason
 from .diagnose import bad_batch, has_sound_sum, require_finite
 from .distributed import Ranks, share_batch_norm
 from .generators import isolated
 from .journal import Journal
-from .learner import Learner, Place, Progress
+from .learner import Learner, Progress
+from .loaders import Loaders, ToDevice
 from .losses import mean_over_steps
-from .outcome import NonFiniteLoss
-from .plan import Feed, Plan
+from .plan import Plan
 from .saving import Checkpoints
 from .state import collect
-from .step import train_step
 from .stopping import StopRequest
+from .update import update_weights
 
 __all__ = ["evaluate", "fit", "train_one_epoch"]
 
@@ -35,7 +35,7 @@ def _averages(sums: Tensor, ranks: Ranks) -> tuple[float, float, float]:
 
 @torch.no_grad()
 def evaluate(
-    call: Callable[[Tensor], Tensor], loader: Any, *, criterion: nn.Module, place: Place, ranks: Ranks,
+    call: Callable[[Tensor], Tensor], loader: Any, *, criterion: nn.Module, to_device: ToDevice, ranks: Ranks,
     autocast: Callable, seed: int = 0, most: int | None = None, stop: StopRequest | None = None,
 ) -> dict[str, float] | None:  # fmt: skip
     """Measure loss and accuracy over all ranks; the generators of training stay untouched.
@@ -44,7 +44,7 @@ def evaluate(
         call: the network in evaluation mode, or its compiled form.
         loader: gives this rank's share of the samples.
         criterion: loss of logits and class indices, a mean over the batch.
-        place: brings a batch to the device.
+        to_device: brings a batch to the device.
         ranks: the processes of the run.
         autocast: returns the context of a forward pass.
         seed: seed of random encodings.
@@ -57,13 +57,13 @@ def evaluate(
     Raises:
         NonFiniteLoss: for an input or a loss that is infinite or not a number, on any rank.
     """
-    sums, classes, sound = torch.zeros(4, dtype=torch.float64, device=place.device), 0, []
+    sums, classes, sound = torch.zeros(4, dtype=torch.float64, device=to_device.device), 0, []
     with isolated(seed):
         alone = stop if ranks.world_size == 1 else None
         for batch in islice(loader if alone is None else alone.until(loader), most):
             if alone is not None and alone.requested:
                 return None
-            x, target = place(*batch)
+            x, target = to_device(*batch)
             sound.append(has_sound_sum(x))
             with autocast():
                 logits = mean_over_steps(call(x)).float()
@@ -100,7 +100,7 @@ def _groups(
 
 
 def train_one_epoch(
-    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, ranks: Ranks, journal: Journal,
+    learner: Learner, progress: Progress, *, loaders: Loaders, plan: Plan, ranks: Ranks, journal: Journal,
     save_midway: Callable[[], object], stop: StopRequest,
 ) -> bool:  # fmt: skip
     """Go through the rest of an epoch's optimizer steps.
@@ -109,21 +109,21 @@ def train_one_epoch(
         Whether the epoch came to its end; not so when asked to stop, or when the limit of steps was reached before.
     """
     learner.network.train()
-    total, mixer = len(feed.train), feed.mixer_of(progress.epoch)
-    progress.sums = progress.sums.to(feed.place.device)
-    feed.train.set_epoch(progress.epoch, skip_batches=progress.batch)
+    total, mixer = len(loaders.train), loaders.mixer_of(progress.epoch)
+    progress.sums = progress.sums.to(loaders.to_device.device)
+    loaders.train.set_epoch(progress.epoch, skip_batches=progress.batch)
     journal.begin_epoch(progress.epoch, done=progress.batch, total=total)
     with learner.step_outputs(plan.rules.step_outputs):
         alone = stop if ranks.world_size == 1 else None
-        for group in _groups(feed.train, done=progress.batch, size=plan.rules.grad_accum, stop=alone):
-            progress.sums += train_step(
-                learner, group, step=progress.step, criterion=plan.criterion, place=feed.place,
+        for group in _groups(loaders.train, done=progress.batch, size=plan.rules.grad_accum, stop=alone):
+            progress.sums += update_weights(
+                learner, group, step=progress.step, criterion=plan.criterion, to_device=loaders.to_device,
                 rules=plan.rules, ranks=ranks, mixer=mixer, teacher=plan.teacher,
             )  # fmt: skip
             progress.batch += len(group)
             progress.step += 1
             if learner.scheduler is not None:
-                learner.scheduler.step_update(plan.updates(progress, total))
+                learner.scheduler.step_update(plan.schedule_position(progress, total))
             journal.advance(len(group))
             if journal.due(progress.batch, len(group)):
                 loss, top1, _ = _averages(progress.sums, ranks)
@@ -136,7 +136,7 @@ def train_one_epoch(
 
 
 def _measure(
-    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, ranks: Ranks,
+    learner: Learner, progress: Progress, *, loaders: Loaders, plan: Plan, ranks: Ranks,
     stop: StopRequest | None, rate: Callable[[], float] | None, most: int | None = None,
 ) -> dict[str, float] | None:  # fmt: skip
     """Evaluate the network and its average; return the row of this epoch, or None when asked to stop."""
@@ -151,7 +151,7 @@ def _measure(
         calls["ema"] = learner.ema.module
     for name, call in calls.items():
         found = evaluate(
-            call, feed.test, criterion=plan.test_criterion, place=feed.place, ranks=ranks,
+            call, loaders.test, criterion=plan.test_criterion, to_device=loaders.to_device, ranks=ranks,
             autocast=learner.precision.autocast, seed=plan.seed, most=most, stop=stop,
         )  # fmt: skip
         if found is None:
@@ -190,7 +190,7 @@ def _write(write: Callable[[], object], folder: Path, ranks: Ranks) -> None:
 
 
 def fit(
-    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, checkpoints: Checkpoints, ranks: Ranks,
+    learner: Learner, progress: Progress, *, loaders: Loaders, plan: Plan, checkpoints: Checkpoints, ranks: Ranks,
     journal: Journal, stop: StopRequest, rate: Callable[[], float] | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train for the rest of the epochs; evaluate and save after each.
@@ -198,7 +198,7 @@ def fit(
     Args:
         learner: what learns.
         progress: where the run stands; moved along.
-        feed: training and test samples.
+        loaders: training and test samples.
         plan: what is run, for how long, and how it is judged.
         checkpoints: where states are saved.
         ranks: the processes of the run.
@@ -219,7 +219,7 @@ def fit(
         state = collect(learner, progress, ranks, about=plan.about or {})
         _write(lambda: write(state), checkpoints.folder, ranks)
 
-    around = {"feed": feed, "plan": plan, "ranks": ranks, "stop": stop}
+    around = {"loaders": loaders, "plan": plan, "ranks": ranks, "stop": stop}
     require_finite(learner.network, ranks, when="before the first step")
     if progress.step == 0:  # a fault in evaluation shows before the first epoch, not after it
         _measure(learner, progress, **around, rate=None, most=2)

@@ -1,14 +1,13 @@
-"""What a run is given: where samples come from, and what is done with them for how long."""
+"""What is done with the batches of a run, and for how long."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from .learner import Place, Progress
-from .step import Mixer, StepRules
+from .learner import Progress
 
-__all__ = ["Feed", "Plan", "updates_per_epoch"]
+__all__ = ["Plan", "UpdateRules", "updates_per_epoch"]
 
 
 def updates_per_epoch(batches: int, grad_accum: int) -> int:
@@ -17,26 +16,22 @@ def updates_per_epoch(batches: int, grad_accum: int) -> int:
 
 
 @dataclass(frozen=True)
-class Feed:
-    """Where samples come from and how they are prepared.
+class UpdateRules:
+    """What a step does beside the plain descent.
 
     Args:
-        train: loader with `set_epoch(epoch, skip_batches=)` and a length.
-        test: loader that gives this rank's share of the test samples.
-        place: brings a batch to the device.
-        mixer: mixes training samples; None for none.
-        mixing_ends: epoch from which nothing is mixed; 0 for never.
+        grad_accum: batches whose gradients make one step.
+        clip_grad: largest norm of the gradient; None for no limit.
+        noisy_grad: standard deviation of Gaussian noise added to each gradient.
+        random_steps: greatest number of time steps T to draw from for each batch; 0 to leave T alone.
+        step_outputs: ask the network for the logits of every step.
     """
 
-    train: Any
-    test: Any
-    place: Place
-    mixer: Mixer | None = None
-    mixing_ends: int = 0
-
-    def mixer_of(self, epoch: int) -> Mixer | None:
-        """Return the mixer of an epoch; without it the criterion smooths the labels as the mixer did."""
-        return None if self.mixing_ends and epoch >= self.mixing_ends else self.mixer
+    grad_accum: int = 1
+    clip_grad: float | None = None
+    noisy_grad: float = 0.0
+    random_steps: int = 0
+    step_outputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Plan:
     """
 
     epochs: int
-    rules: StepRules
+    rules: UpdateRules
     criterion: nn.Module
     test_criterion: nn.Module
     metric: str = "test_top1"
@@ -69,7 +64,7 @@ class Plan:
     about: dict[str, Any] | None = None
     teacher: nn.Module | None = None
 
-    def updates(self, progress: Progress, batches: int) -> int:
+    def schedule_position(self, progress: Progress, batches: int) -> int:
         """Return the place on a schedule by optimizer step: those of the epochs before, and of this one so far.
 
         Args:

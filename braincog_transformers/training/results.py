@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..data.build import DataBundle
-from ..files import write_whole
+from ..files import write_text
 from ..models import REGISTERED, describe
 from ..recipe import Options, arguments
 from ..version import __version__
@@ -76,10 +76,8 @@ def write_results(
         content = earlier | {"evaluation": outcome, "pictures": list(dict.fromkeys(earlier["pictures"] + drawn))}
     else:
         content = outcome | _facts(folder, options, network, bundle, device) | {"pictures": drawn}
-    text = json.dumps(content, indent=1)
-    path = folder / FILE
-    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-    return path
+    write_text(folder / FILE, json.dumps(content, indent=1))
+    return folder / FILE
 
 
 def _facts(

@@ -1,25 +1,19 @@
 """Assemble a run from its options, train or evaluate, and tell what came of it."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from timm.utils import ModelEmaV3
-from torch import nn
 
 from ..analysis.doctor import diagnose, format_checkup
 from ..analysis.pictures.plots import training_curves
-from ..checkpoints import load_checkpoint
-from ..data.build import DataBundle
-from ..errors import UserError
-from ..files import write_whole
+from ..checkpoints import load_content
+from ..errors import Interrupted, UserError
+from ..files import write_text
 from ..recipe import ENTRIES, Options
 from ..report import write_report
-from ..version import __version__
-from .build import build_losses, check_batch, evaluates
+from .assembly import Parts, build_learner, build_parts, ranking_metric
 from .class_names import compare_classes, difference_of_classes
 from .diagnose import require_finite
 from .distributed import device_of, set_up
@@ -28,19 +22,16 @@ from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
 from .learner import Learner, Progress
-from .look import Look, mean_rate
 from .loop import fit
+from .losses import build_losses
 from .machine import fast_in_bfloat16, keep_freed_memory
-from .optim import build_optimizer, build_schedule, scaled_rate
-from .outcome import Interrupted
-from .parts import Parts, build_parts
-from .plan import Plan, updates_per_epoch
+from .network import check_batch, evaluates
+from .plan import Plan
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
 from .state import difference, restore, saved_options
-from .step import StepRules
 from .stopping import StopRequest
-from .teacher import build_teacher
+from .visualization import Visualization, mean_rate
 
 __all__ = ["run"]
 
@@ -74,7 +65,7 @@ def run(options: Options) -> dict[str, Any]:
         parts = build_parts(options, ranks)
         if evaluates(options):
             return _evaluate(parts)
-        check_batch(options, parts.bundle, parts.network, parts.feed.place, ranks)
+        check_batch(options, parts.bundle, parts.network, parts.loaders.to_device, ranks)
         return _check_up(parts) if options.analysis.doctor else _train(parts)
     except (OSError, RuntimeError, MemoryError, EOFError) as error:
         if isinstance(error, FileNotFoundError) or (line := explain(error)) is None:
@@ -86,13 +77,13 @@ def run(options: Options) -> dict[str, Any]:
 
 def _check_up(parts: Parts) -> dict[str, Any]:
     """Look at one training step, and tell."""
-    options, feed = parts.options, parts.feed
-    batch = feed.place(*next(iter(feed.train)))
+    options, loaders = parts.options, parts.loaders
+    batch = loaders.to_device(*next(iter(loaders.train)))
     parts.network.output_steps = options.train.tet_loss
     with parts.precision.autocast():
-        found = diagnose(parts.network, batch, build_losses(options)[0])
+        found = diagnose(parts.network, batch, build_losses(options.train)[0])
     epochs = options.sched.epochs + options.sched.cooldown_epochs
-    parts.say(format_checkup(found, samples=epochs * len(feed.train) * options.data.batch_size))
+    parts.say(format_checkup(found, samples=epochs * len(loaders.train) * options.data.batch_size))
     return {"loss": found.loss, "advice": found.advice}
 
 
@@ -111,8 +102,8 @@ def _evaluate_in(folder: Path, parts: Parts) -> dict[str, Any]:
         )
     journal = Journal(folder, epochs=0, speaks=ranks.first)
     if path:
-        path = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
-        compare_classes(path, parts.bundle.classes, options, refuses=True, say=journal.say)
+        path, content = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
+        compare_classes(content, path, parts.bundle.classes, options.data, refuses=True, say=journal.say)
     elif (options.analysis.analyze or options.analysis.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):
@@ -134,7 +125,8 @@ def _conclude(
     """Look at the network, and write down what came of the run; on the first rank only."""
     options, folder = parts.options, journal.folder
     with isolated(options.run.seed):
-        rate, pictures = Look(options, parts.bundle, parts.feed.place).show(parts.network, folder, journal)
+        shown = Visualization(options, parts.bundle, parts.loaders.to_device)
+        rate, pictures = shown.show(parts.network, folder, journal)
     pictures = [str(path) for path in (*drawn, *pictures)]
     write_results(
         folder, options=options, network=parts.network, bundle=parts.bundle, device=parts.ranks.device,
@@ -149,9 +141,9 @@ def _train(parts: Parts) -> dict[str, Any]:
     options = parts.options
     continues = options.run.resume and not options.run.no_resume_opt
     if options.run.resume and not continues:
-        start, _ = find_state(options.run.resume, parts.say)
-        parts.say(load_checkpoint(parts.network, start, ema=options.run.use_ema))
-        compare_classes(start, parts.bundle.classes, options, refuses=False, say=parts.say)
+        start, content = find_state(options.run.resume, parts.say)
+        parts.say(load_content(parts.network, content, start, ema=options.run.use_ema))
+        compare_classes(content, start, parts.bundle.classes, options.data, refuses=False, say=parts.say)
     with run_folder(options, parts.ranks, fresh=not continues, say=parts.say) as folder:
         path, state = _found_state(parts) if continues else (None, None)
         return _train_in(folder, parts, path, state)
@@ -173,8 +165,8 @@ def _found_state(parts: Parts) -> tuple[Path, dict[str, Any]]:
 
 def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, Any] | None) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
-    metric = _metric(options, parts.bundle)
-    learner, plan = _learner(parts, metric)
+    metric = ranking_metric(options, parts.bundle)
+    learner, plan = build_learner(parts, metric)
     checkpoints = Checkpoints(folder, decreasing=metric.endswith("loss"), history=options.run.checkpoint_hist)
     progress = Progress(epoch=options.sched.start_epoch or 0)
     seed_everything(options.run.seed + ranks.rank)
@@ -183,17 +175,17 @@ def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, An
         checkpoints.continue_from(state, metric=metric)
     elif progress.epoch:
         learner.scheduler.step(progress.epoch)
-        learner.scheduler.step_update(plan.updates(progress, len(parts.feed.train)))
+        learner.scheduler.step_update(plan.schedule_position(progress, len(parts.loaders.train)))
     del state
     journal = _journal(parts, folder, plan)
     _announce(parts, learner, plan, progress, journal)
     if options.run.save_images:
         with isolated(options.run.seed), journal.optional("pictures of the first batch"):
-            Look(options, parts.bundle, parts.feed.place).show_first_batch(folder, journal)
-    rate = mean_rate(parts.network, parts.feed, journal.say)
+            Visualization(options, parts.bundle, parts.loaders.to_device).show_first_batch(folder, journal)
+    rate = mean_rate(parts.network, parts.loaders, journal.say)
     with StopRequest(patient=ranks.world_size > 1) as stop:
         rows = fit(
-            learner, progress, feed=parts.feed, plan=plan, checkpoints=checkpoints, ranks=ranks, journal=journal,
+            learner, progress, loaders=parts.loaders, plan=plan, checkpoints=checkpoints, ranks=ranks, journal=journal,
             stop=stop, rate=rate,
         )  # fmt: skip
         stopped = ranks.any(stop.requested) and progress.epoch < plan.epochs
@@ -206,82 +198,12 @@ def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, An
     return _report(parts, rows, progress, checkpoints, journal, metric)
 
 
-def _metric(options: Options, bundle: DataBundle) -> str:
-    """Return the column that ranks epochs: that of the average where it is evaluated, as in timm."""
-    train, metric = options.train, options.run.eval_metric
-    if metric == "top5" and bundle.num_classes < 5:
-        raise UserError(f"--eval-metric top5 needs five classes; {bundle.info.name} has {bundle.num_classes}.")
-    averaged = train.model_ema and not train.model_ema_force_cpu
-    return f"{'ema' if averaged else 'test'}_{metric}"
-
-
-def _learner(parts: Parts, metric: str) -> tuple[Learner, Plan]:
-    """Build what learns, and the plan of the run."""
-    options, train = parts.options, parts.options.train
-    lr = scaled_rate(options.sched.lr, batch=math.prod(parts.batch), base=options.sched.lr_base_size)
-    optimizer = build_optimizer(parts.network, options.optim, lr=lr)
-    updates = updates_per_epoch(len(parts.feed.train), options.optim.grad_accum)
-    scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
-    average = None
-    if train.model_ema:
-        place = torch.device("cpu") if train.model_ema_force_cpu else None
-        average = ModelEmaV3(parts.network, decay=train.model_ema_decay, device=place)
-    learner = Learner(
-        network=parts.network, optimizer=optimizer, precision=parts.precision, seed=options.run.seed,
-        rank=parts.ranks.rank, noise_device=str(parts.ranks.device), scheduler=scheduler, ema=average,
-        train_call=parts.train_call, test_call=parts.test_call,
-    )  # fmt: skip
-    criterion, test_criterion = build_losses(options)
-    rules = StepRules(
-        grad_accum=options.optim.grad_accum,
-        clip_grad=options.optim.clip_grad,
-        noisy_grad=options.optim.noisy_grad,
-        random_steps=parts.shape.step if options.model.rand_step else 0,
-        step_outputs=train.tet_loss,
-    )
-    about = {
-        "version": __version__,
-        "arch": options.model.model,
-        "options": options.to_dict(),
-        "classes": list(parts.bundle.classes),
-    }
-    plan = Plan(
-        epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
-        max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
-        seed=options.run.seed, about=about, teacher=_teacher(parts),
-    )  # fmt: skip
-    return learner, plan
-
-
-def _teacher(parts: Parts) -> nn.Module | None:
-    """Build the teacher, if one is named, and let the network's distillation head learn from it."""
-    options, bundle, ranks = parts.options, parts.bundle, parts.ranks
-    if not options.train.teacher:
-        return None
-    ends = {"size": parts.shape.size, "in_chans": bundle.input_shape[0], "num_classes": bundle.num_classes}
-    teacher = ranks.first_alone(lambda: build_teacher(options, **ends, device=ranks.device))
-    has_head = getattr(parts.network, "distilled", False)
-    if has_head:
-        parts.network.set_distilled_training(True)
-    count = sum(parameter.numel() for parameter in teacher.parameters())
-    parts.say(
-        f"teacher {options.train.teacher}: {count:,} parameters, {options.train.distill} distillation "
-        + ("on the network's distillation head" if has_head else "on the network's own logits")
-    )
-    colours = [tuple(options.value(name) or getattr(bundle.info, name)) for name in ("mean", "std")]
-    learnt = [tuple(teacher.default_cfg[name]) for name in ("mean", "std")]
-    if learnt != colours and not options.train.teacher_checkpoint:
-        parts.say(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
-    return teacher
-
-
 def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
     """Open the reports, and write the options beside them."""
     options, first = parts.options, parts.ranks.first
     journal = Journal(folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first)
     if first:
-        text = yaml.safe_dump(options.to_dict(), sort_keys=False)
-        write_whole(folder / "args.yaml", lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text(folder / "args.yaml", yaml.safe_dump(options.to_dict(), sort_keys=False))
         if options.run.tensorboard_dir:
             wanted = options.run.tensorboard_dir != type(options.run)().tensorboard_dir
             with journal.optional("TensorBoard's logs"):
@@ -296,7 +218,7 @@ def _tell_left_out(parts: Parts, journal: Journal) -> None:
         return
     path = journal.folder / "left_out.txt"
     with journal.optional(f"the lines of {path}"):
-        write_whole(path, lambda beside: beside.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8"))
+        write_text(path, "".join(f"{text}\n" for text in texts))
     journal.say(f"left out {len(texts)} recordings that can't be read (--skip-bad), all named in {path}:")
     for text in texts[:_TOLD]:
         journal.say(f"  {text}")

@@ -10,7 +10,7 @@ import torch
 from timm.utils import CheckpointSaver
 from torch import nn
 
-from ..checkpoints import load_checkpoint, read_checkpoint
+from ..checkpoints import load_content, read_checkpoint
 from ..errors import UserError, shown
 from ..files import sync_folder, write_whole
 from .state import position, require_run
@@ -225,8 +225,10 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
     raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); {way_out}")
 
 
-def load_weights(network: nn.Module, path: str, say: Callable[[str], None], *, ema: bool | None = None) -> str:
-    """Load the weights of a checkpoint, or of the newest one in a run's folder, and return the path of the file.
+def load_weights(
+    network: nn.Module, path: str, say: Callable[[str], None], *, ema: bool | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Load the weights of a checkpoint, or of the newest one in a run's folder; return the file and what it holds.
 
     Args:
         network: takes the weights.
@@ -234,7 +236,6 @@ def load_weights(network: nn.Module, path: str, say: Callable[[str], None], *, e
         say: is told which weights were read, and of damaged checkpoints.
         ema: which weights of the file, see `checkpoints.load_checkpoint`.
     """
-    if Path(path).is_dir():
-        path = str(find_state(path, say)[0])
-    say(load_checkpoint(network, path, ema=ema))
-    return path
+    file, content = find_state(path, say) if Path(path).is_dir() else (path, read_checkpoint(path))
+    say(load_content(network, content, file, ema=ema))
+    return str(file), content

@@ -8,9 +8,8 @@ import pytest
 import torch
 from tiny_run import Run
 
-from braincog_transformers.errors import UserError
+from braincog_transformers.errors import NonFiniteLoss, UserError
 from braincog_transformers.recipe import Options
-from braincog_transformers.training.outcome import NonFiniteLoss
 from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import difference, restore, saved_options
 

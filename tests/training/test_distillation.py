@@ -17,7 +17,7 @@ from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
 from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.recipe import Options
-from braincog_transformers.training import build, teacher
+from braincog_transformers.training import loaders, teacher
 from braincog_transformers.training.losses import Distillation, build_loss
 from braincog_transformers.training.run import run
 
@@ -88,7 +88,7 @@ def go(tmp_path, monkeypatch):
         train, test = (Subset(part, range(32)) for part in (bundle.train, bundle.test))
         return replace(bundle, train=train, test=test)
 
-    monkeypatch.setattr(build, "build_datasets", few)
+    monkeypatch.setattr(loaders, "build_datasets", few)
     monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
     return lambda *more: run(resolve([*DIGITS, *SHORT, "--output", str(tmp_path), *more]))
 
@@ -153,7 +153,7 @@ def _build(name, *, in_chans=3, num_classes=1000, side=64, checkpoint=""):
     options = Options.from_dict({"dataset": "imnet", "teacher": name, "teacher_checkpoint": str(checkpoint)})
     place = torch.device("cpu")
     return teacher.build_teacher(
-        options, size=(side, side), in_chans=in_chans, num_classes=num_classes, device=place
+        options.train, size=(side, side), in_chans=in_chans, num_classes=num_classes, device=place
     )  # fmt: skip
 
 

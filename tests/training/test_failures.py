@@ -98,7 +98,7 @@ def test_a_run_whose_loading_processes_got_the_signal_too_is_saved(run):
                     raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
                 yield batch
 
-    object.__setattr__(parts.feed, "train", Dying(parts.feed.train))
+    object.__setattr__(parts.loaders, "train", Dying(parts.loaders.train))
     parts.fit()
     assert (parts.progress.epoch, parts.progress.batch) == (0, 2)
     resumed = run("parts").resume().fit()

@@ -16,7 +16,7 @@ from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.losses import build_loss
 from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import difference, restore
-from braincog_transformers.training.step import StepRules
+from braincog_transformers.training.update import UpdateRules
 
 # 24 samples in batches of 4: six batches an epoch, three epochs
 STEPS = 18
@@ -32,9 +32,9 @@ def test_equals_the_run_that_was_not_stopped(run, k):
 
 CASES = {
     "accumulation with a short last group": {"grad_accum": 4},
-    "random steps": {"rules": StepRules(random_steps=4)},
-    "noise on gradients": {"rules": StepRules(noisy_grad=0.1, clip_grad=1.0)},
-    "TET": {"rules": StepRules(step_outputs=True), "loss": build_loss("ce", tet=True, tet_weight=0.1)},
+    "random steps": {"rules": UpdateRules(random_steps=4)},
+    "noise on gradients": {"rules": UpdateRules(noisy_grad=0.1, clip_grad=1.0)},
+    "TET": {"rules": UpdateRules(step_outputs=True), "loss": build_loss("ce", tet=True, tet_weight=0.1)},
     "bfloat16": {"amp": "bfloat16"},
     "plateau schedule": {"sched": "plateau", "epochs": 5, "lr": 1e-7},  # nothing improves, so that the rate falls
     "momentum": {"opt": "sgd"},

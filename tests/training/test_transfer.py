@@ -14,7 +14,7 @@ from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
 from braincog_transformers.ops.kernels import fused_neuron
-from braincog_transformers.training import build
+from braincog_transformers.training import loaders
 from braincog_transformers.training.run import run
 
 SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "8", "--tensorboard-dir", ""]
@@ -30,7 +30,7 @@ def go(tmp_path, monkeypatch):
         train, test = (Subset(part, range(32)) for part in (bundle.train, bundle.test))
         return replace(bundle, train=train, test=test)
 
-    monkeypatch.setattr(build, "build_datasets", few)
+    monkeypatch.setattr(loaders, "build_datasets", few)
     monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
     return lambda *more: run(resolve([*DIGITS, *SHORT, "--output", str(tmp_path), *more]))
 

@@ -1,40 +1,18 @@
 """One optimizer step: forward and backward of each accumulated batch, then clip, noise, update, average."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from ..errors import NonFiniteLoss
 from .diagnose import bad_gradients, describe_non_finite, has_sound_sum, is_finite
 from .distributed import Ranks, last_sync_only
-from .learner import Learner, Place
+from .learner import Learner
+from .loaders import Mixer, ToDevice
 from .losses import dominating_label, mean_over_steps
-from .outcome import NonFiniteLoss
+from .plan import UpdateRules
 
-__all__ = ["Mixer", "StepRules", "train_step"]
-
-Mixer = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class StepRules:
-    """What a step does beside the plain descent.
-
-    Args:
-        grad_accum: batches whose gradients make one step.
-        clip_grad: largest norm of the gradient; None for no limit.
-        noisy_grad: standard deviation of Gaussian noise added to each gradient.
-        random_steps: greatest number of time steps T to draw from for each batch; 0 to leave T alone.
-        step_outputs: ask the network for the logits of every step.
-    """
-
-    grad_accum: int = 1
-    clip_grad: float | None = None
-    noisy_grad: float = 0.0
-    random_steps: int = 0
-    step_outputs: bool = False
+__all__ = ["update_weights"]
 
 
 class _FiniteCheck:
@@ -76,7 +54,7 @@ def _add_noise(learner: Learner, deviation: float) -> None:
             grad.add_(noise, alpha=deviation)
 
 
-def _update(learner: Learner, rules: StepRules, *, step: int) -> None:
+def _update(learner: Learner, rules: UpdateRules, *, step: int) -> None:
     precision, scaled = learner.precision, learner.precision.scaler is not None
     if rules.noisy_grad or rules.clip_grad is not None:
         precision.unscale(learner.optimizer)
@@ -142,14 +120,14 @@ def _forward(
     return criterion(logits, distilled, target, taught.float()), (logits.detach() + distilled.detach()) / 2
 
 
-def train_step(
+def update_weights(
     learner: Learner,
     batches: list[tuple[Tensor, Tensor]],
     *,
     step: int,
     criterion: nn.Module,
-    place: Place,
-    rules: StepRules,
+    to_device: ToDevice,
+    rules: UpdateRules,
     ranks: Ranks,
     mixer: Mixer | None = None,
     teacher: nn.Module | None = None,
@@ -161,7 +139,7 @@ def train_step(
         batches: the batches whose gradients are accumulated.
         step: number of this step, from 0.
         criterion: loss of logits and target; with a teacher, `losses.Distillation`.
-        place: brings a batch to the device.
+        to_device: brings a batch to the device.
         rules: what the step does beside the plain descent.
         ranks: the processes of the run.
         mixer: mixes the samples of a batch into soft targets.
@@ -175,9 +153,9 @@ def train_step(
             number on any rank.
     """
     check, seen, losses = _FiniteCheck(), [], []
-    sums = torch.zeros(3, dtype=torch.float64, device=place.device)
+    sums = torch.zeros(3, dtype=torch.float64, device=to_device.device)
     for number, batch in enumerate(batches, start=1):
-        x, target = place(*batch)
+        x, target = to_device(*batch)
         sound = has_sound_sum(x)
         if mixer is not None:
             x, target = mixer(x, target, learner.generators["mixing"])

@@ -5,8 +5,8 @@ import torch
 from ..errors import UserError
 from ..export import agreement, export, form_of, load_exported, samples_for
 from ..recipe import Options
-from .build import build_network, find_shape
 from .distributed import Ranks, device_of
+from .network import build_network, find_shape
 from .saving import load_weights
 
 __all__ = ["export_trained"]

@@ -29,52 +29,51 @@ from ..data.loading.loader import make_loader
 from ..recipe import Options
 from ..recipe.groups import AnalysisOptions
 from .journal import Journal
-from .learner import Place
-from .plan import Feed
+from .loaders import Loaders, ToDevice
 
-__all__ = ["Look", "mean_rate"]
+__all__ = ["Visualization", "mean_rate"]
 
 RATE_BATCHES = 4
 
 
-def _placed(batches: Any, place: Place) -> Any:
-    return (place(x, target) for x, target in batches)
+def _placed(batches: Any, to_device: ToDevice) -> Any:
+    return (to_device(x, target) for x, target in batches)
 
 
-def mean_rate(network: nn.Module, feed: Feed, say: Callable[[str], object]) -> Callable[[], float]:
+def mean_rate(network: nn.Module, loaders: Loaders, say: Callable[[str], object]) -> Callable[[], float]:
     """Return a function that measures the mean firing rate, in spikes per neuron and step, on one test batch.
 
     It tells which layers are silent or saturated, whenever that has changed.
     """
-    batch, told = [], ""
+    batch, reported = [], ""
 
     def measure() -> float:
-        nonlocal told
+        nonlocal reported
         if not batch:  # kept, so that no loader has to start again for it
-            batch.extend(islice(feed.test, 1))
-        rows = firing_rates(network, _placed(batch, feed.place))
+            batch.extend(islice(loaders.test, 1))
+        rows = firing_rates(network, _placed(batch, loaders.to_device))
         found = extremes(rows)
-        if found and found != told:
+        if found and found != reported:
             say(found)
-        told = found
+        reported = found
         return overall_rate(rows)
 
     return measure
 
 
 @dataclass(frozen=True)
-class Look:
+class Visualization:
     """Draw and print what was asked for.
 
     Args:
         options: of the run.
         bundle: the data.
-        place: brings a batch to the network.
+        to_device: brings a batch to the network.
     """
 
     options: Options
     bundle: DataBundle
-    place: Place
+    to_device: ToDevice
 
     def _batches(self, most: int | None = None) -> Any:
         # its own loader: among several ranks, each test loader holds a share of the samples only
@@ -82,7 +81,7 @@ class Look:
             self.bundle.test, batch_size=self.options.data.batch_size, train=False, drop_last=False,
             seed=self.options.run.seed, workers=0,
         )  # fmt: skip
-        return _placed(islice(loader, most), self.place)
+        return _placed(islice(loader, most), self.to_device)
 
     def _scale(self) -> dict[str, Any]:
         """Return what turns normalised images back into pictures."""
