@@ -104,6 +104,7 @@ def _evaluate_in(folder: Path, parts: Parts) -> dict[str, Any]:
     if path:
         path, content = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
         compare_classes(content, path, parts.bundle.classes, options.data, refuses=True, say=journal.say)
+        del content
     elif (options.analysis.analyze or options.analysis.audit) and not (
         options.model.initial_checkpoint or options.model.pretrained
     ):
@@ -144,6 +145,7 @@ def _train(parts: Parts) -> dict[str, Any]:
         start, content = find_state(options.run.resume, parts.say)
         parts.say(load_content(parts.network, content, start, ema=options.run.use_ema))
         compare_classes(content, start, parts.bundle.classes, options.data, refuses=False, say=parts.say)
+        del content
     with run_folder(options, parts.ranks, fresh=not continues, say=parts.say) as folder:
         path, state = _found_state(parts) if continues else (None, None)
         return _train_in(folder, parts, path, state)
