@@ -16,17 +16,16 @@ from ..recipe import Options
 from ..version import __version__
 from .distributed import Ranks, wrap
 from .generators import seed_everything
-from .learner import Learner
+from .learner import Learner, Plan, UpdateRules
 from .loaders import Loaders, ToDevice, build_data, build_loaders, build_mixer
 from .loop import evaluate
 from .losses import build_losses
 from .network import Shape, build_network, find_shape
 from .optim import build_optimizer, build_schedule, scaled_rate
-from .plan import Plan, UpdateRules, updates_per_epoch
 from .precision import Precision
 from .teacher import build_teacher, find_teacher
 
-__all__ = ["Parts", "build_learner", "build_parts", "ranking_metric"]
+__all__ = ["Parts", "build_learner", "build_parts"]
 
 
 @dataclass
@@ -45,9 +44,9 @@ class Parts:
 
     @property
     def batch(self) -> tuple[int, int, int]:
-        """Return samples of a forward pass, processes, and accumulated passes, whose product makes an optimizer step.
+        """Return samples of a forward pass, processes, and accumulated passes, whose product makes one update.
 
-        A set that is smaller than what was asked for has no step of that size, for which no learning rate is scaled.
+        A set that is smaller than what was asked for has no update of that size, for which no learning rate is scaled.
         """
         options, processes = self.options, self.ranks.world_size
         samples = min(options.data.batch_size, max(1, len(self.bundle.train) // processes))
@@ -103,21 +102,25 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     return Parts(options, ranks, shape, bundle, network, train_call, test_call, loaders, precision)
 
 
-def ranking_metric(options: Options, bundle: DataBundle) -> str:
+def _ranking_metric(parts: Parts) -> str:
     """Return the column that ranks epochs: that of the average where it is evaluated, as in timm."""
-    train, metric = options.train, options.run.eval_metric
+    train, metric, bundle = parts.options.train, parts.options.run.eval_metric, parts.bundle
     if metric == "top5" and bundle.num_classes < 5:
         raise UserError(f"--eval-metric top5 needs five classes; {bundle.info.name} has {bundle.num_classes}.")
     averaged = train.model_ema and not train.model_ema_force_cpu
     return f"{'ema' if averaged else 'test'}_{metric}"
 
 
-def build_learner(parts: Parts, metric: str) -> tuple[Learner, Plan]:
+def build_learner(parts: Parts) -> tuple[Learner, Plan]:
     """Build what learns, and the plan of the run."""
-    options, train = parts.options, parts.options.train
+    options, train, metric = parts.options, parts.options.train, _ranking_metric(parts)
     lr = scaled_rate(options.sched.lr, batch=math.prod(parts.batch), base=options.sched.lr_base_size)
     optimizer = build_optimizer(parts.network, options.optim, lr=lr)
-    updates = updates_per_epoch(len(parts.loaders.train), options.optim.grad_accum)
+    rules = UpdateRules(
+        grad_accum=options.optim.grad_accum, clip_grad=options.optim.clip_grad, noisy_grad=options.optim.noisy_grad,
+        random_steps=parts.shape.step if options.model.rand_step else 0, step_outputs=train.tet_loss,
+    )  # fmt: skip
+    updates = rules.updates_of(len(parts.loaders.train))
     scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
     average = None
     if train.model_ema:
@@ -129,13 +132,6 @@ def build_learner(parts: Parts, metric: str) -> tuple[Learner, Plan]:
         train_call=parts.train_call, test_call=parts.test_call,
     )  # fmt: skip
     criterion, test_criterion = build_losses(train)
-    rules = UpdateRules(
-        grad_accum=options.optim.grad_accum,
-        clip_grad=options.optim.clip_grad,
-        noisy_grad=options.optim.noisy_grad,
-        random_steps=parts.shape.step if options.model.rand_step else 0,
-        step_outputs=train.tet_loss,
-    )
     about = {
         "version": __version__,
         "arch": options.model.model,

@@ -1,6 +1,5 @@
-"""Assemble a run from its options, train or evaluate, and tell what came of it."""
+"""Assemble a run from its options, train or evaluate, and report what came of it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..errors import Interrupted, UserError
 from ..files import write_text
 from ..recipe import ENTRIES, Options
 from ..report import write_report
-from .assembly import Parts, build_learner, build_parts, ranking_metric
+from .assembly import Parts, build_learner, build_parts
 from .class_names import compare_classes, difference_of_classes
 from .diagnose import require_finite
 from .distributed import device_of, set_up
@@ -21,21 +20,20 @@ from .failures import explain
 from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
-from .learner import Learner, Progress
+from .learner import Learner, Plan, Progress
 from .loop import fit
 from .losses import build_losses
 from .machine import fast_in_bfloat16, keep_freed_memory
 from .network import check_batch, evaluates
-from .plan import Plan
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
 from .state import difference, restore, saved_options
 from .stopping import StopRequest
-from .visualization import Visualization, mean_rate
+from .visualization import draw_first_batch, mean_rate, visualize_run
 
 __all__ = ["run"]
 
-_TOLD = 10
+_NAMED = 10
 """Damaged recordings that are named one by one."""
 FREE = frozenset(name for name, entry in ENTRIES.items() if not entry.metadata["numbers"])
 """Options that a run may be resumed with other values of."""
@@ -76,7 +74,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _check_up(parts: Parts) -> dict[str, Any]:
-    """Look at one training step, and tell."""
+    """Examine the network in one training step, and print what was found."""
     options, loaders = parts.options, parts.loaders
     batch = loaders.to_device(*next(iter(loaders.train)))
     parts.network.output_steps = options.train.tet_loss
@@ -88,71 +86,76 @@ def _check_up(parts: Parts) -> dict[str, Any]:
 
 
 def _evaluate(parts: Parts) -> dict[str, Any]:
-    with run_folder(parts.options, parts.ranks, fresh=False, say=parts.say) as folder:
-        return _evaluate_in(folder, parts)
-
-
-def _evaluate_in(folder: Path, parts: Parts) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
-    path = options.run.eval_checkpoint or options.run.resume
-    earlier = training_record(folder)
-    if earlier is not None and earlier["model"]["name"] != options.model.model:
-        raise UserError(
-            f"--experiment: {str(folder)!r} holds a training of {earlier['model']['name']}; name another folder"
-        )
-    journal = Journal(folder, epochs=0, speaks=ranks.first)
-    if path:
+    with run_folder(options, ranks, fresh=False, say=parts.say) as folder:
+        earlier = training_record(folder)
+        if earlier is not None and earlier["model"]["name"] != options.model.model:
+            raise UserError(
+                f"--experiment: {str(folder)!r} holds a training of {earlier['model']['name']}; name another folder"
+            )
+        journal = Journal(folder, epochs=0, speaks=ranks.first)
+        weights = _load_weights(parts, journal)
+        require_finite(parts.network, ranks, when="before the evaluation")
+        _name_left_out(parts, journal)
+        found = {f"test_{name}": value for name, value in parts.evaluate().items()}
+        journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
+        if not ranks.first:
+            return found | {"folder": str(folder)}
+        return found | _conclude(parts, found, journal, checkpoint=weights)
+
+
+def _load_weights(parts: Parts, journal: Journal) -> str | None:
+    """Load the checkpoint to evaluate, if one is named, and say where the network's weights are from."""
+    options, model = parts.options, parts.options.model
+    if path := options.run.eval_checkpoint or options.run.resume:
         path, content = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
         compare_classes(content, path, parts.bundle.classes, options.data, refuses=True, say=journal.say)
-        del content
-    elif (options.analysis.analyze or options.analysis.audit) and not (
-        options.model.initial_checkpoint or options.model.pretrained
-    ):
+        return path
+    weights = model.initial_checkpoint or ("pretrained" if model.pretrained else None)
+    if weights is None and (options.analysis.analyze or options.analysis.audit):
         journal.say("the weights are random, and so are the rates; --eval_checkpoint names trained ones")
-    require_finite(parts.network, ranks, when="before the evaluation")
-    _tell_left_out(parts, journal)
-    found = {f"test_{name}": value for name, value in parts.evaluate().items()}
-    journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
-    if not ranks.first:
-        return found | {"folder": str(folder)}
-    weights = path or options.model.initial_checkpoint or ("pretrained" if options.model.pretrained else None)
-    return found | _conclude(parts, found, journal, checkpoint=weights)
+    return weights
 
 
 def _conclude(
-    parts: Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None,
-    trained: bool = False, drawn: Sequence[Path] = (),
-) -> dict[str, Any]:  # fmt: skip
-    """Look at the network, and write down what came of the run; on the first rank only."""
-    options, folder = parts.options, journal.folder
-    with isolated(options.run.seed):
-        shown = Visualization(options, parts.bundle, parts.loaders.to_device)
-        rate, pictures = shown.show(parts.network, folder, journal)
-    pictures = [str(path) for path in (*drawn, *pictures)]
+    parts: Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None, curves: Path | None = None
+) -> dict[str, Any]:
+    """Draw and print what was asked for, and write down what came of the run; on the first rank only.
+
+    Args:
+        curves: picture of a training's curves; None for an evaluation.
+    """
+    with isolated(parts.options.run.seed):
+        rate, pictures = visualize_run(parts, journal)
+    pictures = [str(path) for path in (curves, *pictures) if path]
     write_results(
-        folder, options=options, network=parts.network, bundle=parts.bundle, device=parts.ranks.device,
-        results=figures | {"firing_rate": rate}, checkpoint=checkpoint, trained=trained, pictures=pictures,
+        journal.folder, parts, results=figures | {"firing_rate": rate}, checkpoint=checkpoint,
+        trained=curves is not None, pictures=pictures,
     )  # fmt: skip
-    if options.analysis.report:
-        journal.say(f"report {write_report([folder])}")
-    return {"folder": str(folder), "pictures": pictures}
+    if parts.options.analysis.report:
+        journal.say(f"report {write_report([journal.folder])}")
+    return {"folder": str(journal.folder), "pictures": pictures}
 
 
 def _train(parts: Parts) -> dict[str, Any]:
+    given = parts.options.run
+    if given.resume and given.no_resume_opt:
+        _start_from_resumed(parts)
+    continues = bool(given.resume and not given.no_resume_opt)
+    with run_folder(parts.options, parts.ranks, fresh=not continues, say=parts.say) as folder:
+        return _train_in(folder, parts, continues=continues)
+
+
+def _start_from_resumed(parts: Parts) -> None:
+    """Take the weights alone of the run that --resume names."""
     options = parts.options
-    continues = options.run.resume and not options.run.no_resume_opt
-    if options.run.resume and not continues:
-        start, content = find_state(options.run.resume, parts.say)
-        parts.say(load_content(parts.network, content, start, ema=options.run.use_ema))
-        compare_classes(content, start, parts.bundle.classes, options.data, refuses=False, say=parts.say)
-        del content
-    with run_folder(options, parts.ranks, fresh=not continues, say=parts.say) as folder:
-        path, state = _found_state(parts) if continues else (None, None)
-        return _train_in(folder, parts, path, state)
+    path, content = find_state(options.run.resume, parts.say)
+    parts.say(load_content(parts.network, content, path, ema=options.run.use_ema))
+    compare_classes(content, path, parts.bundle.classes, options.data, refuses=False, say=parts.say)
 
 
-def _found_state(parts: Parts) -> tuple[Path, dict[str, Any]]:
-    """Return the state that --resume continues, of a run with the same options and classes, and its file."""
+def _find_continued(parts: Parts) -> tuple[Path, dict[str, Any]]:
+    """Return the file and the state that --resume continues, of a run with the same options and classes."""
     options = parts.options
     path, state = find_state(options.run.resume, parts.say)
     if changed := difference(saved_options(state, Options().to_dict(), path=path), options.to_dict(), free=FREE):
@@ -165,16 +168,16 @@ def _found_state(parts: Parts) -> tuple[Path, dict[str, Any]]:
     return path, state
 
 
-def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, Any] | None) -> dict[str, Any]:
+def _train_in(folder: Path, parts: Parts, *, continues: bool) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
-    metric = ranking_metric(options, parts.bundle)
-    learner, plan = build_learner(parts, metric)
-    checkpoints = Checkpoints(folder, decreasing=metric.endswith("loss"), history=options.run.checkpoint_hist)
+    path, state = _find_continued(parts) if continues else (None, None)
+    learner, plan = build_learner(parts)
+    checkpoints = Checkpoints(folder, decreasing=plan.metric.endswith("loss"), history=options.run.checkpoint_hist)
     progress = Progress(epoch=options.sched.start_epoch or 0)
     seed_everything(options.run.seed + ranks.rank)
-    if state is not None:
+    if continues:
         restore(state, learner, progress, ranks, path=path)
-        checkpoints.continue_from(state, metric=metric)
+        checkpoints.continue_from(state, metric=plan.metric)
     elif progress.epoch:
         learner.scheduler.step(progress.epoch)
         learner.scheduler.step_update(plan.schedule_position(progress, len(parts.loaders.train)))
@@ -183,7 +186,7 @@ def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, An
     _announce(parts, learner, plan, progress, journal)
     if options.run.save_images:
         with isolated(options.run.seed), journal.optional("pictures of the first batch"):
-            Visualization(options, parts.bundle, parts.loaders.to_device).show_first_batch(folder, journal)
+            draw_first_batch(parts, journal)
     rate = mean_rate(parts.network, parts.loaders, journal.say)
     with StopRequest(patient=ranks.world_size > 1) as stop:
         rows = fit(
@@ -194,10 +197,10 @@ def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, An
     journal.close()
     if stopped:
         raise Interrupted(
-            f"stopped after step {progress.step} and saved; continue with: "
+            f"stopped after step {progress.updates} and saved; continue with: "
             f"main.py -c {folder / 'args.yaml'} --resume {folder}"
         )
-    return _report(parts, rows, progress, checkpoints, journal, metric)
+    return _report(parts, rows, progress, checkpoints, journal, plan.metric)
 
 
 def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
@@ -213,7 +216,7 @@ def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
     return journal
 
 
-def _tell_left_out(parts: Parts, journal: Journal) -> None:
+def _name_left_out(parts: Parts, journal: Journal) -> None:
     """Name the first recordings that --skip-bad left out, and write all of them into the folder."""
     texts = parts.bundle.left_out
     if not texts or not parts.ranks.first:
@@ -222,7 +225,7 @@ def _tell_left_out(parts: Parts, journal: Journal) -> None:
     with journal.optional(f"the lines of {path}"):
         write_text(path, "".join(f"{text}\n" for text in texts))
     journal.say(f"left out {len(texts)} recordings that can't be read (--skip-bad), all named in {path}:")
-    for text in texts[:_TOLD]:
+    for text in texts[:_NAMED]:
         journal.say(f"  {text}")
 
 
@@ -236,7 +239,7 @@ def _announce(parts: Parts, learner: Learner, plan: Plan, progress: Progress, jo
         f"{len(bundle.train):,} training and {len(bundle.test):,} test samples of {shape}, "
         f"{bundle.num_classes} classes | {ranks.device}, {ranks.world_size} process{'es' * (ranks.world_size > 1)}"
     )
-    _tell_left_out(parts, journal)
+    _name_left_out(parts, journal)
     base = learner.scheduler.base_values[0] if learner.scheduler else learner.learning_rate
     samples, processes, accumulated = parts.batch
     batch = samples * processes * accumulated
@@ -248,20 +251,20 @@ def _announce(parts: Parts, learner: Learner, plan: Plan, progress: Progress, jo
     )
     if not options.train.amp and fast_in_bfloat16(ranks.device):
         journal.say("this device multiplies bfloat16 matrices several times as fast as float32: --amp uses that")
-    if progress.step:
-        journal.say(f"resumed at epoch {progress.epoch + 1}, batch {progress.batch}, after step {progress.step}")
+    if progress.updates:
+        journal.say(f"resumed at epoch {progress.epoch + 1}, batch {progress.batch}, after step {progress.updates}")
 
 
 def _report(
     parts: Parts, rows: list[dict[str, float]], progress: Progress, checkpoints: Checkpoints, journal: Journal,
     metric: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Tell the final figures, draw what was asked for, and return figures and paths."""
+    """Print the final figures, draw what was asked for, and return figures and paths."""
     folder = journal.folder
     if not rows:
         raise UserError(f"nothing to train in {folder}: --max-steps or --epochs is reached before the first step.")
     last = rows[-1]
-    result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.step, "best": progress.best}
+    result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.updates, "best": progress.best}
     if not parts.ranks.first:
         return result
     journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
@@ -272,11 +275,11 @@ def _report(
     if progress.best is not None:
         figures |= {"best": progress.best, "best_epoch": progress.best_epoch + 1}
     result["checkpoint"] = str(checkpoints.last)
-    told = f"checkpoint {checkpoints.last}"
+    line = f"checkpoint {checkpoints.last}"
     with journal.optional("pictures and results of the run"):
         curves = training_curves(rows, folder / "curves.png")
-        found = _conclude(parts, figures, journal, checkpoint=checkpoints.last.name, trained=True, drawn=[curves])
+        found = _conclude(parts, figures, journal, checkpoint=checkpoints.last.name, curves=curves)
         result |= found | {"curves": str(curves)}
-        told += f" | training curves {curves}"
-    journal.say(told)
+        line += f" | training curves {curves}"
+    journal.say(line)
     return result

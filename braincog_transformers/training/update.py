@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward of each accumulated batch, then clip, noise, update, average."""
+"""One training step: forward and backward of each accumulated batch, then clip, noise, update, average."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from ..errors import NonFiniteLoss
 from .diagnose import bad_gradients, describe_non_finite, has_sound_sum, is_finite
 from .distributed import Ranks, last_sync_only
-from .learner import Learner
+from .learner import Learner, UpdateRules
 from .loaders import Mixer, ToDevice
 from .losses import dominating_label, mean_over_steps
-from .plan import UpdateRules
 
 __all__ = ["update_weights"]
 
@@ -21,22 +20,23 @@ class _FiniteCheck:
     """
 
     def __init__(self) -> None:
-        self.flags: list[Tensor] = []
+        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
         self.arrived: torch.cuda.Event | None = None
 
-    def add(self, sound: Tensor, loss: Tensor) -> None:
-        """Note the flag of a batch's input, see `has_sound_sum`, and its loss."""
-        flag = sound.to(loss.device) & torch.isfinite(loss.detach())
-        self.flags.append(flag.to("cpu", non_blocking=True))
+    def add(self, x: Tensor, loss: Tensor, sound: Tensor) -> None:
+        """Note a batch and its loss, and the flag of its input before mixing, see `has_sound_sum`."""
+        flag = sound.to(loss.device) & torch.isfinite(loss)
+        self.batches.append((flag.to("cpu", non_blocking=True), x, loss))
         if loss.is_cuda:
             self.arrived = torch.cuda.Event()
             self.arrived.record()
 
-    def failures(self) -> list[int]:
-        """Return the places of the batches whose flag is unset."""
+    def failed(self) -> Tensor | None:
+        """Return the first batch that is not finite, or whose loss isn't; the sum of a finite one may overflow."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        return [place for place, flag in enumerate(self.flags) if not flag]
+        suspects = ((x, loss) for flag, x, loss in self.batches if not flag)
+        return next((x for x, loss in suspects if not (is_finite(loss) and is_finite(x))), None)
 
 
 def _draw_steps(learner: Learner, x: Tensor, most: int) -> Tensor:
@@ -54,54 +54,42 @@ def _add_noise(learner: Learner, deviation: float) -> None:
             grad.add_(noise, alpha=deviation)
 
 
-def _update(learner: Learner, rules: UpdateRules, *, step: int) -> None:
-    precision, scaled = learner.precision, learner.precision.scaler is not None
-    if rules.noisy_grad or rules.clip_grad is not None:
-        precision.unscale(learner.optimizer)
+def _descend(learner: Learner, rules: UpdateRules, *, update: int) -> None:
+    """Clip the gradients, add noise, and update weights and average."""
+    scaler, optimizer, clips = learner.precision.scaler, learner.optimizer, rules.clip_grad is not None
+    if rules.noisy_grad or clips:
+        scaler.unscale_(optimizer)
     if rules.noisy_grad:
         _add_noise(learner, rules.noisy_grad)
-    if rules.clip_grad is not None or not scaled:
+    if clips or not scaler.is_enabled():
         norm = get_total_norm([one.grad for one in learner.network.parameters() if one.grad is not None])
-        if not scaled and not norm.isfinite():
-            _stop_at_gradients(learner, step=step)
-        if rules.clip_grad is not None:
+        # the norm of finite gradients may overflow; all ranks have the same gradients
+        if not scaler.is_enabled() and not norm.isfinite() and (found := bad_gradients(learner.network)):
+            raise NonFiniteLoss(
+                f"at step {update}, learning rate {learner.learning_rate:.3g}, gradients are not finite though the "
+                f"loss is: {found}. Nothing was saved after it; lower --lr, or set --clip-grad."
+            )
+        if clips:
             clip_grads_with_norm_(learner.network.parameters(), rules.clip_grad, norm)
-    precision.step(learner.optimizer)
-    if precision.hopeless:
+    scaler.step(optimizer)
+    scaler.update()
+    if learner.precision.hopeless:
         raise NonFiniteLoss(
-            f"at step {step} the gradients overflow float16 however small they are scaled, so that no step is taken "
+            f"at step {update} the gradients overflow float16 however small they are scaled, so that no step is taken "
             "any more; use --amp-dtype bfloat16, or lower --lr."
         )
-    learner.optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     if learner.ema is not None:
-        learner.ema.update(learner.network, step=step)
+        learner.ema.update(learner.network, step=update)
 
 
-def _stop_at_gradients(learner: Learner, *, step: int) -> None:
-    """Raise where a gradient is not finite; the norm of finite ones may overflow. All ranks have the same gradients."""
-    if found := bad_gradients(learner.network):
-        raise NonFiniteLoss(
-            f"at step {step}, learning rate {learner.learning_rate:.3g}, gradients are not finite though the loss is: "
-            f"{found}. Nothing was saved after it; lower --lr, or set --clip-grad."
-        )
-
-
-def _failed(place: int, losses: list[Tensor], seen: list[Tensor]) -> bool:
-    """Look closely at a batch whose flag is unset: the sum of a finite input may overflow."""
-    return not (is_finite(losses[place]) and is_finite(seen[place]))
-
-
-def _stop_non_finite(learner: Learner, x: Tensor | None, *, step: int) -> None:
+def _stop_non_finite(learner: Learner, x: Tensor | None, *, update: int) -> None:
     where = "it arose on another rank"
     if x is not None:
-
-        def again() -> Tensor:
-            with learner.precision.autocast():
-                return learner.network(x)
-
-        where = describe_non_finite(learner.network, x, again)
+        with learner.precision.autocast():
+            where = describe_non_finite(learner.network, x)
     raise NonFiniteLoss(
-        f"the numbers are no longer finite at step {step}, learning rate {learner.learning_rate:.3g}: {where}. "
+        f"the numbers are no longer finite at step {update}, learning rate {learner.learning_rate:.3g}: {where}. "
         "Nothing was saved after it; lower --lr, or set --clip-grad."
     )
 
@@ -121,26 +109,18 @@ def _forward(
 
 
 def update_weights(
-    learner: Learner,
-    batches: list[tuple[Tensor, Tensor]],
-    *,
-    step: int,
-    criterion: nn.Module,
-    to_device: ToDevice,
-    rules: UpdateRules,
-    ranks: Ranks,
-    mixer: Mixer | None = None,
-    teacher: nn.Module | None = None,
-) -> Tensor:
+    learner: Learner, batches: list[tuple[Tensor, Tensor]], *, update: int, criterion: nn.Module, to_device: ToDevice,
+    rules: UpdateRules, ranks: Ranks, mixer: Mixer | None = None, teacher: nn.Module | None = None,
+) -> Tensor:  # fmt: skip
     """Update the weights once with the mean gradient of the batches.
 
     Args:
         learner: what learns.
         batches: the batches whose gradients are accumulated.
-        step: number of this step, from 0.
+        update: number of this update, from 0.
         criterion: loss of logits and target; with a teacher, `losses.Distillation`.
         to_device: brings a batch to the device.
-        rules: what the step does beside the plain descent.
+        rules: what is done beside the descent along the gradient.
         ranks: the processes of the run.
         mixer: mixes the samples of a batch into soft targets.
         teacher: maps the mixed batch to the logits that the network learns beside the labels.
@@ -152,8 +132,7 @@ def update_weights(
         NonFiniteLoss: before the update, when an input, a loss or, without scaling, a gradient is infinite or not a
             number on any rank.
     """
-    check, seen, losses = _FiniteCheck(), [], []
-    sums = torch.zeros(3, dtype=torch.float64, device=to_device.device)
+    check, sums = _FiniteCheck(), torch.zeros(3, dtype=torch.float64, device=to_device.device)
     for number, batch in enumerate(batches, start=1):
         x, target = to_device(*batch)
         sound = has_sound_sum(x)
@@ -163,14 +142,12 @@ def update_weights(
             x = _draw_steps(learner, x, rules.random_steps)
         with last_sync_only(learner.train_call, last=number == len(batches)):
             loss, logits = _forward(learner, x, target, criterion=criterion, teacher=teacher)
-            check.add(sound, loss)
-            learner.precision.backward(loss / len(batches))
-        seen.append(x)
-        losses.append(loss.detach())
+            check.add(x, loss.detach(), sound)
+            learner.precision.scaler.scale(loss / len(batches)).backward()
         right = mean_over_steps(logits).argmax(dim=1) == dominating_label(target)
         sums += torch.stack([loss.detach().double() * len(x), right.sum().double(), sums.new_tensor(len(x))])
-    failure = next((number for number in check.failures() if _failed(number, losses, seen)), None)
-    if ranks.any(failure is not None):
-        _stop_non_finite(learner, None if failure is None else seen[failure], step=step)
-    _update(learner, rules, step=step)
+    failed = check.failed()
+    if ranks.any(failed is not None):
+        _stop_non_finite(learner, failed, update=update)
+    _descend(learner, rules, update=update)
     return sums

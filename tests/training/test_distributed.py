@@ -10,8 +10,8 @@ from torch import distributed, multiprocessing
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.distributed import Ranks, set_up, wrap
+from braincog_transformers.training.learner import UpdateRules
 from braincog_transformers.training.losses import Distillation, build_loss
-from braincog_transformers.training.update import UpdateRules
 
 OPTIONS = {"norm": False, "drop": 0.0, "mixup": False, "ema": True, "opt": "sgd", "lr": 0.1, "count": 22}
 

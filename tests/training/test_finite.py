@@ -11,7 +11,7 @@ from braincog_transformers.errors import NonFiniteLoss, UserError
 from braincog_transformers.nodes import LIFNode
 from braincog_transformers.training.diagnose import has_sound_sum
 from braincog_transformers.training.distributed import Ranks
-from braincog_transformers.training.update import UpdateRules
+from braincog_transformers.training.learner import UpdateRules
 
 
 class Spiking(TinyNet):
@@ -75,7 +75,7 @@ def test_values_whose_sum_overflows_are_no_fault(spiking):
     x = one.loaders.train.x
     x[3:6, 0] = torch.finfo(torch.float32).max / 4
     assert not has_sound_sum(x)
-    assert one.fit().progress.step == 6
+    assert one.fit().progress.updates == 6
 
 
 @pytest.mark.parametrize("name", ["conv.weight", "head.bias", "norm.running_var", "node.threshold"])
@@ -107,20 +107,20 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(spiking, 
     with pytest.raises(NonFiniteLoss, match=r"at step 8, .*gradients are not finite .*: conv\.weight\."):
         one.fit()
     assert all(value.isfinite().all() for value in one.weights.values())
-    assert spiking().resume().progress.step == 6
+    assert spiking().resume().progress.updates == 6
 
 
 def test_gradients_whose_norm_overflows_are_no_fault(spiking):
     one = spiking(epochs=1, opt="sgd", norm=False)
     # the conv's gradient may be 0, that of the head isn't
     one.learner.network.head.weight.register_hook(lambda gradient: gradient.sign() * 1e25)
-    assert one.fit().progress.step == 6
+    assert one.fit().progress.updates == 6
 
 
 def test_a_step_that_overflows_float16_is_left_out_and_not_the_end(spiking):
     one = spiking(amp="float16")
     _spoil_gradients(one.learner.network, at=2, value=torch.inf)
-    assert one.fit().progress.step == 18
+    assert one.fit().progress.updates == 18
     assert all(value.isfinite().all() for value in one.weights.values())
 
 
@@ -129,7 +129,7 @@ def test_steps_that_overflow_float16_without_end_are_named(spiking):
     one.learner.network.conv.weight.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(NonFiniteLoss, match="overflow float16 however small they are scaled"):
         one.fit()
-    assert one.progress.step < 30
+    assert one.progress.updates < 30
 
 
 def test_weights_that_overflow_are_not_saved(spiking):

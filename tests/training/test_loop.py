@@ -11,14 +11,14 @@ from torch import nn
 
 from braincog_transformers.errors import NonFiniteLoss
 from braincog_transformers.training.distributed import Ranks
-from braincog_transformers.training.learner import Learner
+from braincog_transformers.training.learner import Learner, UpdateRules
 from braincog_transformers.training.loaders import ToDevice
 from braincog_transformers.training.loop import evaluate
 from braincog_transformers.training.losses import build_loss
 from braincog_transformers.training.precision import Precision
 from braincog_transformers.training.saving import write_whole
 from braincog_transformers.training.stopping import StopRequest
-from braincog_transformers.training.update import UpdateRules, update_weights
+from braincog_transformers.training.update import update_weights
 
 ALONE = Ranks(device=torch.device("cpu"))
 
@@ -27,7 +27,7 @@ def _step(network, batches, *, rules=None, loss=None, amp=None, lr=0.1):
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     learner = Learner(network=network, optimizer=optimizer, precision=Precision("cpu", amp))
     return update_weights(
-        learner, batches, step=3, criterion=loss or build_loss("ce"), to_device=ToDevice(),
+        learner, batches, update=3, criterion=loss or build_loss("ce"), to_device=ToDevice(),
         rules=rules or UpdateRules(), ranks=ALONE,
     )  # fmt: skip
 
@@ -53,16 +53,16 @@ def test_accumulation_equals_the_big_batch(accumulated):
 
 
 def test_last_short_group_of_batches_is_a_step_too(run):
-    assert run("one", grad_accum=4, epochs=2).fit().progress.step == 4
+    assert run("one", grad_accum=4, epochs=2).fit().progress.updates == 4
 
 
 def test_max_steps_ends_in_the_middle_and_at_the_end_of_an_epoch(run):
     middle = run("middle").fit(max_steps=8)
-    assert (middle.progress.step, middle.progress.epoch, middle.progress.batch) == (8, 1, 2)
+    assert (middle.progress.updates, middle.progress.epoch, middle.progress.batch) == (8, 1, 2)
     assert [row["epoch"] for row in middle.rows] == [0, 1]
     assert middle.checkpoints.last.exists()
     end = run("end").fit(max_steps=6)
-    assert (end.progress.step, end.progress.epoch, end.progress.batch) == (6, 1, 0)
+    assert (end.progress.updates, end.progress.epoch, end.progress.batch) == (6, 1, 0)
     assert [row["epoch"] for row in end.rows] == [0]
 
 
@@ -95,7 +95,7 @@ def test_signal_finishes_the_step_saves_and_resumes(run, number):
     parts.learner.train_call = interrupted
     with parts.stop:
         parts.fit()
-    assert (parts.progress.step, parts.progress.epoch, parts.progress.batch) == (8, 1, 2)
+    assert (parts.progress.updates, parts.progress.epoch, parts.progress.batch) == (8, 1, 2)
     assert_same(run("parts").resume().fit(), whole)
 
 

@@ -13,10 +13,10 @@ from tiny_run import Run, assert_same
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.distributed import Ranks
+from braincog_transformers.training.learner import UpdateRules
 from braincog_transformers.training.losses import build_loss
 from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import difference, restore
-from braincog_transformers.training.update import UpdateRules
 
 # 24 samples in batches of 4: six batches an epoch, three epochs
 STEPS = 18
@@ -27,7 +27,7 @@ def test_equals_the_run_that_was_not_stopped(run, k):
     whole = run("whole").fit()
     run("parts").fit(max_steps=k)
     assert_same(run("parts").resume().fit(), whole)
-    assert whole.progress.step == STEPS
+    assert whole.progress.updates == STEPS
 
 
 CASES = {
@@ -89,7 +89,7 @@ def test_survives_sigkill(run, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     resumed = Run(folder, recovery_interval=2).resume()
-    assert 0 < resumed.progress.step < STEPS
+    assert 0 < resumed.progress.updates < STEPS
     assert_same(resumed.fit(), whole)
 
 

@@ -12,16 +12,14 @@ from torch import nn
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.generators import seed_everything
 from braincog_transformers.training.journal import Journal
-from braincog_transformers.training.learner import Learner, Progress
+from braincog_transformers.training.learner import Learner, Plan, Progress, UpdateRules
 from braincog_transformers.training.loaders import ImageMixer, Loaders, ToDevice
 from braincog_transformers.training.loop import fit
 from braincog_transformers.training.losses import build_loss
-from braincog_transformers.training.plan import Plan
 from braincog_transformers.training.precision import Precision
 from braincog_transformers.training.saving import Checkpoints, find_state
 from braincog_transformers.training.state import restore
 from braincog_transformers.training.stopping import StopRequest
-from braincog_transformers.training.update import UpdateRules
 
 CLASSES = 6
 # options of a whole run, from `main` to results, that takes a second or two
@@ -161,7 +159,7 @@ class Run:
 
     def fit(self, *, max_steps: int | None = None) -> "Run":
         journal = Journal(
-            self.folder, epochs=self.plan_arguments["epochs"], interval=1000, say=self.said.append,
+            self.folder, epochs=self.plan_arguments["epochs"], interval=1000, printer=self.said.append,
             speaks=self.ranks.first,
         )  # fmt: skip
         self.rows = fit(
