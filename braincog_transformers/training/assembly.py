@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from .optim import build_optimizer, build_schedule, scaled_rate
 from .precision import Precision
 from .teacher import build_teacher, find_teacher
 
-__all__ = ["Parts", "build_learner", "build_parts"]
+__all__ = ["Parts", "build_learner", "build_parts", "check_batch"]
 
 
 @dataclass
@@ -100,6 +101,30 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     )  # fmt: skip
     loaders = Loaders(train_loader, test_loader, to_device, mixer, options.mix.mixup_off_epoch)
     return Parts(options, ranks, shape, bundle, network, train_call, test_call, loaders, precision)
+
+
+def check_batch(parts: Parts) -> None:
+    """Refuse a batch of one where a normalisation would have a single value to go by.
+
+    Raises:
+        UserError: with the smallest batch that trains.
+    """
+    options, processes = parts.options, parts.ranks.world_size
+    smallest = min(options.data.batch_size, len(parts.bundle.train) // processes)
+    if smallest > 1 or (options.train.sync_bn and processes > 1):
+        return
+    probe = deepcopy(parts.network).to("meta").train()
+    x, _ = parts.loaders.to_device(torch.zeros(1, *parts.bundle.input_shape), torch.zeros(1))
+    try:
+        with torch.no_grad():
+            probe(x.to("meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"--batch-size 1: {options.model.model} normalises over the samples of a batch and can't train on one "
+            "alone; give 2 or more (--grad-accum does not help)."
+        ) from None
 
 
 def _ranking_metric(parts: Parts) -> str:

@@ -24,8 +24,8 @@ def compare_classes(
         path: its file, for messages.
         classes: names of the data's classes in the order of the labels; none where nothing names them.
         data: where this run's data are from.
-        refuses: raise for other classes of the same data set; otherwise they are told.
-        say: is told.
+        refuses: raise for other classes of the same data set; otherwise `say` names them.
+        say: prints a line.
 
     Raises:
         UserError: for other classes, or another order of them.

@@ -79,7 +79,7 @@ def bad_gradients(network: nn.Module) -> str:
 
 
 def is_finite(value: object) -> bool:
-    """Tell whether all values of a tensor are finite; other things and whole numbers are."""
+    """Return whether all values of a tensor are finite; other things and whole numbers are."""
     return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 

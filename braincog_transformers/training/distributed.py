@@ -90,11 +90,11 @@ class Ranks:
                 built = build()
             except (ValueError, OSError) as problem:
                 error = problem
-        told = self.share(None if error is None else str(error))
+        message = self.share(None if error is None else str(error))
         if error is not None:
             raise error
-        if told is not None:
-            raise UserError(told)
+        if message is not None:
+            raise UserError(message)
         return built if self.first else build()
 
     def close(self) -> None:
@@ -124,7 +124,6 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`; among several processes each takes the GPU of its local rank.
-
         backend: `gloo` or `nccl`; by the device if None.
         local_rank: number on this machine where the launcher does not put it into the environment.
 
@@ -156,7 +155,7 @@ def compile_for_batches(network: nn.Module, *, backend: str | Callable = inducto
     cheap operations give is computed again in the backward pass instead of kept, in this process from now on.
 
     Args:
-        network: the plain network.
+        network: the network itself, not its compiled form.
         backend: of `torch.compile`; by default one that runs what it can't compile as it is.
     """
     functorch_config.activation_memory_budget = MEMORY_BUDGET
@@ -171,7 +170,7 @@ def wrap(
     Evaluation bypasses the gradient exchange, so that ranks may see different numbers of batches.
 
     Args:
-        network: the plain network on its device.
+        network: the network itself, on its device.
         ranks: the processes of the run.
         sync_bn: share batch statistics over the ranks during training.
         compile_network: pass the network through `compile_for_batches`.
@@ -194,7 +193,7 @@ def share_batch_norm(network: nn.Module, ranks: Ranks, *, mode: str = "") -> Non
     """Give every rank the same running statistics, so that what is measured is what is saved.
 
     Args:
-        network: the plain network.
+        network: the network itself, not its compiled form.
         ranks: the processes of the run.
         mode: `reduce` for the mean over ranks; `broadcast`, or nothing, for those of the first rank.
     """

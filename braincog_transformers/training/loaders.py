@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class ToDevice:
         flatten_steps: fold the time of event frames `(B, T, C, H, W)` into the channels `(B, T*C, H, W)`.
     """
 
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device | str = "cpu"
     channels_last: bool = False
     flatten_steps: bool = False
 
@@ -52,6 +53,7 @@ class ToDevice:
         return x, target
 
 
+@dataclass(frozen=True)
 class Prefetcher:
     """Stand in for a loader and keep one batch ahead on the device, copied on a stream of its own.
 
@@ -60,9 +62,8 @@ class Prefetcher:
         device: a CUDA device.
     """
 
-    def __init__(self, loader: Any, device: torch.device):
-        self.loader = loader
-        self.device = device
+    loader: Any
+    device: torch.device
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -192,6 +193,7 @@ def build_loaders(
     return prefetched(train), test
 
 
+@dataclass(frozen=True)
 class ImageMixer:
     """Mix by timm's `Mixup`; all frames of an event sample are mixed alike.
 
@@ -199,8 +201,7 @@ class ImageMixer:
         mixup: timm's mixer; it draws from NumPy's global generator.
     """
 
-    def __init__(self, mixup: Mixup):
-        self.mixup = mixup
+    mixup: Mixup
 
     def __call__(self, x: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         # timm pairs samples from both ends, in place: an odd one is left out, and the loader's batch stays as it is
@@ -213,6 +214,7 @@ class ImageMixer:
         return frames.view_as(x), soft
 
 
+@dataclass(frozen=True)
 class EventMixer:
     """Mix event frames on smoothed targets, by one mixer after the other.
 
@@ -222,10 +224,9 @@ class EventMixer:
         smoothing: label smoothing.
     """
 
-    def __init__(self, mixers: Sequence[Mixer], *, num_classes: int, smoothing: float = 0.0):
-        self.mixers = tuple(mixers)
-        self.num_classes = num_classes
-        self.smoothing = smoothing
+    mixers: Sequence[Mixer]
+    num_classes: int
+    smoothing: float = 0.0
 
     def __call__(self, x: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         soft = soft_labels(target, num_classes=self.num_classes, smoothing=self.smoothing)
@@ -251,11 +252,6 @@ def build_mixer(
         )  # fmt: skip
         return ImageMixer(mixup)
     rules = {"beta": mix.cutmix_beta, "prob": mix.cutmix_prob, "rounds": mix.cutmix_num, "noise": mix.cutmix_noise}
-    mixers: list[Mixer] = []
-    if mix.mix_up:
-        mixers.append(MixUp(num_classes, **rules))
-    if mix.cut_mix:
-        mixers.append(CutMix(num_classes, **rules))
-    if mix.event_mix:
-        mixers.append(EventMix(num_classes, components=mix.gaussian_n, **rules))
+    kinds = (MixUp, mix.mix_up), (CutMix, mix.cut_mix), (partial(EventMix, components=mix.gaussian_n), mix.event_mix)
+    mixers = [kind(num_classes, **rules) for kind, wanted in kinds if wanted]
     return EventMixer(mixers, num_classes=num_classes, smoothing=smoothing) if mixers else None

@@ -4,17 +4,15 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoints import load_content, read_checkpoint
 from ..data import DatasetInfo
-from ..data.build import DataBundle
 from ..data.events.frames import event_channels
 from ..data.registry import lookup
 from ..errors import UserError, shown, unknown
@@ -25,7 +23,7 @@ from ..recipe.groups import ModelOptions
 from .class_names import compare_classes
 from .distributed import Ranks
 
-__all__ = ["Shape", "build_network", "check_batch", "evaluates", "find_shape"]
+__all__ = ["Shape", "build_network", "evaluates", "find_shape"]
 
 
 def evaluates(options: Options) -> bool:
@@ -89,13 +87,13 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
     except (ValueError, NotImplementedError) as error:
         side = "--event-size" if shape.info.kind == "event" else "--img-size"
         way_out = f"; {side} sets the size" if "img_size" in str(error) else ""
-        told = f"{shown(error)}{way_out}"
-        raise UserError(f"--model {model.model} cannot be built for {shape.info.name}: {told}") from error
+        problem = f"--model {model.model} cannot be built for {shape.info.name}: {shown(error)}{way_out}"
+        raise UserError(problem) from error
     except Exception as error:  # of any kind: what a constructor makes of values that it doesn't check
         if not further:
             raise
-        given, told = shown(" ".join(model.model_kwargs), 150), f"{type(error).__name__}: {shown(error, 150)}"
-        raise UserError(f"--model-kwargs {given}: the network can't be built ({told})") from error
+        given, cause = shown(" ".join(model.model_kwargs), 150), f"{type(error).__name__}: {shown(error, 150)}"
+        raise UserError(f"--model-kwargs {given}: the network can't be built ({cause})") from error
 
 
 def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserError:
@@ -184,7 +182,7 @@ def build_network(
         options: of the run.
         shape: what data set and options make of the network's ends.
         ranks: the processes of the run.
-        say: is told what was loaded.
+        say: prints a line, here what was loaded.
         classes: names of the data's classes, which those of a checkpoint are compared with; none to leave that.
 
     Raises:
@@ -206,28 +204,3 @@ def build_network(
         network.set_grad_checkpointing(True)
     network.to(ranks.device)
     return network.to(memory_format=torch.channels_last) if train.channels_last else network
-
-
-def check_batch(
-    options: Options, bundle: DataBundle, network: nn.Module, to_device: Callable[[Tensor, Tensor], tuple], ranks: Ranks
-) -> None:
-    """Refuse a batch of one where a normalisation would have a single value to go by.
-
-    Raises:
-        UserError: with the smallest batch that trains.
-    """
-    smallest = min(options.data.batch_size, len(bundle.train) // ranks.world_size)
-    if smallest > 1 or (options.train.sync_bn and ranks.world_size > 1):
-        return
-    probe = deepcopy(network).to("meta").train()
-    x, _ = to_device(torch.zeros(1, *bundle.input_shape), torch.zeros(1))
-    try:
-        with torch.no_grad():
-            probe(x.to("meta"))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise UserError(
-            f"--batch-size 1: {options.model.model} normalises over the samples of a batch and can't train on one "
-            "alone; give 2 or more (--grad-accum does not help)."
-        ) from None

@@ -23,7 +23,7 @@ def scaled_rate(rate: float, *, batch: int, base: int) -> float:
 
     Args:
         rate: the learning rate at a batch of `base` samples.
-        batch: samples of one optimizer step, over all processes and accumulated batches.
+        batch: samples of one training step, over all processes and accumulated batches.
         base: the batch that `rate` is meant for; 0 leaves it as it is.
     """
     return rate * batch / base if base else rate
@@ -50,14 +50,14 @@ def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> 
 def build_schedule(
     optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int, updates: int
 ) -> tuple[Scheduler, int]:
-    """Build timm's schedule, by epoch or by optimizer step.
+    """Build timm's schedule, by epoch or by update of the weights.
 
     Args:
         optimizer: whose learning rates are set, to those of epoch 0 at once.
         options: names and numbers of the schedule.
         metric: what the plateau schedule watches; a loss should fall, an accuracy rise.
         seed: seed of the noise on the rate.
-        updates: optimizer steps of an epoch.
+        updates: updates of an epoch.
 
     Returns:
         The schedule, and the number of epochs with its cool-down.

@@ -12,19 +12,18 @@ from ..errors import Interrupted, UserError
 from ..files import write_text
 from ..recipe import ENTRIES, Options
 from ..report import write_report
-from .assembly import Parts, build_learner, build_parts
+from .assembly import Parts, build_learner, build_parts, check_batch
 from .class_names import compare_classes, difference_of_classes
 from .diagnose import require_finite
 from .distributed import device_of, set_up
-from .failures import explain
 from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
 from .learner import Learner, Plan, Progress
 from .loop import fit
 from .losses import build_losses
-from .machine import fast_in_bfloat16, keep_freed_memory
-from .network import check_batch, evaluates
+from .machine import explain, fast_in_bfloat16, keep_freed_memory
+from .network import evaluates
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
 from .state import difference, restore, saved_options
@@ -63,7 +62,7 @@ def run(options: Options) -> dict[str, Any]:
         parts = build_parts(options, ranks)
         if evaluates(options):
             return _evaluate(parts)
-        check_batch(options, parts.bundle, parts.network, parts.loaders.to_device, ranks)
+        check_batch(parts)
         return _check_up(parts) if options.analysis.doctor else _train(parts)
     except (OSError, RuntimeError, MemoryError, EOFError) as error:
         if isinstance(error, FileNotFoundError) or (line := explain(error)) is None:
@@ -267,12 +266,11 @@ def _report(
     result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.updates, "best": progress.best}
     if not parts.ranks.first:
         return result
+    figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))} | {"epochs": len(rows)}
     journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
     if progress.best is not None:
         journal.say(f"best {metric} {progress.best:.4f} in epoch {progress.best_epoch + 1}: {checkpoints.best}")
         result["best_checkpoint"] = str(checkpoints.best)
-    figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))} | {"epochs": len(rows)}
-    if progress.best is not None:
         figures |= {"best": progress.best, "best_epoch": progress.best_epoch + 1}
     result["checkpoint"] = str(checkpoints.last)
     line = f"checkpoint {checkpoints.last}"

@@ -26,7 +26,7 @@ def _number(value: Any) -> bool:
 
 
 def _setting(value: Any) -> bool:
-    """Tell whether a value is what an option can be."""
+    """Return whether a value is what an option can be."""
     return value is None or type(value) in (bool, int, float, str) or (
         isinstance(value, (list, tuple)) and all(type(one) in (int, float, str) for one in value)
     )  # fmt: skip
@@ -142,7 +142,7 @@ def _kind(value: Any, parameter: Tensor) -> tuple:
 
 
 def _alike(usual: Any, value: Any, *, moves: bool = False) -> bool:
-    """Tell whether a hyperparameter from a file is of the usual one's kind, and in its range; rates and counts move."""
+    """Return whether a hyperparameter of a file is of the usual kind, and in its range; rates and counts move."""
     if usual is None or isinstance(usual, (bool, str)):
         return type(value) is type(usual) and value == usual
     if isinstance(usual, (list, tuple)):
@@ -154,7 +154,7 @@ def _alike(usual: Any, value: Any, *, moves: bool = False) -> bool:
 
 
 def _odd_entries(entries: Mapping[Any, Any], parameter: Tensor) -> Iterator[str]:
-    """Yield what an optimizer remembers about a weight in another shape, or in no plain numbers."""
+    """Yield what an optimizer remembers about a weight in another shape, or in no usual numbers."""
     sides = {*parameter.shape, 1}
     for name, value in entries.items():
         if isinstance(value, Tensor):

@@ -13,16 +13,7 @@ from ..analysis.audit import format_audit, judge, write_audit
 from ..analysis.energy import EnergyRules, charge, count_by, format_energy, write_energy
 from ..analysis.firing import Row, extremes, firing_rates, format_table, overall_rate, rating, write_rates, write_silent
 from ..analysis.operations import Operations, counting
-from ..analysis.pictures.visualize import (
-    draw_attention,
-    draw_confusion,
-    draw_energy,
-    draw_features,
-    draw_membranes,
-    draw_rates,
-    save_images,
-    visualize,
-)
+from ..analysis.pictures import visualize as pictures
 from ..analysis.recorder import outputs
 from ..data.loading.loader import make_loader
 from ..recipe.groups import AnalysisOptions
@@ -84,7 +75,7 @@ def draw_first_batch(parts: Parts, journal: Journal) -> None:
     loader = make_loader(bundle.train, batch_size=options.data.batch_size, train=True, seed=options.run.seed, workers=0)
     loader.set_epoch(0)
     classes, batch = bundle.classes or None, next(iter(loader))
-    path = save_images(batch, journal.folder, name="first_batch", classes=classes, **_scale(parts))
+    path = pictures.save_images(batch, journal.folder, name="first_batch", classes=classes, **_scale(parts))
     journal.say(f"wrote {path}")
 
 
@@ -117,7 +108,7 @@ def _report_energy(parts: Parts, asked: AnalysisOptions, counted: Operations | N
         charged = count_by("sdt", parts.network, _batches(parts, asked.analyze_batches)) if fused else counted
         analysis = charge(charged, rules)
         journal.say(format_energy(analysis))
-        written += [*write_energy(analysis, folder), draw_energy(analysis, folder)]
+        written += [*write_energy(analysis, folder), pictures.draw_energy(analysis, folder)]
     if asked.audit:
         found = judge(counted)
         journal.say(format_audit(found))
@@ -130,17 +121,17 @@ def _draw(parts: Parts, asked: AnalysisOptions, rows: list[Row], folder: Path) -
     network, classes, scale = parts.network, parts.bundle.classes, _scale(parts)
     batch = next(iter(_batches(parts, 1))) if asked.visualize or asked.mem_dist else None
     if asked.visualize:
-        yield from visualize(network, batch, folder, rows=rows, **scale)
-        attention = draw_attention(network, batch, folder, **scale)
+        yield from pictures.visualize(network, batch, folder, rows=rows, **scale)
+        attention = pictures.draw_attention(network, batch, folder, **scale)
         yield from [attention] if attention else []
     elif asked.spike_rate:
-        yield draw_rates(rows, folder)
+        yield pictures.draw_rates(rows, folder)
     if asked.conf_mat:
-        yield draw_confusion(network, _batches(parts), folder, classes=classes)
+        yield pictures.draw_confusion(network, _batches(parts), folder, classes=classes)
     if asked.tsne:
-        yield draw_features(network, _batches(parts), folder, classes=classes, seed=parts.options.run.seed)
+        yield pictures.draw_features(network, _batches(parts), folder, classes=classes, seed=parts.options.run.seed)
     if asked.mem_dist:
-        yield draw_membranes(network, batch, folder)
+        yield pictures.draw_membranes(network, batch, folder)
 
 
 def visualize_run(parts: Parts, journal: Journal) -> tuple[float, list[Path]]:

@@ -12,7 +12,7 @@ import torch
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training import run as assembly
-from braincog_transformers.training.failures import explain, worker_died
+from braincog_transformers.training.machine import explain, worker_died
 from braincog_transformers.training.stopping import StopRequest
 
 
@@ -35,7 +35,7 @@ def begins(monkeypatch):
 DYING = """
 import os, signal, sys
 from torch.utils.data import DataLoader, Dataset
-from braincog_transformers.training.failures import explain
+from braincog_transformers.training.machine import explain
 from braincog_transformers.training.stopping import StopRequest
 
 class Dying(Dataset):
