@@ -1,7 +1,6 @@
 """Assemble a run from its options: data, network, precision, batches; for a training also what learns, and the plan."""
 
 import math
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
-from tqdm import tqdm
 
 from ..data.build import DataBundle
 from ..errors import UserError
@@ -53,11 +51,6 @@ class Parts:
         samples = min(options.data.batch_size, max(1, len(self.bundle.train) // processes))
         return samples, processes, min(options.optim.grad_accum, len(self.loaders.train))
 
-    @property
-    def say(self) -> Callable[[str], None]:
-        """Return what prints a line; see `say_of`."""
-        return say_of(self.ranks)
-
     def evaluate(self) -> dict[str, float]:
         """Measure the network on the test samples."""
         self.network.eval()
@@ -66,11 +59,6 @@ class Parts:
             to_device=self.loaders.to_device, ranks=self.ranks, autocast=self.precision.autocast,
             seed=self.options.run.seed,
         )  # fmt: skip
-
-
-def say_of(ranks: Ranks) -> Callable[[str], None]:
-    """Return what prints a line, past a bar, in the first process."""
-    return tqdm.write if ranks.first else lambda _: None
 
 
 def build_parts(options: Options, ranks: Ranks) -> Parts:
@@ -90,7 +78,7 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     repeats = max(1, options.aug.aug_repeats)
     train_loader, test_loader = build_loaders(options.data, bundle, ranks, seed=options.run.seed, repeats=repeats)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
-    network = build_network(options, shape, ranks, say=say_of(ranks), classes=bundle.classes)
+    network = build_network(options, shape, ranks, say=ranks.say, classes=bundle.classes)
     network, train_call, test_call = wrap(
         network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
     )
@@ -183,12 +171,12 @@ def _teacher(parts: Parts) -> nn.Module | None:
     if has_head:
         parts.network.set_distilled_training(True)
     count = sum(parameter.numel() for parameter in teacher.parameters())
-    parts.say(
+    ranks.say(
         f"teacher {options.train.teacher}: {count:,} parameters, {options.train.distill} distillation "
         + ("on the network's distillation head" if has_head else "on the network's own logits")
     )
     colours = [tuple(options.value(name) or getattr(bundle.info, name)) for name in ("mean", "std")]
     learnt = [tuple(teacher.default_cfg[name]) for name in ("mean", "std")]
     if learnt != colours and not options.train.teacher_checkpoint:
-        parts.say(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
+        ranks.say(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
     return teacher

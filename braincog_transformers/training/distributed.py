@@ -12,6 +12,7 @@ from timm.utils.distributed import init_distributed_device_so, is_distributed_en
 from torch import Tensor, distributed, nn
 from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from ..errors import UserError
 from ..runtime.compiler import inductor
@@ -45,6 +46,11 @@ class Ranks:
     def first(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line, past a progress bar, in the first process."""
+        if self.first:
+            tqdm.write(text)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process; every process must call this."""
@@ -136,11 +142,9 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
         raise UserError(f"--device {device!r} is not a device; use cpu, cuda or cuda:N.") from error
     if wanted.type == "cuda":
         _check_cuda(wanted, world_info_from_env()[0])
-        device = str(wanted) if wanted.index is not None or is_distributed_env() else "cuda:0"
+        device = "cuda" if is_distributed_env() else f"cuda:{wanted.index or 0}"
     elif wanted.type != "cpu":
         raise UserError(f"--device {device}: only cpu and cuda are supported.")
-    if is_distributed_env() and wanted.type == "cuda":
-        device = "cuda"
     os.environ.setdefault("LOCAL_RANK", str(local_rank))  # old launchers give it as an argument only
     joined = init_distributed_device_so(device, dist_backend=backend)
     talk = distributed.new_group(backend="gloo") if joined["distributed"] else None

@@ -80,13 +80,13 @@ def _check_up(parts: Parts) -> dict[str, Any]:
     with parts.precision.autocast():
         found = diagnose(parts.network, batch, build_losses(options.train)[0])
     epochs = options.sched.epochs + options.sched.cooldown_epochs
-    parts.say(format_checkup(found, samples=epochs * len(loaders.train) * options.data.batch_size))
+    parts.ranks.say(format_checkup(found, samples=epochs * len(loaders.train) * options.data.batch_size))
     return {"loss": found.loss, "advice": found.advice}
 
 
 def _evaluate(parts: Parts) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
-    with run_folder(options, ranks, fresh=False, say=parts.say) as folder:
+    with run_folder(options, ranks, fresh=False, say=ranks.say) as folder:
         earlier = training_record(folder)
         if earlier is not None and earlier["model"]["name"] != options.model.model:
             raise UserError(
@@ -137,26 +137,26 @@ def _conclude(
 
 
 def _train(parts: Parts) -> dict[str, Any]:
-    given = parts.options.run
+    given, ranks = parts.options.run, parts.ranks
     if given.resume and given.no_resume_opt:
         _start_from_resumed(parts)
     continues = bool(given.resume and not given.no_resume_opt)
-    with run_folder(parts.options, parts.ranks, fresh=not continues, say=parts.say) as folder:
+    with run_folder(parts.options, ranks, fresh=not continues, say=ranks.say) as folder:
         return _train_in(folder, parts, continues=continues)
 
 
 def _start_from_resumed(parts: Parts) -> None:
     """Take the weights alone of the run that --resume names."""
-    options = parts.options
-    path, content = find_state(options.run.resume, parts.say)
-    parts.say(load_content(parts.network, content, path, ema=options.run.use_ema))
-    compare_classes(content, path, parts.bundle.classes, options.data, refuses=False, say=parts.say)
+    options, say = parts.options, parts.ranks.say
+    path, content = find_state(options.run.resume, say)
+    say(load_content(parts.network, content, path, ema=options.run.use_ema))
+    compare_classes(content, path, parts.bundle.classes, options.data, refuses=False, say=say)
 
 
 def _find_continued(parts: Parts) -> tuple[Path, dict[str, Any]]:
     """Return the file and the state that --resume continues, of a run with the same options and classes."""
     options = parts.options
-    path, state = find_state(options.run.resume, parts.say)
+    path, state = find_state(options.run.resume, parts.ranks.say)
     if changed := difference(saved_options(state, Options().to_dict(), path=path), options.to_dict(), free=FREE):
         raise UserError(
             f"--resume {options.run.resume}: {changed}; a run continues with its own options "

@@ -43,9 +43,7 @@ def find_teacher(name: str) -> tuple[Callable[..., nn.Module], PretrainedCfg]:
     return entry, config
 
 
-def _create(
-    name: str, *, published: bool, size: tuple[int, int], in_chans: int, num_classes: int
-) -> nn.Module:  # fmt: skip
+def _create(name: str, *, published: bool, size: tuple[int, int], in_chans: int, num_classes: int) -> nn.Module:
     entry, config = find_teacher(name)
     asked: dict[str, Any] = {"pretrained_cfg": config}
     if config.fixed_input_size:
