@@ -100,10 +100,10 @@ def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserE
     """Say which option asked for an argument that the network's class does not have."""
     name, found = options.model.model, re.search(r"unexpected (?:keyword )?argument '?(\w+)", str(error))
     argument = found[1] if found else ""
-    if argument == "as_released":
-        return UserError(f"--as-released: {name} has no fault of released code to keep; leave the option out.")
-    if argument == "distilled":
-        return UserError(f"--distilled: {name} has no distillation head; leave the option out.")
+    lacking = {"as_released": "fault of released code to keep", "distilled": "distillation head"}
+    if argument in lacking:
+        option = argument.replace("_", "-")
+        return UserError(f"--{option}: {name} has no {lacking[argument]}; leave the option out.")
     if argument in keywords(options.model.model_kwargs):
         classes = [cls for cls in REGISTERED[name].cls.__mro__ if issubclass(cls, SpikingTransformer)]
         known = {parameter for cls in classes for parameter in inspect.signature(cls).parameters}
