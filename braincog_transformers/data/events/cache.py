@@ -25,13 +25,8 @@ from numpy.lib.format import dtype_to_descr, read_array_header_1_0, read_magic, 
 from ...errors import UserError
 from ..loading.reading import Damaged, read_all
 from ..readers import Segment, read_recording
-from ..settings import Rule, option
+from ..settings import Rule, choices, option
 from .frames import (
-    FRAME_KINDS,
-    FRAME_NORMS,
-    FRAMES_BY,
-    REMAINDERS,
-    RESIZES,
     count_factor,
     event_channels,
     events_to_frames,
@@ -68,20 +63,15 @@ class FrameRule(Rule):
 
     sensor: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
-    steps: int = option(4, "step", least=1)
-    kind: str = option("count", "frames", choices=FRAME_KINDS, kind="kind of --frames")
-    by: str = option("number", "frames_by", choices=(*FRAMES_BY, "given"), kind="rule of --frames-by")
-    remainder: str = option("last", "remainder", choices=REMAINDERS, kind="rule of --remainder")
-    clip: int | None = option(None, "clip_counts", least=1)
-    merge: bool = option(False, "merge_polarity")
-    tau_us: float = option(50_000.0, "surface_tau")
-    resize: str = option("area", "resize", choices=RESIZES, kind="resizing of events")
-    norm: str = option("none", "frame_norm", choices=FRAME_NORMS, kind="rule of --frame-norm")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.tau_us > 0:
-            raise UserError(f"--surface-tau must be above 0 microseconds; got {self.tau_us}")
+    steps: int = option("step", default=4)
+    kind: str = option("frames", kind="kind of --frames")
+    by: str = option("frames_by", choices=(*choices("frames_by"), "given"), kind="rule of --frames-by")
+    remainder: str = option("remainder", kind="rule of --remainder")
+    clip: int | None = option("clip_counts")
+    merge: bool = option("merge_polarity")
+    tau_us: float = option("surface_tau", unit=" microseconds")
+    resize: str = option("event_resize", "resize", kind="resizing of events")
+    norm: str = option("frame_norm", kind="rule of --frame-norm")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -16,7 +16,6 @@ import numpy as np
 
 __all__ = [
     "FRAMES_BY",
-    "FRAME_KINDS",
     "FRAME_NORMS",
     "REMAINDERS",
     "RESIZES",
@@ -29,7 +28,6 @@ __all__ = [
     "voxel_grid",
 ]
 
-FRAME_KINDS = ("count", "voxel", "surface")
 FRAMES_BY = ("number", "time")
 _GIVEN_US = 8000  # all recordings of ES-ImageNet: eight steps, read as milliseconds
 REMAINDERS = ("last", "drop")

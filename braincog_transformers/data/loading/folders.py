@@ -10,17 +10,9 @@ from ...errors import UserError
 from ..registry import DatasetInfo, lookup
 
 __all__ = [
-    "VALIDATION_FOLDERS",
-    "MissingData",
-    "class_files",
-    "describe",
-    "find_root",
-    "is_left_behind",
-    "photo_part",
-    "unpaired",
-    "visible",
-    "warn_if_incomplete",
-]
+    "VALIDATION_FOLDERS", "MissingData", "class_files", "describe", "find_root", "is_left_behind", "photo_parts",
+    "unpaired", "visible", "warn_if_incomplete",
+]  # fmt: skip
 
 VALIDATION_FOLDERS = ("val", "validation")
 """Of photos; the first that is there counts."""
@@ -69,11 +61,10 @@ def find_root(info: DatasetInfo, data_dir: str | Path, *, train: bool = True) ->
     raise MissingData(describe(info.name, data_dir))
 
 
-def photo_part(root: Path, name: str) -> Path | None:
-    """Return the folder or the tar file of that name, or None where there is neither."""
-    if (root / name).is_dir():
-        return root / name
-    return root / f"{name}.tar" if (root / f"{name}.tar").is_file() else None
+def photo_parts(root: Path, names: Sequence[str]) -> list[Path]:
+    """Return the folders and tar files of those names that are there."""
+    there = [root / f"{name}{ending}" for name in names for ending in ("", ".tar")]
+    return [path for path in there if (path.is_file() if path.suffix else path.is_dir())]
 
 
 def class_files(
@@ -137,8 +128,7 @@ def _holds(info: DatasetInfo, root: Path, train: bool) -> bool:
     if info.marks:
         return any((root / mark).exists() for mark in info.marks)
     if info.kind == "image":
-        trains = not train or photo_part(root, "train") is not None
-        return trains and any(photo_part(root, name) for name in VALIDATION_FOLDERS)
+        return bool(photo_parts(root, VALIDATION_FOLDERS) and (photo_parts(root, ["train"]) or not train))
     if info.kind == "sequence":
         return any((root / f"{info.name}_train.h5{packed}").exists() for packed in ("", ".gz"))
     parents = [root / split for split in info.split_folders or (".",)]
