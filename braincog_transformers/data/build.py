@@ -7,9 +7,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ..errors import UserError, unknown
-from .events.cache import FrameRule
 from .events.dataset import event_datasets
-from .events.frames import event_channels
+from .events.frames import FrameRule, event_channels
 from .events.transforms import PolaritySum, event_transforms
 from .loading.folders import describe
 from .pictures.sources import PictureStream, Source, SourcePictures

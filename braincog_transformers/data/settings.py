@@ -2,7 +2,7 @@
 
 Each is a frozen object with a few fields. A field that is an option of the command line takes default, choices and
 limits from there; `build_datasets` takes the same word as a keyword, and a message names what the user wrote. How
-recordings become frames is one more, `events.cache.FrameRule`.
+recordings become frames is one more, `events.frames.FrameRule`.
 """
 
 from dataclasses import MISSING, dataclass, field, fields, replace
