@@ -1,4 +1,4 @@
-"""Errors of the user's making: one line that names the thing, the rule and the remedy.
+"""Errors that a user causes: one line with the thing, the rule and the remedy.
 
 The command line prints them without a traceback and exits with status 2.
 """
@@ -26,7 +26,7 @@ _short = _Short()
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: an option, a name, a file, a size."""
+    """A mistake in the input: an option, a name, a file, a size."""
 
 
 class Interrupted(Exception):
@@ -58,7 +58,7 @@ def quoted(value: object, most: int = 200) -> str:
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to `count` of `choices` that resemble `name`, the closest first."""
+    """Return up to `count` of `choices` that are similar to `name`, the closest first."""
     by_lower = {choice.lower(): choice for choice in choices}
     return [by_lower[match] for match in get_close_matches(str(name)[:100].lower(), by_lower, n=count, cutoff=0.5)]
 

@@ -1,4 +1,4 @@
-"""Draw what every augmentation and mixer does to one sample: three sheets, for events, mixed events and images."""
+"""Draw the effect of each augmentation and mixer on a sample: one sheet for events, mixed events and images each."""
 
 import random
 import sys
