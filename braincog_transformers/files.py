@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from .errors import shown
+
 __all__ = ["clear_temporary", "reason", "sync_folder", "write_whole"]
 
 _TEMPORARY = re.compile(r"\..+\.(?P<writer>\d+)\.tmp")
@@ -50,9 +52,9 @@ def _alive(process: int) -> bool:
     return True
 
 
-def reason(error: OSError) -> str:
-    """Say in a few words why a file can't be read or written."""
-    return error.strerror or str(error) or type(error).__name__
+def reason(error: Exception, most: int = 120) -> str:
+    """Say in one line of at most `most` characters why something failed, such as a file that can't be read."""
+    return shown(getattr(error, "strerror", None) or error, most) or type(error).__name__
 
 
 def sync_folder(folder: Path) -> None:

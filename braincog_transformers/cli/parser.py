@@ -65,6 +65,26 @@ def _data_problems(options: Options) -> Iterator[str]:
             yield f"{given}: needs height and width, and {name} holds sequences, which have none; leave it out"
 
 
+def _source_problems(options: Options) -> Iterator[str]:
+    """Yield what doesn't fit the source that photos are read from."""
+    from ..data.settings import SOURCES, STREAMED
+
+    data, (prefix, _, name) = options.data, options.data.dataset_source.partition("/")
+    if not data.dataset_source:
+        return
+    if data.dataset != "imnet":
+        yield f"--dataset-source: photos are read so under --dataset imnet, not {data.dataset}"
+    if prefix.lower() not in SOURCES or not name:
+        yield f"--dataset-source takes {', '.join(f'{one}/NAME' for one in SOURCES)}; got {data.dataset_source!r}"
+    elif prefix.lower() == "torch" and (given := given_options(options, ("class_map", "input_key", "target_key"))):
+        yield f"{given}: sets of torchvision have their own labels; leave it out"
+    streamed = prefix.lower() in STREAMED
+    if not streamed and (given := given_options(options, ("train_num_samples", "val_num_samples"))):
+        yield f"{given}: for streams ({', '.join(STREAMED)}) only; leave it out"
+    if streamed and (given := given_options(options, ("aug_repeats", "use_multi_epochs_loader"))):
+        yield f"{given}: a stream is read once in an epoch, by processes of its own; leave it out"
+
+
 def _launch_problems(options: Options) -> Iterator[str]:
     """Yield a rank that no launcher has set: each launcher that passes one also sets LOCAL_RANK, which counts."""
     rank = options.run.local_rank
@@ -179,7 +199,7 @@ class Command:
         plugins = options.run.plugin or ()
         if plugins or (options.data.dataset not in DATASETS and installed()):
             start(plugins)
-        raise_all([*_data_problems(options), *_launch_problems(options)])
+        raise_all([*_data_problems(options), *_source_problems(options), *_launch_problems(options)])
         return options
 
 

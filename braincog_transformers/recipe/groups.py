@@ -11,11 +11,7 @@ from functools import partial
 from .fields import option
 from .refused import RefusedOptions
 
-__all__ = ["GROUPS", "PREFIXES", "STREAMED", "AllOptions"]
-
-STREAMED = ("wds", "hfids", "tfds")
-"""Sources of timm's dataset factory whose samples come one after the other."""
-PREFIXES = (*STREAMED, "hfds", "torch")
+__all__ = ["GROUPS", "AllOptions"]
 
 _event = partial(option, kinds=("event",))
 _image = partial(option, kinds=("image",))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import UserError, quoted, shown, unknown
 from .entries import ENTRIES, REFUSED, Entry, keyword_problems
-from .groups import GROUPS, PREFIXES, STREAMED, AllOptions
+from .groups import GROUPS, AllOptions
 
 __all__ = ["Options", "convert_all", "entry_problems", "given_options", "raise_all"]
 
@@ -148,7 +148,6 @@ def _rules(options: Options) -> Iterator[str]:
             yield f"{given}: without effect as long as no {ENTRIES[needed].flag} is named"
     yield from _analysis_rules(options)
     yield from _frame_rules(options)
-    yield from _source_rules(options)
     yield from _distillation_rules(options)
 
 
@@ -173,22 +172,6 @@ def _frame_rules(options: Options) -> Iterator[str]:
         yield f"{given}: --frames voxel has one channel, in which the polarity is the sign; leave it out"
     if data.merge_polarity and data.polarity_sum:
         yield "--polarity-sum appends to two polarities, and --merge-polarity leaves one; give one of them"
-
-
-def _source_rules(options: Options) -> Iterator[str]:
-    data, prefix = options.data, options.data.dataset_source.partition("/")[0].lower()
-    if not data.dataset_source:
-        return
-    if data.dataset != "imnet":
-        yield f"--dataset-source: photos are read so under --dataset imnet, not {data.dataset}"
-    if prefix not in PREFIXES or not data.dataset_source.partition("/")[2]:
-        yield f"--dataset-source takes {', '.join(f'{name}/NAME' for name in PREFIXES)}; got {data.dataset_source!r}"
-    elif prefix == "torch" and (given := given_options(options, ("class_map", "input_key", "target_key"))):
-        yield f"{given}: sets of torchvision have their own labels; leave it out"
-    if prefix not in STREAMED and (given := given_options(options, ("train_num_samples", "val_num_samples"))):
-        yield f"{given}: for streams ({', '.join(STREAMED)}) only; leave it out"
-    if prefix in STREAMED and (given := given_options(options, ("aug_repeats", "use_multi_epochs_loader"))):
-        yield f"{given}: a stream is read once in an epoch, by processes of its own; leave it out"
 
 
 def _distillation_rules(options: Options) -> Iterator[str]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...errors import UserError
-from .streams import Failure, PictureStream, StreamLoader
+from ..pictures.sources import PictureStream
+from .streams import Failure, StreamLoader, collate, raising, seed_generators
 
 __all__ = ["Loader", "make_loader"]
 
@@ -34,23 +35,19 @@ class _SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, places: Sequence[tuple[int, int, int]]) -> list | Failure:
+    def __getitems__(self, places: Sequence[tuple[int, int, int]]) -> list:
         kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             return [self._sample(*place) for place in places]
         except UserError as error:
-            return Failure(str(error))
+            return [Failure(error)]
         finally:
             random.setstate(kept[0])
             np.random.set_state(kept[1])
             torch.set_rng_state(kept[2])
 
     def _sample(self, epoch: int, index: int, copy: int) -> tuple[Tensor, int]:
-        further = (copy,) if copy else ()
-        words = np.random.SeedSequence((self.seed, _SAMPLE, epoch, index, *further)).generate_state(4)
-        random.seed(int(words[0]) << 32 | int(words[1]))
-        np.random.seed(words[2:])
-        torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
+        seed_generators(self.seed, _SAMPLE, epoch, index, *((copy,) if copy else ()))
         x, label = self.dataset[index]
         # the sum takes one pass; that of finite values may overflow
         if isinstance(x, Tensor) and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
@@ -133,10 +130,7 @@ class Loader:
         self._batches.skip = skip_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self._loader:
-            if isinstance(batch, Failure):
-                raise UserError(batch.message)
-            yield batch
+        yield from raising(self._loader)
 
 
 def make_loader(
@@ -192,14 +186,10 @@ def make_loader(
         _SeededDataset(dataset, seed, "training" if train else "test"),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=persistent_workers and workers > 0,
         # Its own generator: drawing the workers' base seed from torch's would make a run depend on the worker count.
         generator=torch.Generator().manual_seed(seed),
     )
     return Loader(loader, batches, dataset)
-
-
-def _collate(samples: list | Failure) -> list[Tensor] | Failure:
-    return samples if isinstance(samples, Failure) else default_collate(samples)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError, shown
-from ..loading.folders import VALIDATION_FOLDERS, find_root
+from ..loading.folders import VALIDATION_FOLDERS, find_root, photo_parts
 from ..registry import DatasetInfo
 from ..settings import Access
 from .decoding import is_photo
@@ -71,8 +71,7 @@ def _labels(part: Path, numbers: dict[str, int], info: DatasetInfo) -> dict[int,
 
 def _only(root: Path, names: Sequence[str], dataset: str) -> Path | None:
     """Return the first of some folders or tars that is there, and warn of the others."""
-    there = [root / f"{name}{ending}" for name in names for ending in ("", ".tar")]
-    there = [path for path in there if (path.is_file() if path.suffix else path.is_dir())]
+    there = photo_parts(root, names)
     for path in there[1:]:
         warnings.warn(f"{path}: is not read as photos of {dataset}, since {there[0]} is there, too", stacklevel=3)
     return there[0] if there else None

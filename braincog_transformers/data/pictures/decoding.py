@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import UserError
+from ...files import reason
 from ..settings import MOST_PIXELS
 
 __all__ = ["MOST_PIXELS", "SUFFIXES", "decoded", "is_photo", "photos_only"]
@@ -86,8 +87,7 @@ def _decode(file: Any, name: str, max_pixels: int, mode: str | None = None) -> I
         raise UserError(f"{name}: not a complete picture (none of {known}); fetch it anew or convert it") from None
     except Exception as error:
         # Pillow's readers pass on whatever the bytes of a damaged file make them raise.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{name}: not a complete picture ({reason}); fetch it anew") from None
+        raise UserError(f"{name}: not a complete picture ({reason(error)}); fetch it anew") from None
     raise UserError(f"{name}: {problem}")
 
 

@@ -10,19 +10,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ...errors import UserError, shown
+from ...files import reason
 from ..loading.folders import is_left_behind
 from .decoding import is_photo
 
-__all__ = [
-    "entries",
-    "list_folder",
-    "natural_key",
-    "number_classes",
-    "photos_below",
-    "warn_of_others",
-]
+__all__ = ["entries", "list_folder", "natural_key", "number_classes", "once", "photos_below", "warn_of_others"]
 
 _LISTS = frozenset(("", ".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".yaml", ".yml"))
 
@@ -91,6 +86,12 @@ def list_folder(part: Path, name: str) -> tuple[list[str], list[str], list[str]]
     return [path for path, _ in found], [name for _, name in found], classes
 
 
+def once(path: Path, identity: Any, seen: dict[Any, Path]) -> None:
+    """Put a folder or file down as seen; raise `UserError` if it was already, under another path."""
+    if (earlier := seen.setdefault(identity, path)) is not path:
+        raise UserError(f"{path}: is {earlier} once more, through a link; each photo would count twice, remove it")
+
+
 def photos_below(folder: Path, seen: dict | None = None) -> tuple[list[str], list[str]]:
     """Return the paths of the photos and of the other files in a folder and all folders below it.
 
@@ -105,8 +106,7 @@ def photos_below(folder: Path, seen: dict | None = None) -> tuple[list[str], lis
     photos, others, waiting = [], [], [folder]
     while waiting:
         here = waiting.pop()
-        if (earlier := seen.setdefault(_identity(here), here)) is not here:
-            raise UserError(f"{here}: is {earlier} once more, through a link; each photo would count twice, remove it")
+        once(here, _identity(here), seen)
         for entry in entries(here):
             if entry.is_dir():
                 waiting.append(Path(entry.path))
@@ -130,7 +130,7 @@ def entries(folder: Path) -> Iterator[os.DirEntry]:
         with os.scandir(folder) as found:
             entries = sorted((entry for entry in found if not is_left_behind(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"{folder}: can't be looked into ({error.strerror or error})") from None
+        raise UserError(f"{folder}: can't be looked into ({reason(error)})") from None
     for entry in entries:
         if not _is_ordinary(entry):
             raise UserError(f"{entry.path}: is a link that leads nowhere, or no ordinary file; mend or remove it")
@@ -148,7 +148,7 @@ def _identity(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise UserError(f"{path}: can't be looked into ({error.strerror or error})") from None
+        raise UserError(f"{path}: can't be looked into ({reason(error)})") from None
     return found.st_dev, found.st_ino
 
 

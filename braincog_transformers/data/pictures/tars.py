@@ -18,9 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UserError, shown
+from ...files import reason
 from ..loading.folders import is_left_behind
 from .decoding import MOST_PIXELS, decoded, is_photo
-from .folders import natural_key, number_classes, warn_of_others
+from .folders import natural_key, number_classes, once, warn_of_others
 
 __all__ = ["TarPictures", "read_tars", "tars_in"]
 
@@ -67,7 +68,7 @@ class TarPictures:
                 stored.seek(self.start[index])
                 content = io.BytesIO(stored.read(self.size[index]))
         except OSError as error:
-            raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+            raise UserError(f"{path}: can't be read ({reason(error)})") from None
         return decoded(content, f"{path}: {shown(self.names[index], 160)}", self.max_pixels)
 
 
@@ -81,8 +82,7 @@ class _Tar:
         file: number of the file that holds it.
         photos: (folders and name, first byte in the file, size) of each.
         inner: (name, first byte, end) of tars in it.
-        others: names of files that are no photos.
-        below: folders and name of each of those, and of each folder.
+        below: folders and name of each file that is no photo, and the folders and "" for each folder.
     """
 
     stem: str
@@ -90,7 +90,6 @@ class _Tar:
     file: int
     photos: list[tuple[list[str], int, int]] = field(default_factory=list)
     inner: list[tuple[str, int, int]] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
     below: list[list[str]] = field(default_factory=list)
 
 
@@ -121,8 +120,7 @@ def read_tars(
     files = [root] if root.is_file() else tars_in(root)
     seen: dict[str, Path] = {}
     for path in files:
-        if (earlier := seen.setdefault(os.path.realpath(path), path)) is not path:
-            raise UserError(f"{path}: is {earlier} once more, through a link; each photo would count twice, remove it")
+        once(path, os.path.realpath(path), seen)
     tars = [tar for number, path in enumerate(files) for tar in _tars_of(path, number)]
     labels, classes = _labels(root, tars, dataset)
     rows = [(natural_key("/".join(names)), tar.file, start, size, label)
@@ -131,7 +129,8 @@ def read_tars(
     if not rows:
         raise _damaged(str(root), "it holds no photos")
     rows.sort()
-    warn_of_others(root, [f"{tar.where}: {shown(name, 160)}" for tar in tars for name in tar.others], dataset)
+    others = [f"{tar.where}: {shown('/'.join(names), 160)}" for tar in tars for names in tar.below if names[-1]]
+    warn_of_others(root, others, dataset)
     numbers = number_classes(classes, root)
     names, file, start, size, own = zip(*rows, strict=True)
     places = (np.array(file, np.int32), np.array(start, np.int64), np.array(size, np.int64))
@@ -204,7 +203,7 @@ def _tars_of(path: Path, number: int) -> list[_Tar]:
     try:
         file = _Bounded(io.FileIO(path))
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+        raise UserError(f"{path}: can't be read ({reason(error)})") from None
     with file:
         outer = _Tar(path.stem, str(path), number)
         _list(outer, file, 0, os.fstat(file.fileno()).st_size)
@@ -249,7 +248,6 @@ def _list(tar: _Tar, file: _Bounded, begin: int, end: int) -> None:
         elif name.lower().endswith(".tar"):
             tar.inner.append((name, start, start + member.size))
         else:
-            tar.others.append(name)
             tar.below.append(names)
 
 
@@ -303,7 +301,7 @@ def _guarded(where: str, call: Callable[[], Any]) -> Any:
         return call()
     except Exception as error:
         # tarfile passes on whatever the bytes of a damaged head make it raise.
-        raise _damaged(where, " ".join(str(error).split())[:120] or type(error).__name__) from None
+        raise _damaged(where, reason(error)) from None
 
 
 def _damaged(where: str, reason: str) -> UserError:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_images import write_cifar, write_mnist
+from picture_writers import write_cifar, write_mnist
 from torch import nn
 
 from braincog_transformers.cli import resolve
