@@ -9,7 +9,7 @@ import logging
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -18,7 +18,10 @@ from ..models.official import OfficialNames
 from .files import read_checkpoint
 from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
 
-__all__ = ["class_count", "convert_official", "describe_foreign", "load_checkpoint", "load_state", "misfits"]
+__all__ = [
+    *("class_count", "convert_official", "describe_foreign", "load_checkpoint", "load_content", "load_state"),
+    "misfits",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -241,7 +244,14 @@ def load_checkpoint(
     Raises:
         UserError: see `read_checkpoint`, `find_weights` and `load_state`.
     """
-    content = read_checkpoint(path)
+    return load_content(model, read_checkpoint(path), path, ema=ema, replace_classifier=replace_classifier)
+
+
+def load_content(
+    model: nn.Module, content: dict[str, Any], path: str | pathlib.Path, *, ema: bool | None = None,
+    replace_classifier: bool = False,
+) -> str:  # fmt: skip
+    """Load what `read_checkpoint` has read from `path`, as `load_checkpoint` does."""
     try:
         weights = find_weights(content, ema=ema)
         loaded = load_state(model, weights.state, replace_classifier=replace_classifier)
