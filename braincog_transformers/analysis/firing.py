@@ -18,7 +18,7 @@ __all__ += ["write_rates", "write_silent"]
 
 WIDEST_STEPS = 8
 SILENT, SATURATED = 0.005, 0.9
-"""Mean rates, in spikes per neuron and step, below and above which a layer is worth a word."""
+"""Mean rates, in spikes per neuron and step, below and above which a layer is called silent or saturated."""
 
 
 @dataclass(frozen=True)

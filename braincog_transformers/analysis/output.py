@@ -26,8 +26,7 @@ def writing(folder: str | Path) -> Iterator[Path]:
         yield Path(folder)
     except OSError as problem:
         raise UserError(
-            f"output folder {str(folder)!r} can't be written ({reason(problem)}); "
-            "name another one, or make room for it"
+            f"output folder {str(folder)!r} can't be written ({reason(problem)}); name another one, or make room for it"
         ) from problem
 
 
