@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from braincog_transformers.files import clear_temporary, write_whole
 
 
@@ -24,3 +26,17 @@ def test_what_is_written_whole_is_recognised_as_temporary(tmp_path):
 
     write_whole(tmp_path / "file", killed)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_failing_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "last.pth.tar"
+    path.write_text("old")
+
+    def fail(beside):
+        beside.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
