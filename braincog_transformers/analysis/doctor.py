@@ -10,7 +10,7 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..nodes import IFNode, LIFNode, PLIFNode
-from ..ops.dynamics import charge, membrane_dtype
+from ..ops.neuron import charge, membrane_dtype
 from ..ops.surrogate import SURROGATES, fire
 from .firing import SATURATED, SILENT, align_table
 from .memory import memory
