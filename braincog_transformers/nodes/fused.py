@@ -1,7 +1,7 @@
 """A batch normalisation and the neuron behind it in one kernel, where neither is changed or watched."""
 
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from ..ops.kernels import fused_neuron
 from ..ops.kernels.norm_neuron import Normalisation, normalised_spikes
 from ..runtime.watching import is_hooked, is_patched
-
-if TYPE_CHECKING:
-    from .neurons import FusableNode
+from .base import SpikingNode
 
 __all__ = ["as_written", "fused_spikes", "fuses"]
 
@@ -33,7 +31,7 @@ as_written(nn.BatchNorm1d)
 as_written(nn.BatchNorm2d)
 
 
-def fuses(node: "FusableNode", bn: nn.Module, x: Tensor, copies: int = 1) -> bool:
+def fuses(node: SpikingNode, bn: nn.Module, x: Tensor, copies: int = 1) -> bool:
     """Tell whether one kernel may take the place of `node(bn(x))`, calling neither of the two.
 
     So a class of the user's, a method replaced, a hook on one of them or on all modules keeps them apart, and
@@ -52,7 +50,7 @@ def fuses(node: "FusableNode", bn: nn.Module, x: Tensor, copies: int = 1) -> boo
     return applies and _is_as_written(bn) and _is_as_written(node)
 
 
-def fused_spikes(node: "FusableNode", bn: nn.Module, x: Tensor, copies: int = 1) -> Tensor:
+def fused_spikes(node: SpikingNode, bn: nn.Module, x: Tensor, copies: int = 1) -> Tensor:
     """Return `node(bn(x))` from the kernel; see `SpikingNode.after`."""
     if bn.training:
         bn.num_batches_tracked.add_(1)
