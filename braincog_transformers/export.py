@@ -23,20 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UserError
+from .files import reason
 from .models.base import SpikingTransformer
 from .nodes import WrappedNode
 
-__all__ = [
-    "Agreement",
-    "agreement",
-    "compile_aot",
-    "export",
-    "export_onnx",
-    "export_program",
-    "form_of",
-    "load_exported",
-    "samples_for",
-]
+__all__ = ["Agreement", "agreement", "compile_aot", "export", "export_onnx", "export_program", "form_of"]
+__all__ += ["load_exported", "samples_for"]
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between two forms in which no spike differs, in float32."""
@@ -85,12 +77,8 @@ def agreement(model: SpikingTransformer, run: Callable[[Tensor], Tensor], batch:
         got = run(batch).float().cpu()
     differences = (got - expected).abs().amax(-1)
     chosen = expected.gather(-1, got.argmax(-1, keepdim=True)).squeeze(-1)
-    return Agreement(
-        samples=differences.numel(),
-        close=int((differences <= TOLERANCE).sum()),
-        largest=differences.max().item(),
-        same_top1=bool((chosen >= expected.amax(-1) - TOLERANCE).all()),
-    )
+    close, same_top1 = differences <= TOLERANCE, (chosen >= expected.amax(-1) - TOLERANCE).all()
+    return Agreement(differences.numel(), int(close.sum()), differences.max().item(), bool(same_top1))
 
 
 def samples_for(model: SpikingTransformer, count: int = 8, *, steps: bool | None = None) -> Tensor:
@@ -119,7 +107,7 @@ def export_onnx(
     Args:
         model: the network; it stays as it is.
         path: the file, ending in .onnx. Weights beyond ONNX's limit of 2 GiB go into a file beside it.
-        batch: at least two samples as the network takes them, to trace and check with (default: `samples_for`).
+        batch: two samples or more, as the network takes them, to trace and check with (default: `samples_for`).
         check: run the file with onnxruntime and compare, see `Agreement`.
 
     Returns:
@@ -127,7 +115,7 @@ def export_onnx(
 
     Raises:
         UserError: without the packages; if the network has no such form; if the file's outputs are not the network's;
-            if it can't be written. What lay at `path` before is then still there.
+            if it can't be written. A file that was at `path` before is then still there.
     """
     path = _checked(path, ".onnx")
     _require("onnx", "onnxscript", *["onnxruntime"] * check)
@@ -142,8 +130,8 @@ def export_onnx(
                 input_names=["input"], output_names=["logits"], dynamic_shapes=({0: "batch"},),
             )  # fmt: skip
         except torch.onnx.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            raise UserError(f"{type(model).__name__} has no form in ONNX: {reason} (.pt2 has no such limit)") from error
+            why = str(error.__cause__ or error).strip().splitlines()[0]
+            raise UserError(f"{type(model).__name__} has no form in ONNX: {why} (.pt2 has no such limit)") from error
         if check and not (found := agreement(model, load_exported(beside), batch)).holds:
             raise UserError(
                 f"{path} is not written, because onnxruntime does not compute what the network does: {found} "
@@ -180,7 +168,7 @@ def compile_aot(model: SpikingTransformer, path: str | os.PathLike, *, batch: Te
         path: the file, ending in .aot.pt2.
 
     Returns:
-        `path`; `torch._inductor.aoti_load_package` and its twin in C++ run it without this package.
+        `path`; `torch._inductor.aoti_load_package` and its counterpart in C++ run it without this package.
 
     Raises:
         UserError: without a compiler; if the network can't be exported, or the file not written.
@@ -191,10 +179,8 @@ def compile_aot(model: SpikingTransformer, path: str | os.PathLike, *, batch: Te
         try:
             torch._inductor.aoti_compile_and_package(program, package_path=str(beside))
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"{path} can't be compiled, which needs a C++ compiler, on a GPU Triton: {reason}"
-            ) from error
+            why = str(error).strip().splitlines()[0]
+            raise UserError(f"{path} can't be compiled, which needs a C++ compiler, on a GPU Triton: {why}") from error
     return path
 
 
@@ -251,7 +237,7 @@ def _checked(path: str | os.PathLike, ending: str) -> Path:
 
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    """Give a path to write to, and move what lies there to `path` once the block ends well."""
+    """Give a path to write to, and move what is there to `path` once the block ends without an error."""
     try:
         # a folder, because ONNX names the file of large weights after the model's
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -259,7 +245,7 @@ def _written(path: Path) -> Iterator[Path]:
             for file in Path(folder).iterdir():
                 os.replace(file, path.with_name(file.name))
     except OSError as error:
-        raise UserError(f"can't write {str(path)!r}: {error.strerror or error}") from error
+        raise UserError(f"can't write {str(path)!r}: {reason(error)}") from error
 
 
 def _copied(model: SpikingTransformer) -> SpikingTransformer:
@@ -267,12 +253,12 @@ def _copied(model: SpikingTransformer) -> SpikingTransformer:
     _refuse(model)
     recorded = (value for node in model.nodes.values() for value in (node.feature_map, node.mem_collect, node.spike))
     # what a training step left there has a history, which can't be copied
-    twin = copy.deepcopy(model, {id(value): 0.0 for value in recorded if isinstance(value, Tensor | list)})
-    twin.set_attr("integer_products", False)  # an operation that nobody else knows
-    for node in twin.nodes.values():
+    copied = copy.deepcopy(model, {id(value): 0.0 for value in recorded if isinstance(value, Tensor | list)})
+    copied.set_attr("integer_products", False)  # an operation that no other runtime knows
+    for node in copied.nodes.values():
         node.requires_fp = node.requires_mem = False
         node.n_reset()
-    return twin.eval().requires_grad_(False)
+    return copied.eval().requires_grad_(False)
 
 
 def _refuse(model: nn.Module) -> None:

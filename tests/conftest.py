@@ -4,6 +4,8 @@ Compiling takes most of the time where PyTorch's cache of kernels is cold. So fu
 eagerly here, as the Python that they are, in this process and in those that it starts. Tests with the mark `kernels`
 compile. They are skipped where no C++ compiler is found, but with `kernels(compiler=False)`, which is for tests that
 only trace.
+
+Tests with the mark `slow` run with `--slow` only.
 """
 
 import functools
@@ -52,7 +54,14 @@ def pytest_runtest_protocol(item):
         os.environ[_SWITCH] = "1"
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the slow tests, so that in the end no process waits for one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_runtest_setup(item):
+    if item.get_closest_marker("slow") and not item.config.getoption("--slow"):
+        pytest.skip("slow: runs with --slow")
     marker = item.get_closest_marker("kernels")
     if marker and marker.kwargs.get("compiler", True) and not _compiler_is_found():
         pytest.skip("torch.compile finds no working C++ compiler here")
@@ -65,6 +74,7 @@ def pytest_addoption(parser):
         default=Path(__file__).parent / "golden",
         help="folder of test vectors computed with the official networks (tests/golden/README.md)",
     )
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
     parser.addoption("--fuzz-cases", type=int, default=60, help="random cases each fuzz test tries")
 
 

@@ -163,6 +163,7 @@ def test_kernels_run_eagerly_give_the_same_logits(vector, monkeypatch):
     _check_gradients_of_kernels(vector, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.kernels
 def test_compiled_kernels_give_the_same_logits(vector_to_compile, monkeypatch):
     _check_gradients_of_kernels(Vector(vector_to_compile), monkeypatch)

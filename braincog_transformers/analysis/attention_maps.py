@@ -13,9 +13,10 @@ each map says in `what` which one it is:
   pooled grid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -75,62 +76,46 @@ class _Seen:
     def note_grid(self, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
         self.grids.append(tuple(output.shape[-2:]))
 
-    def add(self, name: str, kind: tuple[str, str], values: Tensor, sub_grids: int = 1) -> None:
-        """Lay values `(T*B, heads, N)` out on the latest grid of N places; without one there is no map.
+    def add(
+        self, name: str, kind: tuple[str, str], values: Callable, heads: int | None,
+        _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor,
+    ) -> None:  # fmt: skip
+        """Place values `(T*B, heads, N)` on the latest grid of N places; without one there is no map.
 
         With sub-grids the heads are `(i j heads)` and the places those of rows y*n + i and columns x*n + j.
         """
-        side = round(sub_grids**0.5)
-        places = values.shape[-1] * sub_grids
+        found = values(inputs, output)
+        sub_grids = found.shape[1] // heads if heads and kind is PRODUCT else 1
+        side, places = round(sub_grids**0.5), found.shape[-1] * sub_grids
         grid = next((grid for grid in reversed(self.grids) if grid[0] * grid[1] == places), None)
         if grid is not None:
             shape = {"i": side, "j": side, "y": grid[0] // side, "x": grid[1] // side}
-            maps = rearrange(values, "t (i j h) (y x) -> t h (y i) (x j)", **shape)
+            maps = rearrange(found, "t (i j h) (y x) -> t h (y i) (x j)", **shape)
             self.parts.setdefault((name, *kind), []).append(maps.detach().float().cpu())
 
 
-def _watch_product(name: str, attention: nn.Module, product: nn.Module, seen: _Seen) -> list:
-    def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        q, k = inputs[:2]
-        sub_grids = q.shape[1] // getattr(attention, "num_heads", q.shape[1])
-        seen.add(name, PRODUCT, received(q, k), sub_grids)
-
-    return [product.register_forward_pre_hook(see)]
+def _rate(inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+    """Return the firing rate over channels of tokens `(T*B, N, C)` that go in."""
+    return inputs[0].float().mean(-1).unsqueeze(1)
 
 
-def _watch_sum(name: str, attention: nn.Module, product: nn.Module, seen: _Seen) -> list:
-    over_channels = product.dim == -1
+def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str, str], nn.Module, Callable]]:
+    """Yield the maps that a product stands for: what each is, a module, and a function of its inputs and output.
 
-    def see_rates(kind: tuple[str, str]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        """Return a hook for tokens `(T*B, N, C)` that go in."""
-        return lambda _module, inputs: seen.add(name, kind, inputs[0].float().mean(-1).unsqueeze(1))
-
-    def see_mask(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        seen.add(name, MASK, output.transpose(1, 2))
-
-    if over_channels:
-        first = attention.attn_node.register_forward_hook(see_mask)
-    else:
-        first = product.register_forward_pre_hook(see_rates(PAIRS))
-    return [first, attention.proj.register_forward_pre_hook(see_rates(MASKED if over_channels else GATED))]
-
-
-def _watch_matmul(name: str, attention: nn.Module, product: nn.Module, seen: _Seen) -> list:
-    last = [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]
-    if product is not last:  # the first makes the map, the last one reads it
-        return []
-
-    def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.add(name, DUAL, inputs[1].float().mean(-1))
-
-    return [product.register_forward_pre_hook(see)]
-
-
-_WATCHERS: dict[type, Callable[[str, nn.Module, nn.Module, _Seen], list]] = {
-    SpikingProduct: _watch_product,
-    SpikeSum: _watch_sum,
-    SpikeMatmul: _watch_matmul,
-}
+    The function returns values `(T*B, heads, N)`. A subclass of a product may compute anything, so it has no map.
+    """
+    if type(product) is SpikingProduct:
+        yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
+    elif type(product) is SpikeMatmul:
+        # the first of two makes the map, the last one reads it
+        if product is [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]:
+            yield DUAL, product, lambda inputs, _output: inputs[1].float().mean(-1)
+    elif type(product) is SpikeSum and product.dim == -1:
+        yield MASK, attention.attn_node, lambda _inputs, output: output.transpose(1, 2)
+        yield MASKED, attention.proj, _rate
+    elif type(product) is SpikeSum:
+        yield PAIRS, product, _rate
+        yield GATED, attention.proj, _rate
 
 
 def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
@@ -142,19 +127,19 @@ def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
 
     Returns:
         No map for sequences without height and width, for a network without such attention, and for an attention
-        whose tokens lie on no grid that a convolution gave.
+        whose tokens are not the places of any convolution's output.
     """
     if x.dim() < 4 or x.shape[-2] == 1:
         return []
     inner, seen = unwrap(model), _Seen()
     with frozen_inference(inner), ExitStack() as stack:
         for name, module in inner.named_modules():
-            handles = [module.register_forward_hook(seen.note_grid)] if isinstance(module, nn.Conv2d) else []
+            if isinstance(module, nn.Conv2d):
+                stack.callback(module.register_forward_hook(seen.note_grid).remove)
             for child in module.children():
-                if watcher := _WATCHERS.get(type(child)):
-                    handles += watcher(name, module, child, seen)
-            for handle in handles:
-                stack.callback(handle.remove)
+                for kind, shown, values in _shown(module, child):
+                    hook = partial(seen.add, name, kind, values, getattr(module, "num_heads", None))
+                    stack.callback(shown.register_forward_hook(hook).remove)
         inner(x[:1].to(device_of(inner)))
     return [AttentionMap(name, label, torch.cat(parts).numpy(), what)
             for (name, label, what), parts in seen.parts.items()]  # fmt: skip

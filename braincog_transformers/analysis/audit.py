@@ -1,15 +1,13 @@
-"""Is a network spike-driven? What really enters each of its layers and products."""
+"""Is a network spike-driven? What enters each of its layers and products, as observed on data."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from .firing import align_table
 from .operations import Operations, count_operations
-from .output import writing
+from .output import align_table, write_json, writing
 
 __all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "write_audit"]
 
@@ -48,7 +46,7 @@ class Audit:
 
     Args:
         findings: in the order of execution.
-        samples: how many samples were looked at.
+        samples: how many samples were run.
     """
 
     findings: list[Finding]
@@ -65,7 +63,7 @@ class Audit:
 
 
 def audit(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Audit:
-    """Look at what enters every layer and product of a network, on data and in evaluation mode.
+    """Observe what enters every layer and product of a network, on data and in evaluation mode.
 
     Args:
         model: any network; it is left as it was.
@@ -89,7 +87,7 @@ def judge(counted: Operations) -> Audit:
 def format_audit(found: Audit) -> str:
     """Lay the findings out for a terminal, the verdict last."""
     body = [[f.name, f.type, f.inputs, f"{f.largest:g}", f.meaning] for f in found.findings]
-    table = align_table(["layer", "type", "input", "largest", "meaning"], body, [])
+    table = align_table(["layer", "type", "input", "largest", "meaning"], body)
     inner = [finding for finding in found.findings if finding.role == "inner"]
     counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in ("binary", "integer", "real"))
     verdict = "spike-driven" if found.spike_driven else "not spike-driven"
@@ -108,5 +106,5 @@ def write_audit(found: Audit, folder: str | Path) -> Path:
     content = {"spike_driven": found.spike_driven, "samples": found.samples, "findings": findings}
     with writing(folder) as folder:
         path = folder / "audit.json"
-        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(path, content)
     return path

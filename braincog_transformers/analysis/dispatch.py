@@ -1,7 +1,7 @@
 """Follow dense products below the modules: what PyTorch multiplies, and the module whose own code asks for it.
 
 A `TorchDispatchMode` sees `@`, `einsum`, functional convolutions and attention as the few operations that they are made
-of. While it looks, neurons run in plain PyTorch, so it is switched on for as little as possible.
+of. While it is on, neurons run eagerly, so it is switched on for as few modules as possible.
 """
 
 import copy
@@ -65,15 +65,15 @@ class Follower(TorchDispatchMode):
 
     Args:
         model: whose parameters make a product a layer.
-        tell: called with the innermost followed module's name, its inputs, how many products of this type its call
+        seen: called with the innermost followed module's name, its inputs, how many products of this type its call
             has asked for before, and the product.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, model: nn.Module, tell: Callable[[str, tuple, int, DenseProduct], None]) -> None:
+    def __init__(self, model: nn.Module, seen: Callable[[str, tuple, int, DenseProduct], None]) -> None:
         super().__init__()
-        self._tell, self._frames = tell, []
+        self._seen, self._frames = seen, []
         self._weights = {p.untyped_storage().data_ptr(): p.numel() for p in model.parameters()}
 
     def follow(self, modules: Iterable[tuple[str, nn.Module]], hooks: ExitStack) -> None:
@@ -109,7 +109,7 @@ class Follower(TorchDispatchMode):
         frame = self._frames[-1]
         for product in self._products(packet.__name__, args, out, flops // 2) if flops else ():
             known = replace(product, known=formula is not None)
-            self._tell(frame.name, frame.inputs, frame.asked[product.type], known)
+            self._seen(frame.name, frame.inputs, frame.asked[product.type], known)
             frame.asked[product.type] += 1
         return out
 

@@ -1,19 +1,20 @@
 """One batch before a long run: does every layer fire, does the gradient reach it, and how long will it take?"""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
-from ..nodes import IFNode, LIFNode, PLIFNode
-from ..ops.neuron import charge, membrane_dtype
+from ..nodes.neurons import FusableNode
+from ..ops.neuron import charge, membrane_dtype, reset
 from ..ops.surrogate import SURROGATES, fire
-from .firing import SATURATED, SILENT, align_table
+from .firing import SATURATED, SILENT
 from .memory import memory
+from .output import align_table
 from .recorder import unwrap
 
 __all__ = ["Checkup", "LayerHealth", "diagnose", "format_checkup"]
@@ -58,7 +59,7 @@ class Checkup:
         peak: most bytes that were alive at once, parameters left out.
         parameters: bytes of the parameters.
         samples_per_second: of a training step without the optimizer.
-        advice: one line for each thing to mend; empty if nothing is wrong.
+        advice: one line for each thing to correct; empty if nothing is wrong.
     """
 
     layers: list[LayerHealth]
@@ -70,7 +71,7 @@ class Checkup:
     advice: list[str]
 
 
-def _potentials(node: BaseNode, x: Tensor) -> Tensor:
+def _potentials(node: FusableNode, x: Tensor) -> Tensor:
     """Return the membrane potentials before the reset, `(T, ...)`, of a node whose input is `(T*B, ...)`."""
     x = x.unflatten(0, (node.step, -1))
     v = torch.full_like(x[0], node.v_reset, dtype=membrane_dtype(x.dtype))
@@ -78,47 +79,36 @@ def _potentials(node: BaseNode, x: Tensor) -> Tensor:
     for x_t in x.unbind(0):
         h = charge(x_t.to(v.dtype), v, leak, node.dynamics)
         found.append(h)
-        s = fire(h - threshold, node.strict)
-        v = h - s * threshold if node.soft_reset else h * (1 - s) + s * node.v_reset
+        v = reset(h, fire(h - threshold, node.strict), threshold, node.dynamics)
     return torch.stack(found)
 
 
-class _Watch:
-    """Inputs, outputs and gradients of every neuron layer during one training step."""
+def _watched(model: nn.Module) -> dict[str, tuple[FusableNode, Tensor, Tensor]]:
+    """Return what will hold node, input and output of every neuron layer by name, once the network has run."""
+    seen = {}
+    for name, node in model.named_modules():
+        if isinstance(node, FusableNode) and node.layer_by_layer:
 
-    def __init__(self, model: nn.Module):
-        self.seen: dict[str, tuple[BaseNode, Tensor, Tensor]] = {}
-        for name, node in model.named_modules():
-            if isinstance(node, LIFNode | PLIFNode | IFNode) and node.layer_by_layer:
-                node.register_forward_hook(self._hook(name))
+            def note(node: FusableNode, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+                if inputs[0].requires_grad:
+                    inputs[0].retain_grad()
+                seen[name] = (node, inputs[0], output.detach())
 
-    def _hook(self, name: str) -> Callable:
-        def hook(node: BaseNode, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if inputs[0].requires_grad:
-                inputs[0].retain_grad()
-            self.seen[name] = (node, inputs[0], output.detach())
+            node.register_forward_hook(note)
+    return seen
 
-        return hook
 
-    @torch.no_grad()
-    def layers(self) -> list[LayerHealth]:
-        """Turn what was seen into figures."""
-        return [self._health(name, *seen) for name, seen in self.seen.items()]
-
-    @staticmethod
-    def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth:
-        h, threshold = _potentials(node, x.detach()), node.get_thres()
-        slope = SURROGATES.get(node.dynamics.surrogate)
-        coverage = float("nan")
-        if slope is not None:
-            largest = slope(torch.zeros((), device=h.device), node.act_fun.alpha)
-            coverage = float((slope(h - threshold, node.act_fun.alpha) / largest).mean())
-        gradient = float(x.grad.norm()) if x.grad is not None else 0.0
-        finite = bool(torch.isfinite(h).all()) and torch.isfinite(torch.tensor(gradient)).item()
-        over = h / threshold
-        return LayerHealth(
-            name, float(spikes.float().mean()), float(over.min()), float(over.max()), coverage, gradient, finite
-        )
+@torch.no_grad()
+def _health(name: str, node: FusableNode, x: Tensor, spikes: Tensor) -> LayerHealth:
+    h, threshold = _potentials(node, x.detach()), node.get_thres()
+    slope, coverage = SURROGATES.get(node.dynamics.surrogate), float("nan")
+    if slope is not None:
+        largest = slope(torch.zeros((), device=h.device), node.act_fun.alpha)
+        coverage = float((slope(h - threshold, node.act_fun.alpha) / largest).mean())
+    gradient = float(x.grad.norm()) if x.grad is not None else 0.0
+    finite = bool(torch.isfinite(h).all()) and math.isfinite(gradient)
+    lowest, highest = (float(end) for end in torch.aminmax(h / threshold))
+    return LayerHealth(name, float(spikes.float().mean()), lowest, highest, coverage, gradient, finite)
 
 
 def diagnose(
@@ -142,34 +132,27 @@ def diagnose(
     loss(inner(x), target).backward()
     seconds = time.perf_counter() - started
     inner.zero_grad()
-    watch = _Watch(inner)
+    seen = _watched(inner)
     found = loss(inner(x), target)
     found.backward()
-    layers = watch.layers()
+    layers = [_health(name, *what) for name, what in seen.items()]
     size = sum(p.numel() * p.element_size() for p in inner.parameters())
     return Checkup(layers, found.item(), need.kept, need.peak, size, len(x) / seconds, _advice(layers, found.item()))
 
 
 def _advice(layers: list[LayerHealth], loss: float) -> list[str]:
     largest = max((layer.gradient for layer in layers), default=0.0)
-    rules = (
-        ("are not finite: check the data, or train in float32 instead of --amp", lambda layer: not layer.finite),
-        (
-            "do not fire: a lower --threshold, or a larger learning rate for the normalisation in front",
+    rules = {
+        "are not finite: check the data, or train in float32 instead of --amp": lambda layer: not layer.finite,
+        "do not fire: a lower --threshold, or a larger learning rate for the normalisation in front":
             lambda layer: layer.rate < SILENT,
-        ),
-        ("fire nearly always: a higher --threshold, or weight decay", lambda layer: layer.rate > SATURATED),
-        (
-            "pass hardly any gradient, their potentials being far from the threshold: a flatter surrogate (a smaller "
-            "--alpha)",
-            lambda layer: layer.coverage < UNCOVERED,
-        ),
-        (
-            "get less than a thousandth of the largest gradient: a flatter surrogate, or fewer steps",
+        "fire nearly always: a higher --threshold, or weight decay": lambda layer: layer.rate > SATURATED,
+        "pass hardly any gradient, as their potentials are far from the threshold: a flatter surrogate (a smaller "
+        "--alpha)": lambda layer: layer.coverage < UNCOVERED,
+        "get less than a thousandth of the largest gradient: a flatter surrogate, or fewer steps":
             lambda layer: layer.gradient < FADING * largest,
-        ),
-    )
-    found = ((text, [layer.name for layer in layers if applies(layer)]) for text, applies in rules)
+    }  # fmt: skip
+    found = ((text, [layer.name for layer in layers if applies(layer)]) for text, applies in rules.items())
     advice = [f"{_listed(names)} {text}" for text, names in found if names]
     if loss != loss:
         advice.insert(0, "the loss is not a number; check data and labels first")
@@ -193,7 +176,7 @@ def format_checkup(found: Checkup, *, samples: int) -> str:
          f"{layer.gradient:.2e}"]
         for layer in found.layers
     ]  # fmt: skip
-    table = align_table(["layer", "rate", "lowest", "highest", "coverage", "gradient"], body, [])
+    table = align_table(["layer", "rate", "lowest", "highest", "coverage", "gradient"], body)
     hours = samples / found.samples_per_second / 3600
     lines = [
         "one training step: spikes per neuron and step, potentials over the threshold, coverage of the surrogate",
@@ -201,6 +184,6 @@ def format_checkup(found: Checkup, *, samples: int) -> str:
         f"loss {found.loss:.4f} | memory: {found.kept / 2**20:.1f} MiB kept for the backward pass, at most "
         f"{found.peak / 2**20:.1f} MiB at once, and {found.parameters / 2**20:.1f} MiB of parameters | "
         f"{found.samples_per_second:.1f} samples/s, the whole run about {hours:.2f} h on this device",
-        *[f"advice: {line}" for line in found.advice or ["nothing to mend"]],
+        *[f"advice: {line}" for line in found.advice or ["nothing to correct"]],
     ]
     return "\n".join(lines)

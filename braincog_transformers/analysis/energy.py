@@ -15,7 +15,6 @@ In both, the first layer counts T times for a repeated image, as there, although
 """
 
 import copy
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +23,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..errors import UserError, unknown
-from .firing import align_table
 from .operations import Operation, Operations, count_operations
-from .output import write_csv, writing
+from .output import align_table, write_csv, write_json, writing
 from .recorder import unwrap
 
 __all__ = ["METHODS", "Analysis", "EnergyRow", "EnergyRules", "analyze", "charge", "count_by"]
@@ -133,6 +131,11 @@ class Analysis:
         """Energy of one sample in mJ."""
         return sum(row.energy for row in self.rows)
 
+    @property
+    def times_as_much(self) -> str:
+        """What the ordinary network's energy is of this one's, in words; "" where this one's is 0."""
+        return f", {self.ann_energy / self.energy:.1f} times as much" if self.energy else ""
+
 
 def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]:
     """Return multiply-accumulates and accumulates of all calls of a row."""
@@ -178,12 +181,6 @@ def _charge(counted: Operations, row: Operation, rules: EnergyRules) -> tuple[fl
     return mac * times / counted.samples, ac * times / counted.samples
 
 
-def _steps_seen(counted: Operations, row: Operation) -> float:
-    """Return how many steps of a sample a row computed: T, or 1 where it saw what all steps share; a layer that is
-    called more often does so at each step."""
-    return min(row.total("rows") / counted.samples, counted.steps)
-
-
 def _first_times(counted: Operations, row: Operation, steps: int) -> float:
     """Return how often the operations of a row count, so that the first layer on a repeated image counts `steps`
     times however often it was computed."""
@@ -194,8 +191,7 @@ def analyze(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], **ru
     """Measure operations and energy of a network on data, layer by layer.
 
     Args:
-        model: any network whose layers are PyTorch's and whose neurons are BrainCog's; attention products are seen
-            where they are modules of `layers.products`. It is left as it was.
+        model: any network whose neurons are BrainCog's, see `operations` for what is counted. It is left as it was.
         batches: inputs, or `(input, target, ...)` as a loader gives them.
         **rules: fields of `EnergyRules`: `method="sdt"`, `e_mac=3.7`, ...
 
@@ -224,7 +220,9 @@ def charge(counted: Operations, rules: EnergyRules) -> Analysis:
         energy = (rules.e_mac * mac + rules.e_ac * ac) / 1e9
         rate = row.average("rate")
         rows.append(EnergyRow(row.name, row.type, row.kind, rate, macs, mac, ac, energy, row.parameters))
-    once = sum(row.total("macs") / _steps_seen(counted, row) for row in counted.rows if not row.folded)
+    # a row computed T steps of a sample, or 1 where all share what it saw; further calls belong to the same steps
+    steps = {row.name: min(row.total("rows") / counted.samples, counted.steps) for row in counted.rows}
+    once = sum(row.total("macs") / steps[row.name] for row in counted.rows if not row.folded)
     ann_energy = once / counted.samples * rules.e_mac / 1e9
     return Analysis(rules.method, rows, counted.samples, counted.steps, rules.e_mac, rules.e_ac, ann_energy)
 
@@ -232,22 +230,20 @@ def charge(counted: Operations, rules: EnergyRules) -> Analysis:
 def format_energy(analysis: Analysis) -> str:
     """Lay the analysis out for a terminal."""
     header = ["layer", "type", "input", "rate", "dense MMACs", "MMACs", "MSOPs", "mJ", "parameters"]
-    body = [
-        [row.name, row.type, row.inputs, f"{row.rate:.4f}", *(f"{n / 1e6:.3f}" for n in (row.macs, row.mac, row.ac)),
-         f"{row.energy:.6f}", f"{row.parameters:,}"]
-        for row in analysis.rows
-    ]  # fmt: skip
-    dense = sum(row.macs for row in analysis.rows)
-    parameters = sum(row.parameters for row in analysis.rows)
-    total = ["all", "", "", "", *(f"{n / 1e6:.3f}" for n in (dense, analysis.mac, analysis.ac)),
-             f"{analysis.energy:.6f}", f"{parameters:,}"]  # fmt: skip
+
+    def figures(*rows: EnergyRow) -> list[str]:
+        millions = (sum(getattr(row, name) for row in rows) / 1e6 for name in ("macs", "mac", "ac"))
+        energy, parameters = sum(row.energy for row in rows), sum(row.parameters for row in rows)
+        return [*(f"{number:.3f}" for number in millions), f"{energy:.6f}", f"{parameters:,}"]
+
+    body = [[row.name, row.type, row.inputs, f"{row.rate:.4f}", *figures(row)] for row in analysis.rows]
+    total = ["all", "", "", "", *figures(*analysis.rows)]
     caption = (
         f"energy by the {analysis.method} method, {analysis.e_mac:g} pJ a MAC and {analysis.e_ac:g} pJ an accumulate: "
         f"one sample, {analysis.steps} steps, mean of {analysis.samples:,} samples"
     )
-    ratio = f", {analysis.ann_energy / analysis.energy:.1f} times as much" if analysis.energy else ""
-    ann = f"the same layers as an ordinary network, once and dense: {analysis.ann_energy:.6f} mJ{ratio}"
-    return "\n".join([caption, align_table(header, body, total), ann])
+    ann = f"the same layers as an ordinary network, once and dense: {analysis.ann_energy:.6f} mJ"
+    return "\n".join([caption, align_table(header, body, total), ann + analysis.times_as_much])
 
 
 def write_energy(analysis: Analysis, folder: str | Path) -> list[Path]:
@@ -261,5 +257,5 @@ def write_energy(analysis: Analysis, folder: str | Path) -> list[Path]:
     with writing(folder) as folder:
         table, data = folder / "energy.csv", folder / "energy.json"
         write_csv(table, list(rows[0]), [list(row.values()) for row in rows])
-        data.write_text(json.dumps({**asdict(analysis), "total": totals}, indent=1), encoding="utf-8")
+        write_json(data, {**asdict(analysis), "total": totals})
     return [table, data]

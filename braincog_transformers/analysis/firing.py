@@ -1,6 +1,5 @@
 """Firing rates: spikes per neuron and time step, by layer; and the neurons that never or always fire."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .output import write_csv, writing
+from .output import align_table, write_csv, write_json, writing
 from .recorder import outputs, refuse_streaming, watch
 
-__all__ = ["SATURATED", "SILENT", "Row", "align_table", "extremes", "firing_rates", "format_table", "overall_rate"]
-__all__ += ["rating", "write_rates", "write_silent"]
+__all__ = ["SATURATED", "SILENT", "Row", "extremes", "firing_rates", "format_table", "overall_rate", "rating"]
+__all__ += ["write_rates", "write_silent"]
 
 WIDEST_STEPS = 8
 SILENT, SATURATED = 0.005, 0.9
-"""Mean rates, in spikes per neuron and step, below and above which a layer is worth a word."""
+"""Mean rates, in spikes per neuron and step, below and above which a layer is called silent or saturated."""
 
 
 @dataclass(frozen=True)
@@ -170,33 +169,14 @@ def format_table(rows: Sequence[Row]) -> str:
     steps = max(len(row.per_step) for row in rows)
     shown = range(steps) if steps <= WIDEST_STEPS else []
     header = ["layer", "neurons", "rate", "silent", "saturated", *(f"t={step + 1}" for step in shown)]
-    body = [_cells(row, shown) for row in rows]
+    body = [
+        [row.name, f"{row.neurons:,}", f"{row.rate:.4f}", f"{row.silent:.1%}", f"{row.saturated:.1%}",
+         *(f"{rate:.4f}" for rate in row.per_step[: len(shown)])]
+        for row in rows
+    ]  # fmt: skip
     total = ["all", f"{sum(row.neurons for row in rows):,}", f"{overall_rate(rows):.4f}"]
     caption = f"firing rates: spikes per neuron and step over {rows[0].samples:,} samples, {steps} steps"
     return f"{caption}\n{align_table(header, body, total)}"
-
-
-def align_table(header: Sequence[str], body: Sequence[Sequence[str]], total: Sequence[str]) -> str:
-    """Lay cells out in columns between rules, names to the left and figures to the right; `total` may be empty."""
-    lines = [header, *body, *([[*total, *[""] * (len(header) - len(total))]] if total else [])]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = [_align(line, widths) for line in lines]
-    rule = "-" * max(len(line) for line in text)
-    shown = text[1 : len(body) + 1]
-    return "\n".join([rule, text[0], rule, *shown, rule, *text[len(body) + 1 :]])
-
-
-def _cells(row: Row, shown: Sequence[int]) -> list[str]:
-    """Write one row's figures; a step that this node was not called at stays empty."""
-    by_step = [f"{row.per_step[step]:.4f}" if step < len(row.per_step) else "" for step in shown]
-    return [row.name, f"{row.neurons:,}", f"{row.rate:.4f}", f"{row.silent:.1%}", f"{row.saturated:.1%}", *by_step]
-
-
-def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Put names to the left and figures to the right."""
-    padded = [cells[0].ljust(widths[0])]
-    padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-    return "  ".join(padded).rstrip()
 
 
 def write_rates(rows: Sequence[Row], folder: str | Path) -> list[Path]:
@@ -211,10 +191,10 @@ def write_rates(rows: Sequence[Row], folder: str | Path) -> list[Path]:
     whole = {"samples": rows[0].samples, "steps": steps, "overall": overall_rate(rows), "rows": layers}
     with writing(folder) as folder:
         data, table = folder / "rates.json", folder / "rates.csv"
-        data.write_text(json.dumps(whole, indent=1), encoding="utf-8")
-        header = ["name", "rate", "neurons", "silent", "saturated", *(f"t{t + 1}" for t in range(steps))]
-        cells = ([row.name, row.rate, row.neurons, row.silent, row.saturated, *row.per_step] for row in rows)
-        write_csv(table, header, cells)
+        write_json(data, whole)
+        columns = ["name", "rate", "neurons", "silent", "saturated"]
+        cells = ([*(layer[name] for name in columns), *layer["per_step"]] for layer in layers)
+        write_csv(table, [*columns, *(f"t{t + 1}" for t in range(steps))], cells)
     return [data, table]
 
 

@@ -1,7 +1,7 @@
 """What a training step keeps and needs, asked from the allocator."""
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,13 +28,13 @@ def memory(
 ) -> Memory:
     """Return what a call keeps and what it needs at most, parameters, their gradients before it and input left out.
 
-    The allocator is asked, not autograd: what hooks on saved tensors pack, functions of their own keep and compiled
-    kernels allocate counts once, as large as it is, and what the graph doesn't hold doesn't count. The call must have
-    run before, so that it is compiled and what stays for ever is there.
+    The allocator is asked, not autograd: what is packed by hooks on saved tensors, kept by custom functions or
+    allocated by compiled kernels counts once, with its true size, and what the graph doesn't hold doesn't count. The
+    call must have run before, so that it is compiled and has allocated what it keeps for good.
 
     Args:
         forward: returns the loss, or an output that has no graph.
-        forget: lets go of gradients and of the neurons' state; called before, and after the forward pass.
+        forget: releases gradients and the neurons' state; called before, and after the forward pass.
         backward: call the loss's backward pass.
         device: where the call computes.
     """
@@ -74,9 +74,15 @@ def _on_cpu(forward: Callable[[], torch.Tensor], forget: Callable[[], None], bac
 
 def _allocated(recorded: profile) -> list[int]:
     """Return the bytes alive after each allocation or release; a release of what was there before does not count."""
+    events, waiting = [], list(recorded.profiler.kineto_results.experimental_event_tree())
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.name == "[memory]":
+            events.append(event)
     alive: dict[int, int] = {}
     total, course = 0, [0]
-    for event in _memory_events(recorded.profiler.kineto_results.experimental_event_tree()):
+    for event in sorted(events, key=lambda event: event.start_time_ns):
         address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
         if size < 0:
             total -= alive.pop(address, 0)
@@ -85,14 +91,3 @@ def _allocated(recorded: profile) -> list[int]:
             total += size
         course.append(total)
     return course
-
-
-def _memory_events(tree: Iterable) -> list:
-    """Return the allocations and releases in the order of time."""
-    found, waiting = [], list(tree)
-    while waiting:
-        event = waiting.pop()
-        waiting += event.children
-        if event.name == "[memory]":
-            found.append(event)
-    return sorted(found, key=lambda event: event.start_time_ns)

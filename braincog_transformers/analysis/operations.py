@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from braincog.base.node.node import BaseNode
@@ -63,7 +63,7 @@ class Seen:
         macs: multiply-accumulates of the dense layer, biases not counted.
         biases: additions of biases.
         operands: what came in; several for a product.
-        before_pooling: mean of the map that was pooled to become the input, where there was a pooling.
+        before_pooling: mean of the map that was pooled to become the input, or of the input where there was no pooling.
         query_macs: of a "product", those of Q (K^T V); the rest are K^T V's.
     """
 
@@ -71,7 +71,7 @@ class Seen:
     macs: float
     biases: float
     operands: tuple[Values, ...]
-    before_pooling: float | None = None
+    before_pooling: float = 0.0
     query_macs: float = 0.0
 
 
@@ -128,9 +128,7 @@ class Operation:
 
     def average_before_pooling(self) -> float:
         """Return the mean of the maps that were pooled to become the input, or of the input where none was."""
-        return self._weighted(
-            lambda call: call.operands[0].mean if call.before_pooling is None else call.before_pooling
-        )
+        return self._weighted(lambda call: call.before_pooling)
 
     def _weighted(self, value: Callable[[Seen], float]) -> float:
         return sum(call.macs * value(call) for call in self.calls) / self.total("macs")
@@ -178,11 +176,11 @@ def _sum(x: Tensor) -> float:
     return float(by_sample.sum(dtype=torch.float64))
 
 
-class _Same:
-    """A tensor as it was: one that was changed in place since is another."""
+class _Known:
+    """A tensor as it was, and what is known of it: one that was changed in place since is another."""
 
-    def __init__(self, x: Tensor | None = None) -> None:
-        self.x, self.version = x, _version(x)
+    def __init__(self, x: Tensor | None = None, value: Any = None) -> None:
+        self.x, self.version, self.value = x, _version(x), value
 
     def holds(self, x: Tensor) -> bool:
         return self.x is x and self.version == _version(x)
@@ -200,9 +198,8 @@ class _Counter:
         self.samples, self.events = 0, None
         self.rows: dict[str, Operation] = {}
         self._modules = dict(model.named_modules())
-        self._observed, self._values = _Same(), None
-        self._pooled, self._before_pooling = _Same(), 0.0
-        self._produced, self._producer = _Same(), ""
+        # tensors with what they hold, with the mean in front of their pooling, and with the name of their layer
+        self._observed = self._pooled = self._produced = _Known()
         self._hooks = ExitStack()
         # by shape of a sample, what two samples showed: multiply-accumulates of one, by layer or module
         self._surveys: dict[tuple[int, ...], dict[str, float]] = {}
@@ -212,13 +209,13 @@ class _Counter:
         self._follower = Follower(model, self._asked)
 
     def _observe(self, x: Tensor) -> Values:
-        # q, k and v read one tensor: it is looked at once
+        # q, k and v read one tensor, which is examined once
         if not self._observed.holds(x):
-            self._observed, self._values = _Same(x), observe(x)
-        return self._values
+            self._observed = _Known(x, observe(x))
+        return self._observed.value
 
     def _pool(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._pooled, self._before_pooling = _Same(output), _sum(inputs[0]) / inputs[0].numel()
+        self._pooled = _Known(output, _sum(inputs[0]) / inputs[0].numel())
 
     def _row(self, name: str, type: str, parameters: int) -> Operation:
         return self.rows.setdefault(name, Operation(name, type, parameters))
@@ -231,14 +228,14 @@ class _Counter:
         row, values = self._row(name, _type(module), sum(p.numel() for p in module.parameters())), self._observe(x)
         self._counted[name] += macs
         if self.fold and self._produced.holds(x):  # nothing in between: two layers that are one
-            before = self.rows[self._producer]
+            before = self.rows[self._produced.value]
             before.folded = True
             values = before.calls[-1].operands[0]
             macs = output.numel() * _joint_fan_in(self._modules[before.name], module)
         biases = output.numel() if module.bias is not None else 0
-        before_pooling = self._before_pooling if self._pooled.holds(x) else None
+        before_pooling = self._pooled.value if self._pooled.holds(x) else values.mean
         row.calls.append(Seen(self._length(x), macs, biases, (values,), before_pooling))
-        self._produced, self._producer = _Same(output), name
+        self._produced = _Known(output, name)
 
     def _product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if name in self._other:
@@ -284,10 +281,10 @@ class _Counter:
             self._expected[name] += macs * len(x)
 
     def _survey(self, inputs: tuple[Tensor, ...]) -> dict[str, float]:
-        """Run two samples in plain PyTorch and find the products that no layer's class explains."""
+        """Run two samples eagerly and find the products that no layer's class explains."""
         found, known = Counter(), Counter()
 
-        def tell(name: str, _inputs: tuple, _number: int, product: DenseProduct) -> None:
+        def note(name: str, _inputs: tuple, _number: int, product: DenseProduct) -> None:
             found[name] += product.macs
             known[name] += product.macs * product.known
 
@@ -295,7 +292,7 @@ class _Counter:
             trial._batch = len(x)
             with unseen(self.model), frozen_inference(self.model), ExitStack() as hooks, counter:
                 trial._hook_layers(hooks)
-                Follower(self.model, tell).follow(self._modules.items(), hooks)
+                Follower(self.model, note).follow(self._modules.items(), hooks)
                 self.model(x, *inputs[1:])
 
         trial, counter = _Counter(self.model, fold=False), FlopCounterMode(display=False)
@@ -329,14 +326,14 @@ class _Counter:
             self._follower.enter("", inputs)
 
     def _hook_layers(self, hooks: ExitStack) -> None:
-        methods = (
-            (tuple(_LAYERS), self._layer),
-            (tuple(_PRODUCTS), self._product),
-            (nn.MaxPool2d, self._pool),
-            (_UNCOUNTED, self._uncounted),
-        )
+        methods = {
+            tuple(_LAYERS): self._layer,
+            tuple(_PRODUCTS): self._product,
+            nn.MaxPool2d: self._pool,
+            _UNCOUNTED: self._uncounted,
+        }
         for name, module in self._modules.items():
-            method = next((method for classes, method in methods if isinstance(module, classes)), None)
+            method = next((method for classes, method in methods.items() if isinstance(module, classes)), None)
             if method is not None and not _overridden(module):
                 hooks.callback(module.register_forward_hook(_hook(method, name), with_kwargs=True).remove)
 
@@ -371,7 +368,7 @@ def _hook(method: Callable, name: str) -> Callable:
 
 
 def _overridden(module: nn.Module) -> bool:
-    """Tell of a product that it is not the published one: a mask, say, may lie between its two halves."""
+    """Tell whether a product is not the published one: a mask, for example, may come between its two halves."""
     own = getattr(module.forward, "__func__", None)
     return isinstance(module, SpikingProduct) and own is not SpikingProduct.forward
 

@@ -1,7 +1,7 @@
 """Record what the neurons of any BrainCog network do, without touching the network.
 
 A hook on each `BaseNode` sees its output: `(T*B, ...)` once per forward where the network runs layer by layer,
-`(B, ...)` once per step where it runs step by step. Both arrive here as one `(T, B, ...)` array per node, named as in
+`(B, ...)` once per step where it runs step by step. Both become one `(T, B, ...)` array per node, named as in
 `model.named_modules()` and in the order in which the nodes were first called.
 """
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-__all__ = ["NodeRecord", "device_of", "frozen_inference", "outputs", "record", "refuse_streaming", "unwrap"]
-__all__ += ["watch"]
+__all__ = ["NodeRecord", "device_of", "frozen_inference", "inputs_of", "outputs", "record", "refuse_streaming"]
+__all__ += ["unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -34,8 +34,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Say where a model lies."""
+    """Return the device that a model is on."""
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
+def inputs_of(batch: Tensor | Sequence[Tensor]) -> Tensor:
+    """Take the inputs out of what a loader gives."""
+    return batch if isinstance(batch, Tensor) else batch[0]
 
 
 def unfold_time(node: BaseNode, output: Tensor) -> Tensor:
@@ -52,11 +57,11 @@ def unfold_time(node: BaseNode, output: Tensor) -> Tensor:
 
 
 def refuse_streaming(caller: str, model: nn.Module) -> None:
-    """Raise `UserError` for a network that takes one step a call: what belongs to one sample can't be told from it."""
+    """Raise `UserError` for a network that takes one step a call: which calls belong to one sample is not known."""
     if getattr(unwrap(model), "streaming", False):
         raise UserError(
-            f"{caller}: {type(unwrap(model)).__name__} is streaming, so a call is one step, and which steps are one "
-            "sample can't be told from it; call set_streaming(False) and give whole samples (step by step: "
+            f"{caller}: {type(unwrap(model)).__name__} is streaming, so a call is one step, and which steps belong to "
+            "one sample is not known; call set_streaming(False) and give whole samples (step by step: "
             "set_attr('layer_by_layer', False))"
         )
 
@@ -66,16 +71,16 @@ def watch(model: nn.Module, seen: Callable[[str, BaseNode, Tensor], None]) -> It
     """Call `seen(name, node, output)` after each call of each node, output `(T, B, ...)`, detached.
 
     Args:
-        seen: is told every call while the context lasts; the hooks are gone when it ends, by an error too.
+        seen: called while the context lasts; the hooks are removed when it ends, after an error too.
     """
     with ExitStack() as hooks:
         for name, node in unwrap(model).named_modules():
             if isinstance(node, BaseNode):
 
-                def tell(module: BaseNode, _inputs: tuple, output: Tensor, name: str = name) -> None:
+                def note(module: BaseNode, _inputs: tuple, output: Tensor, name: str = name) -> None:
                     seen(name, module, unfold_time(module, output.detach()))
 
-                hooks.callback(node.register_forward_hook(tell).remove)
+                hooks.callback(node.register_forward_hook(note).remove)
         yield
 
 
@@ -100,13 +105,12 @@ def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> I
             passed over.
 
     Yields:
-        The output, and the batch it is of.
+        The output, and the batch that it belongs to.
     """
     device = device_of(model)
     with frozen_inference(model):
         for batch in batches:
-            x = batch if isinstance(batch, Tensor) else batch[0]
-            if len(x):
+            if len(x := inputs_of(batch)):
                 yield model(x.to(device)), batch
 
 
@@ -171,13 +175,12 @@ def record(model: nn.Module, *, spikes: bool = True, membranes: bool = False) ->
     records: dict[str, NodeRecord] = {}
 
     def keep(name: str, node: BaseNode, output: Tensor) -> None:
-        entry = records.get(name)
-        if entry is None:
-            entry = records[name] = NodeRecord(name, threshold=float(node.get_thres()))
+        entry = records.setdefault(name, NodeRecord(name, threshold=float(node.get_thres())))
         if spikes:
             entry.spike_parts.append(output.cpu())
         if membranes:
-            entry.membrane_parts += [_like(potential, output) for potential in node.mem_collect]
+            steps = (potential.detach().reshape(1, *output.shape[1:]) for potential in node.mem_collect)
+            entry.membrane_parts += [potential.cpu() for potential in steps]
             node.mem_collect = []
 
     with ExitStack() as stack:
@@ -185,8 +188,3 @@ def record(model: nn.Module, *, spikes: bool = True, membranes: bool = False) ->
             stack.enter_context(_membranes_kept(model))
         stack.enter_context(watch(model, keep))
         yield records
-
-
-def _like(potential: Tensor, output: Tensor) -> Tensor:
-    """Bring one step's potential to `(1, B, ...)` on the CPU, in the layout of the output."""
-    return potential.detach().reshape(1, *output.shape[1:]).cpu()

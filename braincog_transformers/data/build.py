@@ -7,22 +7,17 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ..errors import UserError, unknown
-from .events.cache import FrameRule
 from .events.dataset import event_datasets
-from .events.frames import FRAMES_BY, event_channels
+from .events.frames import FrameRule, event_channels
 from .events.transforms import PolaritySum, event_transforms
 from .loading.folders import describe
-from .loading.streams import PictureStream
-from .pictures.dataset import PictureDataset
-from .pictures.sources import Source, SourcePictures
-from .pictures.stored import FilePictures
+from .pictures.sources import PictureStream, Source, SourcePictures
+from .pictures.stored import FilePictures, PictureDataset
 from .pictures.transforms import Transform, picture_transforms
 from .registry import DatasetInfo, EventSet, PictureSet, lookup
-from .settings import Access, Augment, Colours, Split
+from .settings import Access, Augment, Colours, Split, choices
 
 __all__ = ["Access", "Augment", "Colours", "DataBundle", "FrameRule", "Source", "Split", "build_datasets", "describe"]
-
-LABEL_ORDERS = ("number", "text")
 
 
 @dataclass(frozen=True)
@@ -104,8 +99,9 @@ def build_datasets(
     augment = (augment or Augment()).filled(info.augment)
     chans = _channels(info, in_chans, frames, appended=polarity_sum)
     order = _class_order(info, label_order)
-    if not info.splits:
-        _refuse_split(info, split)
+    validates = info.validation and split.rule == "valid"
+    if not info.splits and (split.portion != 0.9 or not (split.rule is None or validates)):
+        raise UserError(f"data set {name} has its own test split; leave out --split and --train-portion")
     if info.kind == "image":
         mean, std = colours.per_channel(info.colours, chans)
         pair = picture_transforms(size, augment, mean=mean, std=std, normalize=colours.normalize)
@@ -185,8 +181,8 @@ def _channels(info: PictureSet | EventSet, wanted: int | None, frames: FrameRule
 
 def _class_order(info: DatasetInfo, rule: str) -> list[int]:
     """Return the class behind each label."""
-    if rule not in LABEL_ORDERS:
-        raise unknown("rule of --label-order", rule, LABEL_ORDERS)
+    if rule not in choices("label_order"):
+        raise unknown("rule of --label-order", rule, choices("label_order"))
     if rule == "text" and not info.text_order:
         raise UserError(f"data set {info.name} has one order of labels; leave out --label-order")
     return list(info.text_order) if rule == "text" else list(range(info.num_classes))
@@ -194,8 +190,8 @@ def _class_order(info: DatasetInfo, rule: str) -> list[int]:
 
 def _with_steps(info: EventSet, frames: FrameRule) -> FrameRule:
     """Return the rule, by the recordings' own steps where they come in such."""
-    if frames.by not in FRAMES_BY:
-        raise unknown("rule of --frames-by", frames.by, FRAMES_BY)
+    if frames.by not in choices("frames_by"):
+        raise unknown("rule of --frames-by", frames.by, choices("frames_by"))
     if not info.given_steps:
         return frames
     if info.given_steps % frames.steps:
@@ -204,8 +200,3 @@ def _with_steps(info: EventSet, frames: FrameRule) -> FrameRule:
     if (frames.by, frames.remainder) != ("number", "last"):
         raise UserError(f"data set {info.name} comes in steps of its own; leave out --frames-by and --remainder")
     return replace(frames, by="given")
-
-
-def _refuse_split(info: DatasetInfo, split: Split) -> None:
-    if split.portion != 0.9 or (split.rule is not None and not (info.validation and split.rule == "valid")):
-        raise UserError(f"data set {info.name} has its own test split; leave out --split and --train-portion")

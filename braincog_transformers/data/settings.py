@@ -1,57 +1,60 @@
 """Rules that check themselves, without torch or NumPy: how a set is split, normalised, read and varied in training.
 
-Each is a frozen object with a few fields. A field that has an option of its own on the command line names it, so that
-`build_datasets` takes the same word as a keyword, and a message names what the user wrote. How recordings become frames
-is one more, `events.cache.FrameRule`.
+Each is a frozen object with a few fields. A field that is an option of the command line takes default, choices and
+limits from there; `build_datasets` takes the same word as a keyword, and a message names what the user wrote. How
+recordings become frames is one more, `events.frames.FrameRule`.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import UserError, unknown
+from ..recipe import ENTRIES
+from ..recipe.fields import FACTS
 
 __all__ = [
-    "CHARACTERS",
-    "EVENTS",
-    "MOST_PIXELS",
-    "NOTHING",
-    "PHOTOS",
-    "SEEDED",
-    "Access",
-    "Augment",
-    "Colours",
-    "Rule",
-    "Split",
-    "option",
-]
+    "CHARACTERS", "EVENTS", "MOST_PIXELS", "NOTHING", "PHOTOS", "SEEDED", "SOURCES", "STREAMED", "Access", "Augment",
+    "Colours", "Rule", "Split", "choices", "option",
+]  # fmt: skip
 
-
-MOST_PIXELS = 178_956_970
+MOST_PIXELS = ENTRIES["max_pixels"].default
 """Of a photo by default: where Pillow, too, refuses one."""
 
 SEEDED = ("random", "stratified")
 """Splits that `--split-seed` chooses among."""
 
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "hamming", "box")
+SOURCES = {"wds": "webdataset", "hfids": "datasets", "tfds": "tensorflow_datasets", "hfds": "datasets", "torch": ""}
+"""Prefixes of timm's dataset factory, with the package that each needs besides torchvision."""
+STREAMED = ("wds", "hfids", "tfds")
+"""Those of them whose samples come one after the other."""
+
 _FLIPPED = frozenset(("resformer", "roll_flip"))
 """Published augmentations of events that a flip of every second sample belongs to."""
 
 
-def option(
-    default: Any, name: str, *, choices: Collection[str] = (), kind: str = "", least: int | None = None
-) -> Any:
-    """Describe a field of a `Rule`.
+def choices(name: str) -> tuple[str, ...]:
+    """Return the values of an option that takes one of a few names."""
+    return ENTRIES[name].metadata["choices"]
+
+
+def option(name: str, keyword: str = "", *, default: Any = MISSING, **other: Any) -> Any:
+    """Describe a field of a `Rule` by the option that it stands for, if there is one of that name.
 
     Args:
-        default: its value.
-        name: of its option, and of its keyword in `build_datasets`.
-        choices: its values, if they are a few names.
-        kind: what these are, for the message.
-        least: smallest value of a number.
+        name: of the option.
+        keyword: of `build_datasets`, where it isn't that name.
+        default: its value, where it isn't the option's.
+        other: choices and limits that aren't the option's, and for messages the `kind` of the choices or the `unit` of
+            a number.
     """
-    return field(default=default, metadata={"option": name, "choices": choices, "kind": kind, "least": least})
+    entry = ENTRIES.get(name)
+    about = {"option": keyword or name, "flag": "--" + name.replace("_", "-"), "kind": "", "unit": ""}
+    facts = {**(entry.metadata if entry else FACTS), **about, **other}
+    return field(default=entry.default if default is MISSING else default, metadata=facts)
+
+
+_RESIZED = (*choices("interpolation"), "hamming", "box")  # timm's interpolations
 
 
 class Rule:
@@ -59,16 +62,21 @@ class Rule:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            value, limits = getattr(self, one.name), one.metadata
-            if value is not None and limits.get("choices") and value not in limits["choices"]:
-                raise unknown(limits["kind"], value, limits["choices"])
-            if value is not None and limits.get("least") is not None and value < limits["least"]:
-                flag = "--" + limits["option"].replace("_", "-")
-                raise UserError(f"{flag} must be {limits['least']} or more; got {value}")
+            value, about = getattr(self, one.name), one.metadata
+            if value is None or not about:
+                continue
+            flag, choices, low, above = (about[key] for key in ("flag", "choices", "low", "above"))
+            if choices and value not in choices:
+                must = f"{flag} must be one of {', '.join(choices)}; got {value!r}"
+                raise unknown(about["kind"], value, choices) if about["kind"] else UserError(must)
+            if low is not None and value < low:
+                raise UserError(f"{flag} must be {low:g} or more; got {value}")
+            if above is not None and not value > above:
+                raise UserError(f"{flag} must be above {above:g}{about['unit']}; got {value}")
 
     def with_options(self, given: dict[str, Any]) -> Any:
         """Return the rule with the values that are given under the names of its options, and take them out."""
-        names = {one.metadata["option"]: one.name for one in fields(self) if "option" in one.metadata}
+        names = {one.metadata["option"]: one.name for one in fields(self) if one.metadata}
         return replace(self, **{names[name]: given.pop(name) for name in names.keys() & given.keys()})
 
 
@@ -83,9 +91,9 @@ class Split(Rule):
         seed: of the rules in `SEEDED`.
     """
 
-    rule: str | None = option(None, "split")
-    portion: float = option(0.9, "train_portion")
-    seed: int = option(0, "split_seed")
+    rule: str | None = option("split", choices=())
+    portion: float = option("train_portion", above=None)
+    seed: int = option("split_seed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,26 +114,22 @@ class Colours(Rule):
         normalize: subtract and divide; otherwise values stay in [0, 1].
     """
 
-    mean: tuple[float, ...] | None = option(None, "mean")
-    std: tuple[float, ...] | None = option(None, "std")
+    mean: tuple[float, ...] | None = option("mean")
+    std: tuple[float, ...] | None = option("std", above=None)
     origin: str = ""
-    normalize: bool = option(True, "normalize")
+    normalize: bool = option("normalize", default=True)
 
     def per_channel(self, own: "Colours", chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation of each of `chans` channels, where nothing is said those of the set."""
-        pairs = (("--mean", self.mean or own.mean), ("--std", self.std or own.std))
-        mean, std = (_per_channel(tuple(values), chans, flag) for flag, values in pairs)
+        found = []
+        for flag, values in (("--mean", self.mean or own.mean), ("--std", self.std or own.std)):
+            found.append(tuple(values) * (chans if len(values) == 1 else 1))
+            if len(found[-1]) != chans:
+                raise UserError(f"{flag} needs one number, or one for each of {chans} channels; got {len(values)}")
+        mean, std = found
+        if min(std) <= 0:
+            raise UserError(f"--std must be above 0; got {min(std)}")
         return mean, std
-
-
-def _per_channel(values: tuple[float, ...], chans: int, flag: str) -> tuple[float, ...]:
-    if len(values) == 1:
-        values *= chans
-    if len(values) != chans:
-        raise UserError(f"{flag} needs one number, or one for each of {chans} channels; got {len(values)}")
-    if flag == "--std" and min(values) <= 0:
-        raise UserError(f"--std must be above 0; got {min(values)}")
-    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +146,13 @@ class Access(Rule):
         needs_train: whether photos for training have to be there; otherwise the training set may be empty.
     """
 
-    download: bool = option(False, "download")
-    cache_dir: str | Path | None = field(default=None, metadata={"option": "cache_dir"})
-    use_cache: bool = option(True, "use_cache")
-    workers: int = option(0, "workers", least=0)
-    skip_bad: bool = option(False, "skip_bad")
-    max_pixels: int = option(MOST_PIXELS, "max_pixels", least=1)
-    needs_train: bool = option(True, "needs_train")
+    download: bool = option("download")
+    cache_dir: str | Path | None = option("cache_dir")  # noqa: RUF009
+    use_cache: bool = option("use_cache", default=True)
+    workers: int = option("workers", default=0)
+    skip_bad: bool = option("skip_bad")
+    max_pixels: int = option("max_pixels")
+    needs_train: bool = option("needs_train", default=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,11 +194,11 @@ class Augment(Rule):
     color_jitter: float | None = None
     aa: str | None = None
     reprob: float | None = None
-    remode: Literal["const", "pixel", "rand"] | None = None
+    remode: str | None = option("remode")
     recount: int | None = None
     resplit: bool = False
-    train_interpolation: str | None = None
-    interpolation: str | None = None
+    train_interpolation: str | None = option("train_interpolation", choices=("random", *_RESIZED))
+    interpolation: str | None = option("interpolation", choices=_RESIZED)
     crop_pct: float | None = None
     event_augment: str | tuple[str, ...] | None = None
     rand_aug: bool = False
@@ -202,14 +206,7 @@ class Augment(Rule):
     randaug_m: int = 15
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("interpolation", _INTERPOLATIONS),
-            ("train_interpolation", (*_INTERPOLATIONS, "random")),
-            ("remode", ("const", "pixel", "rand")),
-        ):
-            if getattr(self, name) not in (None, *choices):
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
+        super().__post_init__()
         if self.resplit:
             raise UserError("--resplit needs several augmented copies of each picture, which this loader doesn't make")
 

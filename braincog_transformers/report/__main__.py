@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import UserError
-from .write import write_report
+from .page import write_report
 
 __all__ = ["main"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .formats import significant
 from .markup import Markup, join, tag
 
-__all__ = ["Curve", "Point", "SERIES", "line_chart", "scatter_chart", "ticks"]
+__all__ = ["Curve", "Point", "colour", "line_chart", "scatter_chart", "series", "ticks"]
 
 SERIES = 6
 """So many colours the theme has; further series repeat them, dashed."""
@@ -127,9 +127,14 @@ def _svg(frame: _Frame, label: str, content: Markup, class_: str) -> Markup:
                aria_label=label)  # fmt: skip
 
 
-def _series(colour: int) -> str:
-    """Name the class of a series: its colour, dashed when the colours repeat."""
-    return f"s{colour % SERIES}" + (" dashed" if colour >= SERIES else "")
+def colour(place: int) -> str:
+    """Name the class that has a series's colour."""
+    return f"s{place % SERIES}"
+
+
+def series(place: int) -> str:
+    """Name the classes of a series's line: its colour, dashed when the colours repeat."""
+    return colour(place) + (" dashed" if place >= SERIES else "")
 
 
 def line_chart(curves: Sequence[Curve], *, label: str, from_zero: bool = False) -> Markup:
@@ -150,13 +155,13 @@ def line_chart(curves: Sequence[Curve], *, label: str, from_zero: bool = False) 
     for curve in curves:
         places = [(frame.x(x), frame.y(y)) for x, y in curve.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        parts.append(tag("path", class_=f"curve {_series(curve.colour)}", d=path))
+        parts.append(tag("path", class_=f"curve {series(curve.colour)}", d=path))
         if len(places) <= _MOST_DOTS:
             for (x, y), (epoch, value) in zip(places, curve.points, strict=True):
-                told = tag("title", f"{curve.name}, epoch {epoch:g}: {significant(value, 4)}")
+                title = tag("title", f"{curve.name}, epoch {epoch:g}: {significant(value, 4)}")
                 spot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}"}
-                dot = tag("circle", class_=f"dot s{curve.colour % SERIES}", r=2.6, **spot)
-                parts.append(tag("g", told, dot, tag("circle", class_="target", r=8, **spot)))
+                dot = tag("circle", class_=f"dot {colour(curve.colour)}", r=2.6, **spot)
+                parts.append(tag("g", title, dot, tag("circle", class_="target", r=8, **spot)))
     return _svg(frame, label, join(*parts), "curves")
 
 
@@ -168,8 +173,8 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _free_box(x: float, y: float, width: float, taken: Sequence[Box], bounds: Box) -> tuple[Box, float] | None:
-    """Find room for a label near its point, the nearest first; return its box and its distance."""
+def _free_box(x: float, y: float, width: float, taken: Sequence[Box], bounds: Box) -> Box | None:
+    """Find room for a label near its point, the nearest first."""
     half = _FONT * 0.65
     for away in (9, 16, 26, 40, 58, 80):
         for turn in (0, 180, 45, -45, 135, -135, 90, -90):
@@ -178,7 +183,7 @@ def _free_box(x: float, y: float, width: float, taken: Sequence[Box], bounds: Bo
             box = (x + dx + shift, y + dy - half, x + dx + shift + width, y + dy + half)
             inside = box[0] >= bounds[0] and box[1] >= bounds[1] and box[2] <= bounds[2] and box[3] <= bounds[3]
             if inside and not any(_overlap(box, other) for other in taken):
-                return box, away
+                return box
     return None
 
 
@@ -187,20 +192,18 @@ def _place_labels(places: Sequence[tuple[float, float, str]], taken: list[Box], 
     taken = taken + [(x - 7, y - 7, x + 7, y + 7) for x, y, _ in places]
     boxes: list[Box | None] = []
     for x, y, label in places:
-        found = _free_box(x, y, len(label) * _FONT * _LETTER, taken, bounds)
-        boxes.append(found[0] if found else None)
-        if found:
-            taken.append(found[0])
+        boxes.append(_free_box(x, y, len(label) * _FONT * _LETTER, taken, bounds))
+        taken += [boxes[-1]] if boxes[-1] else []
     return boxes
 
 
 def _label(x: float, y: float, box: Box, label: str) -> Markup:
-    """Write a label into its box, with a line to its point where it lies farther off."""
+    """Write a label into its box, with a line to its point where that is farther away."""
     near_x, near_y = min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])
     line = None
     if math.hypot(near_x - x, near_y - y) > 14:
         line = tag("line", class_="leader", x1=f"{x:.1f}", y1=f"{y:.1f}", x2=f"{near_x:.1f}", y2=f"{near_y:.1f}")
-    # centred, so that a font narrower than reckoned leaves the same air on both sides
+    # centred, so that a font narrower than assumed leaves equal space on both sides
     anchor = "start" if box[0] > x else ("end" if box[2] < x else "middle")
     at = {"start": box[0], "end": box[2], "middle": (box[0] + box[2]) / 2}[anchor]
     return join(line, tag("text", label, class_="point-label", x=f"{at:.1f}", y=f"{(box[1] + box[3]) / 2:.1f}",
@@ -213,16 +216,11 @@ def _cut(label: str, most: int) -> str:
 
 
 def scatter_chart(
-    points: Sequence[Point],
-    *,
-    size: tuple[float, float],
-    titles: tuple[str, str],
-    hint: str,
-    class_: str,
+    points: Sequence[Point], *, size: tuple[float, float], titles: tuple[str, str], hint: str, class_: str
 ) -> Markup:
     """Draw labelled points; x becomes logarithmic where it spans more than a factor of 30.
 
-    Labels never overlap: one that finds no room is left to its tooltip.
+    Labels never overlap: where one has no room, only the tooltip names the point.
 
     Args:
         points: at least one.
@@ -244,8 +242,8 @@ def scatter_chart(
     places = [(frame.x(p.x), frame.y(p.y), _cut(p.label, int(size[0] / 14))) for p in points]
     boxes = _place_labels(places, [corner], (frame.left, frame.top, size[0] - 4, size[1] - frame.bottom - 3))
     for point, (x, y, label), box in zip(points, places, boxes, strict=True):
-        dot = tag("circle", tag("title", point.title), class_=f"spot s{point.colour % SERIES}", cx=f"{x:.1f}",
+        dot = tag("circle", tag("title", point.title), class_=f"spot {colour(point.colour)}", cx=f"{x:.1f}",
                   cy=f"{y:.1f}", r=6)  # fmt: skip
         parts.append(join(_label(x, y, box, label) if box else None, dot))
-    told = ", ".join(f"{point.label}: {significant(point.x)}, {significant(point.y, 4)}" for point in points)
-    return _svg(frame, f"{titles[1]} against {titles[0]}. {told}", join(*parts), class_)
+    listed = ", ".join(f"{point.label}: {significant(point.x)}, {significant(point.y, 4)}" for point in points)
+    return _svg(frame, f"{titles[1]} against {titles[0]}. {listed}", join(*parts), class_)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .charts import SERIES, Curve, Point, scatter_chart
-from .export import to_csv, to_latex, to_markdown
+from .charts import Curve, Point, colour, scatter_chart, series
 from .formats import MISSING, compact, count, energy_unit, fixed, number, significant, text
 from .markup import Markup, join, tag
 from .measures import basis
 from .runs import Run
 from .sections import CHARTS, curve_figure, headline, sections, subtitle
-from .tables import Column, amount, copyable, table, word
+from .tables import Column, amount, code, copyable, missing, table, to_csv, to_latex, to_markdown, word
 
 __all__ = ["comparison"]
 
@@ -43,7 +42,7 @@ class _Measure:
 
 
 def _ann(run: Run) -> float | None:
-    return number((run.energy or {}).get("ann_energy"))
+    return number(run.energy.get("ann_energy"))
 
 
 def _measures(runs: Sequence[Run]) -> list[_Measure]:
@@ -96,7 +95,7 @@ def _scatter(runs: Sequence[Run], mixed: bool) -> Markup:
     known = [(place, run) for place, run in enumerate(runs)
              if run.energy_mj is not None and run.result("test_top1") is not None]  # fmt: skip
     if not known:
-        return tag("p", "No run has both an accuracy and an energy estimate; run with --analyze.", class_="missing")
+        return missing("No run has both an accuracy and an energy estimate; run with --analyze.")
     scale, unit = energy_unit([run.energy_mj for _, run in known])
     points = [
         Point(run.energy_mj * scale, run.result("test_top1"), run.name,
@@ -109,7 +108,7 @@ def _scatter(runs: Sequence[Run], mixed: bool) -> Markup:
     wide = scatter_chart(points, size=(760, 400), titles=titles, hint=hint, class_="scatter wide")
     narrow = scatter_chart(points, size=(340, 330), titles=titles, hint=hint, class_="scatter narrow")
     left_out = [run.name for run in runs if run not in [other for _, other in known]]
-    also = f" Left out for want of one of the two: {', '.join(left_out)}." if left_out else ""
+    also = f" Left out, as one of the two is missing: {', '.join(left_out)}." if left_out else ""
     how = "; ".join(_bases(runs))
     note = f"Energy is an estimate ({how}), not a reading of a device. Point at a dot for its numbers.{also}"
     return join(wide, narrow, tag("p", note, class_="note"))
@@ -124,21 +123,20 @@ def _run_table(runs: Sequence[Run]) -> Markup:
     measures = _measures(runs)
     wins = [measure.winners(runs) for measure in measures]
     columns = [Column("run"), Column("model"), Column("data set"), *(Column(one.title, True) for one in measures)]
-    rows, plain, exact, best = [], [], [], []
+    rows, written, exact, best = [], [], [], []
     for place, run in enumerate(runs):
         cells = [(one.read(run), won[place], one.write) for one, won in zip(measures, wins, strict=True)]
-        swatch = tag("i", class_=f"swatch s{place % SERIES}")
-        name = tag("td", swatch, tag("a", run.name, href=f"#run-{place + 1}"), class_="name")
+        name = tag("td", _swatch(place), tag("a", run.name, href=f"#run-{place + 1}"), class_="name")
         numbers = [amount(tag("b", write(value)) if won else write(value), value) for value, won, write in cells]
         rows.append([name, *(word(part) for part in _label(run)[1:]), *numbers])
-        plain.append([*_label(run), *(write(value) for value, _, write in cells)])
+        written.append([*_label(run), *(write(value) for value, _, write in cells)])
         exact.append([*_label(run), *("" if value is None else f"{value:.10g}" for value, _, _ in cells)])
         best.append([False] * 3 + [won for _, won, _ in cells])
     header = [column.title for column in columns]
     raw = [f"{title.split(',')[0]}, mJ" if "estimate" in title else title for title in header]
-    texts = {"LaTeX": to_latex(header, plain, best), "Markdown": to_markdown(header, plain, best),
+    texts = {"LaTeX": to_latex(header, written, best), "Markdown": to_markdown(header, written, best),
              "CSV": to_csv(raw, exact)}  # fmt: skip
-    copies = [tag("details", tag("summary", f"Copy as {name}"), copyable(written)) for name, written in texts.items()]
+    copies = [tag("details", tag("summary", f"Copy as {name}"), copyable(content)) for name, content in texts.items()]
     note = (
         "Bold is the best of its column: the highest accuracy, the lowest loss, energy estimate and number of "
         "parameters. Top-1 is that of the recorded result; best top-1 is picked on the test samples themselves."
@@ -159,39 +157,35 @@ def _curves(runs: Sequence[Run]) -> Markup:
         if curves:
             figures.append(curve_figure(title if key == ending else f"test {title}", curves, legend=False))
     if not figures:
-        return tag("p", "No run has a summary.csv with epochs in it.", class_="missing")
-    named = [tag("li", _line_sample(place), run.name) for place, run in enumerate(runs) if run.epochs]
+        return missing("No run has a summary.csv with epochs in it.")
+    named = [tag("li", _swatch(place, dashed=True), run.name) for place, run in enumerate(runs) if run.epochs]
     return join(tag("ul", *named, class_="legend"), tag("div", *figures, class_="curve-grid"))
 
 
-def _line_sample(place: int) -> Markup:
-    return tag("i", class_=f"swatch s{place % SERIES}" + (" dashed" if place >= SERIES else ""))
+def _swatch(place: int, *, dashed: bool = False) -> Markup:
+    """Show the colour of a series, of a line with its dashes."""
+    return tag("i", class_=f"swatch {series(place) if dashed else colour(place)}")
 
 
 def _differences(runs: Sequence[Run]) -> Markup:
     """Show the settings in which the runs differ."""
     known = [run for run in runs if run.options]
     if len(known) < 2:
-        return tag("p", "Fewer than two runs recorded their settings.", class_="missing")
-    keys = dict.fromkeys(key for run in known for key in run.options)
-    differing = {
-        key: [text(run.options[key]) if key in run.options else MISSING for run in known]
-        for key in keys
-        if key not in _NAMES_OF_A_RUN
-    }
-    differing = {key: values for key, values in differing.items() if len(set(values)) > 1}
-    if not differing:
+        return missing("Fewer than two runs recorded their settings.")
+    rows = []
+    for key in dict.fromkeys(key for run in known for key in run.options if key not in _NAMES_OF_A_RUN):
+        values = [text(run.options[key]) if key in run.options else MISSING for run in known]
+        if len(set(values)) > 1:
+            rows.append([word(code(value)) for value in (key, *values)])
+    if not rows:
         return tag("p", "All settings are the same.")
     columns = [Column("setting"), *(Column(run.name) for run in known)]
-    rows = [
-        [word(tag("code", key)), *(word(tag("code", value)) for value in values)] for key, values in differing.items()
-    ]
     return table(columns, rows, label="settings that differ", sortable=False)
 
 
 def _details(place: int, run: Run) -> Markup:
     """Fold a run's own report."""
-    title = tag("summary", tag("i", class_=f"swatch s{place % SERIES}"), tag("b", run.name), " ", subtitle(run))
+    title = tag("summary", _swatch(place), tag("b", run.name), " ", subtitle(run))
     parts = [tag("section", tag("h3", name), content) for _, name, content in sections(run)]
     return tag("details", title, headline(run), *parts, class_="card run", id=f"run-{place + 1}")
 

@@ -35,7 +35,7 @@ def percent(value: object, digits: int = 2) -> str:
 
 
 def significant(value: object, digits: int = 3) -> str:
-    """Write a number with so many significant digits, without an exponent for what is met in practice."""
+    """Write a number with so many significant digits, without an exponent for usual sizes."""
     read = number(value)
     if read is None:
         return MISSING
@@ -46,7 +46,7 @@ def significant(value: object, digits: int = 3) -> str:
 
 
 def count(value: object) -> str:
-    """Write a whole number with its thousands apart."""
+    """Write a whole number with separators of thousands."""
     read = number(value)
     return MISSING if read is None else f"{read:,.0f}"
 

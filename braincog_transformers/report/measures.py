@@ -4,36 +4,34 @@ from ..analysis.firing import SATURATED, SILENT
 from .formats import MISSING, compact, count, energy_unit, fixed, number, percent, significant, text
 from .markup import Markup, join, tag
 from .runs import Run
-from .tables import Column, amount, table, word
+from .tables import Column, amount, code, figure, missing, table, word
 
 __all__ = ["audit_section", "basis", "energy_section", "rates_section", "short_basis"]
 
-_ENERGY_COLUMNS = (
-    Column("#", True, "order of execution"),
-    Column("layer"),
-    Column("type"),
-    Column("input", hint="observed on the data: 0/1, whole numbers or real numbers"),
-    Column("input rate", True, "share of the input that is not zero"),
-    Column("dense MACs", True, "multiply-accumulates of the dense layer, all steps"),
-    Column("MACs", True, "multiply-accumulates that the method charges"),
-    Column("ACs", True, "accumulates that the method charges (synaptic operations)"),
-)
+_PLACE, _LAYER = Column("#", True, "order of execution"), Column("layer")
+_OPERATIONS = {
+    "macs": Column("dense MACs", True, "multiply-accumulates of the dense layer, all steps"),
+    "mac": Column("MACs", True, "multiply-accumulates that the method charges"),
+    "ac": Column("ACs", True, "accumulates that the method charges (synaptic operations)"),
+}
+_KINDS = ("binary", "integer", "real")
 _HOTTEST = 50  # per cent of blue in the hottest cell, so that its text stays legible in both themes
 
 
 def basis(run: Run) -> str:
     """Say by which method and constants the energy of a run was estimated."""
-    energy = run.energy or {}
-    constants = (
-        f"{text(energy.get('e_mac'))} pJ for a multiply-accumulate, {text(energy.get('e_ac'))} pJ for an accumulate"
-    )
-    return f"{text(energy.get('method'))} method, {constants}"
+    method, e_mac, e_ac = _made(run)
+    return f"{method} method, {e_mac} pJ for a multiply-accumulate, {e_ac} pJ for an accumulate"
 
 
 def short_basis(run: Run) -> str:
     """Say the same in the space of a tile."""
-    energy = run.energy or {}
-    return f"{text(energy.get('method'))} method; MAC {text(energy.get('e_mac'))} pJ, AC {text(energy.get('e_ac'))} pJ"
+    method, e_mac, e_ac = _made(run)
+    return f"{method} method; MAC {e_mac} pJ, AC {e_ac} pJ"
+
+
+def _made(run: Run) -> list[str]:
+    return [text(run.energy.get(key)) for key in ("method", "e_mac", "e_ac")]
 
 
 def _bar(label: str, value: float, largest: float, shown: str, class_: str) -> Markup:
@@ -45,10 +43,9 @@ def _bar(label: str, value: float, largest: float, shown: str, class_: str) -> M
 def _beside_ann(spiking: float, ann: float) -> Markup:
     """Set the network's energy beside that of an ordinary one."""
     scale, unit = energy_unit([spiking, ann])
-    bars = [
-        _bar("spiking, estimate", spiking, max(spiking, ann), f"{significant(spiking * scale)} {unit}", "blue"),
-        _bar("ANN-equivalent, estimate", ann, max(spiking, ann), f"{significant(ann * scale)} {unit}", "grey"),
-    ]
+    shown = (("spiking", spiking, "blue"), ("ANN-equivalent", ann, "grey"))
+    bars = [_bar(f"{name}, estimate", value, max(spiking, ann), f"{significant(value * scale)} {unit}", class_)
+            for name, value, class_ in shown]  # fmt: skip
     if not spiking or not ann:
         ratio = "No ratio: one of the two is zero."
     elif ann >= spiking:
@@ -65,51 +62,42 @@ def _beside_ann(spiking: float, ann: float) -> Markup:
 def _energy_row(place: int, row: dict, total: float, peak: float, scale: float) -> list[Markup]:
     energy = number(row.get("energy"))
     share = None if energy is None or not total else 100 * energy / total
-    bar = tag(
-        "span",
-        fixed(share, 1),
-        tag("i", style=f"width:{100 * (energy or 0.0) / peak if peak else 0.0:.1f}%"),
-        class_="share",
-    )
+    width = f"width:{100 * (energy or 0.0) / peak if peak else 0.0:.1f}%"
     return [
-        amount(place, place),
-        word(tag("code", text(row.get("name")))),
-        word(text(row.get("type"))),
-        _chip(row),
-        amount(fixed(row.get("rate"), 4), number(row.get("rate"))),
-        *(
-            amount(compact(row.get(key)), number(row.get(key)), title=count(row.get(key)))
-            for key in ("macs", "mac", "ac")
-        ),
+        *_named(place, row), word(text(row.get("type"))), _chip(row),
+        figure(row.get("rate"), lambda rate: fixed(rate, 4)),
+        *(figure(row.get(key), compact, title=count(row.get(key))) for key in _OPERATIONS),
         amount(significant(None if energy is None else energy * scale), energy),
-        amount(bar, share),
-        amount(count(row.get("parameters")), number(row.get("parameters"))),
-    ]
+        amount(tag("span", fixed(share, 1), tag("i", style=width), class_="share"), share),
+        figure(row.get("parameters"), count),
+    ]  # fmt: skip
 
 
-def _sum(rows: list[dict], key: str) -> float:
-    return sum(number(row.get(key)) or 0.0 for row in rows)
+def _named(place: int, row: dict, *more: object) -> list[Markup]:
+    """Make the first two cells of a layer's row, its place and its name."""
+    return [amount(place, place), word(code(row.get("name")), *more)]
 
 
 def energy_section(run: Run) -> Markup:
     """Show the estimated energy beside the ordinary network's, and layer by layer."""
-    if run.energy is None or not run.energy.get("rows"):
-        return tag("p", "No energy was estimated; run with --analyze.", class_="missing")
+    if not run.energy.get("rows"):
+        return missing("No energy was estimated; run with --analyze.")
     rows = run.energy["rows"]
-    total = _sum(rows, "energy") if run.energy_mj is None else run.energy_mj
+    sums = {key: sum(number(row.get(key)) or 0.0 for row in rows) for key in (*_OPERATIONS, "energy", "parameters")}
+    total = sums["energy"] if run.energy_mj is None else run.energy_mj
     ann = number(run.energy.get("ann_energy"))
     scale, unit = energy_unit([total])
     columns = [
-        *_ENERGY_COLUMNS,
-        Column(f"estimate, {unit}", True),
-        Column("share, %", True),
-        Column("parameters", True),
-    ]
-    operations = [_sum(rows, key) for key in ("macs", "mac", "ac")]
-    sums = [word(), word("all"), word(), word(), word(),
-            *(amount(compact(value), value, title=count(value)) for value in operations),
-            amount(significant(total * scale), total), amount("100", 100),
-            amount(count(_sum(rows, "parameters")), _sum(rows, "parameters"))]  # fmt: skip
+        _PLACE, _LAYER, Column("type"),
+        Column("input", hint="observed on the data: 0/1, whole numbers or real numbers"),
+        Column("input rate", True, "share of the input that is not zero"), *_OPERATIONS.values(),
+        Column(f"estimate, {unit}", True), Column("share, %", True), Column("parameters", True),
+    ]  # fmt: skip
+    foot = [
+        word(), word("all"), word(), word(), word(),
+        *(figure(sums[key], compact, title=count(sums[key])) for key in _OPERATIONS),
+        amount(significant(total * scale), total), amount("100", 100), figure(sums["parameters"], count),
+    ]  # fmt: skip
     said = (
         f"Estimate for one sample by the {basis(run)}: operations counted at T = {text(run.energy.get('steps'))}, "
         f"mean of {count(run.energy.get('samples'))} samples. Memory and neurons are left out. "
@@ -120,30 +108,26 @@ def energy_section(run: Run) -> Markup:
     return join(
         tag("p", said, class_="lead"),
         _beside_ann(total, ann) if ann is not None else None,
-        table(columns, body, total=sums, label="estimated energy by layer", class_="energy"),
+        table(columns, body, total=foot, label="estimated energy by layer", class_="energy"),
     )
 
 
 def audit_section(run: Run) -> Markup:
     """Show whether the network is spike-driven, and what enters each layer."""
-    if run.audit is None:
-        return tag("p", "What enters each layer was not looked at; run with --audit.", class_="missing")
-    findings = run.audit.get("findings", [])
-    driven = run.audit.get("spike_driven") is True
-    inner = [finding.get("inputs") for finding in findings if finding.get("role") == "inner"]
-    counts = ", ".join(f"{inner.count(kind)} {kind}" for kind in ("binary", "integer", "real"))
-    verdict = tag(
-        "span", "spike-driven" if driven else "not spike-driven", class_=f"badge {'good' if driven else 'bad'}"
-    )
+    if not run.audit:
+        return missing("What enters each layer was not looked at; run with --audit.")
+    findings, driven, inner = run.audit.get("findings", []), run.spike_driven, run.inner_inputs
+    counts = ", ".join(f"{inner.count(kind)} {kind}" for kind in _KINDS)
+    said_driven = "spike-driven" if driven else "not spike-driven"
+    verdict = tag("span", said_driven, class_=f"badge {'good' if driven else 'bad'}")
     said = (
         f" Of {len(inner)} layers and products between the first layer and the classifier, {counts}, "
         f"observed on {count(run.audit.get('samples'))} samples."
     )
-    columns = [Column("#", True, "order of execution"), Column("layer"), Column("type"), Column("input"),
-               Column("largest", True), Column("role"), Column("meaning")]  # fmt: skip
+    columns = [_PLACE, _LAYER, Column("type"), Column("input"), Column("largest", True), Column("role"),
+               Column("meaning")]  # fmt: skip
     rows = [
-        [amount(place, place), word(tag("code", text(row.get("name")))), word(text(row.get("type"))),
-         _chip(row), amount(_largest(row), number(row.get("largest"))),
+        [*_named(place, row), word(text(row.get("type"))), _chip(row), figure(row.get("largest"), _at_most_4_digits),
          word(text(row.get("role"))), word(text(row.get("meaning")))]
         for place, row in enumerate(findings, start=1)
     ]  # fmt: skip
@@ -151,19 +135,18 @@ def audit_section(run: Run) -> Markup:
 
 
 def _chip(row: dict) -> Markup:
-    """Make the cell that tells what comes in."""
+    """Make the cell that says what comes in."""
     kind = row.get("inputs")
-    return word(tag("span", text(kind), class_=f"chip {kind if kind in ('binary', 'integer', 'real') else ''}"))
+    return word(tag("span", text(kind), class_=f"chip {kind if kind in _KINDS else ''}"))
 
 
-def _largest(row: dict) -> str:
-    """Write the largest entry that came in, a whole number without decimals."""
-    read = number(row.get("largest"))
-    return MISSING if read is None else f"{read:.4g}"
+def _at_most_4_digits(value: object) -> str:
+    """Write a number, a whole one without decimals."""
+    return MISSING if number(value) is None else f"{number(value):.4g}"
 
 
 def _heat(rate: object, largest: float) -> Markup:
-    """Make a cell whose colour tells the rate."""
+    """Make a cell whose colour shows the rate."""
     value = number(rate)
     share = 0.0 if value is None or not largest else _HOTTEST * max(value, 0.0) / largest
     return amount(fixed(value, 4), value, style=f"--heat:{share:.0f}%", data_heat=True)
@@ -178,14 +161,14 @@ def _health(rate: float | None) -> Markup | None:
 
 def rates_section(run: Run) -> Markup:
     """Show the firing rate of each layer, in all and at each step."""
-    if run.rates is None or not run.rates.get("rows"):
-        return tag("p", "No firing rates by layer were measured; run with --spike-rate.", class_="missing")
+    if not run.rates.get("rows"):
+        return missing("No firing rates by layer were measured; run with --spike-rate.")
     rows = run.rates["rows"]
     by_step = [row["per_step"] if isinstance(row.get("per_step"), list) else [] for row in rows]
     steps = max(map(len, by_step))
     every = [read for rates in by_step for read in map(number, rates) if read is not None]
     largest = max(every, default=0.0)
-    columns = [Column("#", True, "order of execution"), Column("layer"), Column("neurons", True), Column("rate", True),
+    columns = [_PLACE, _LAYER, Column("neurons", True), Column("rate", True),
                *(Column(f"t = {step}", True) for step in range(1, steps + 1)),
                Column("never fire", True, "neurons that fired for no sample at no step"),
                Column("always fire", True, "neurons that fired for every sample at every step")]  # fmt: skip
@@ -194,8 +177,7 @@ def rates_section(run: Run) -> Markup:
         shares = [None if (read := number(row.get(key))) is None else 100 * read for key in ("silent", "saturated")]
         rate = number(row.get("rate"))
         body.append([
-            amount(place, place), word(tag("code", text(row.get("name"))), " ", _health(rate)),
-            amount(count(row.get("neurons")), number(row.get("neurons"))), amount(fixed(rate, 4), rate),
+            *_named(place, row, " ", _health(rate)), figure(row.get("neurons"), count), amount(fixed(rate, 4), rate),
             *(_heat(value, largest) for value in [*rates, *[None] * (steps - len(rates))]),
             *(amount(percent(share, 1), share) for share in shares),
         ])  # fmt: skip

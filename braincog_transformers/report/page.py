@@ -1,18 +1,21 @@
-"""The page around the sections: styles and script inlined, nothing loaded from elsewhere."""
+"""From run folders to a page: sections, with styles and script inlined and nothing loaded from elsewhere."""
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
+from ..errors import UserError
+from ..files import reason, write_text
 from ..version import __version__
 from .compare import comparison
 from .formats import date
 from .markup import Markup, join, tag
-from .runs import Run
+from .runs import Run, read_runs
 from .sections import headline, sections, subtitle
 
-__all__ = ["page"]
+__all__ = ["page", "write_report"]
 
-# The page has no business elsewhere, whatever its texts are: a browser then refuses to load anything.
+# A browser then refuses to load anything, whatever the texts of the page are.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -67,3 +70,32 @@ def page(runs: Sequence[Run]) -> str:
         enlarged, tag("script", _inline("page.js")),
     )  # fmt: skip
     return join(Markup("<!DOCTYPE html>\n"), tag("html", _head(title), body, lang="en"), "\n")
+
+
+def write_report(folders: Sequence[str | Path], path: str | Path | None = None) -> Path:
+    """Write one self-contained HTML file about a run, or about several side by side.
+
+    Args:
+        folders: run folders, or files in them.
+        path: where to write, an .html file; by default `report.html` in the folder of a single run, else
+            `comparison.html` where the process works.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: a folder that is missing, holds no run or a damaged one, or was given twice; a path that cannot be
+            written. Nothing is written then.
+    """
+    runs = read_runs(folders)
+    if path is None:
+        path = runs[0].folder / "report.html" if len(runs) == 1 else "comparison.html"
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"report: the output must end in .html; got {str(path)!r}")
+    content = page(runs)
+    try:
+        write_text(path, content)
+    except OSError as error:
+        raise UserError(f"report: cannot write {path} ({reason(error)}); give another place with --output") from None
+    return path

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read with nothing taken for granted."""
+"""What a run wrote to its folder; every value is checked before it is used."""
 
 import csv
 import json
@@ -12,19 +12,36 @@ import yaml
 from ..errors import UserError
 from .formats import number
 
-__all__ = ["Run", "read_run", "read_runs"]
+__all__ = ["CAPTIONS", "Run", "read_run", "read_runs"]
 
 _MARKS = ("results.json", "args.yaml", "summary.csv", "energy.json", "audit.json", "rates.json")
-# in the order in which the report shows them
-_PICTURES = ("curves", "spike_raster", "spike_maps", "attention", "firing_rates", "membranes", "confusion", "features",
-             "energy", "first_batch")  # fmt: skip
+CAPTIONS = {
+    "curves": "Loss, accuracy, firing rate and learning rate over the epochs.",
+    "spike_raster": "Which neurons of each layer fire at which time step, for one test sample: a row is a neuron, a "
+    "dark mark a spike. Of large layers, up to 96 neurons at equal distances are shown.",
+    "spike_maps": "What one test sample looks like at each step (top), and where each layer fires, averaged over its "
+    "channels: the brighter, the more spikes.",
+    "attention": "Where attention points, over the input. Spiking attention has no softmax; each panel says "
+    "what it shows.",
+    "firing_rates": "Firing rate of each layer, the network's mean in red (left), and at each time step (right).",
+    "membranes": "Membrane potentials of each layer after the reset, counts on a logarithmic scale; red is the "
+    "threshold.",
+    "confusion": "Predicted class against true class over the test samples; a darker cell is a larger share of "
+    "its row.",
+    "features": "What the classifier sees of each test sample, brought into the plane by PCA and by t-SNE, one colour "
+    "per class. In t-SNE only neighbourhoods carry meaning, not distances between groups.",
+    "energy": "Estimated energy of each layer, from counted operations; the table above has the numbers and the "
+    "constants.",
+    "first_batch": "The first training batch, as the network gets it.",
+}
+"""What each picture shows, in the order in which the report shows them."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DAMAGED = (OSError, ValueError, RecursionError, csv.Error, yaml.YAMLError)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder; what is not there is empty or None.
+    """One run folder; what is not there is empty.
 
     Args:
         folder: as given.
@@ -41,9 +58,9 @@ class Run:
     name: str
     results: dict[str, Any]
     epochs: list[dict[str, float]]
-    energy: dict[str, Any] | None
-    audit: dict[str, Any] | None
-    rates: dict[str, Any] | None
+    energy: dict[str, Any]
+    audit: dict[str, Any]
+    rates: dict[str, Any]
     options: dict[str, Any]
     pictures: dict[str, Path]
     lost: list[str]
@@ -65,7 +82,7 @@ class Run:
     @property
     def steps(self) -> float | None:
         """T."""
-        given = (self.model("step"), (self.energy or {}).get("steps"), (self.rates or {}).get("steps"))
+        given = (self.model("step"), self.energy.get("steps"), self.rates.get("steps"))
         return next((read for read in map(number, given) if read is not None), None)
 
     def result(self, key: str) -> float | None:
@@ -78,20 +95,28 @@ class Run:
     @property
     def energy_mj(self) -> float | None:
         """Estimated energy of one sample, mJ."""
-        if self.energy is None:
-            return None
         total = self.energy.get("total")
         return number(total.get("energy_mj")) if isinstance(total, dict) else None
 
     @property
+    def spike_driven(self) -> bool:
+        """The audit's verdict."""
+        return self.audit.get("spike_driven") is True
+
+    @property
+    def inner_inputs(self) -> list[Any]:
+        """What the audit found to enter the layers and products between the first layer and the classifier."""
+        return [finding.get("inputs") for finding in self.audit.get("findings", []) if finding.get("role") == "inner"]
+
+    @property
     def firing_rate(self) -> float | None:
         """Mean spikes per neuron and step."""
-        measured = number((self.rates or {}).get("overall"))
+        measured = number(self.rates.get("overall"))
         return self.result("firing_rate") if measured is None else measured
 
 
 def _load(path: Path, read: Callable[[str], Any]) -> Any:
-    """Read a text file, or None if it is not there."""
+    """Read a text file; None if it is not there."""
     if not path.exists():
         return None
     try:
@@ -101,11 +126,11 @@ def _load(path: Path, read: Callable[[str], Any]) -> Any:
         raise UserError(f"report: {path} is damaged ({reason}); delete it or write it again") from None
 
 
-def _mapping(path: Path, read: Callable[[str], Any] = json.loads) -> dict[str, Any] | None:
+def _mapping(path: Path, read: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     """Read a file that holds a mapping, and whose rows or findings, where it has them, are mappings."""
     found = _load(path, read)
     if found is None:
-        return None
+        return {}
     if not isinstance(found, dict):
         raise UserError(f"report: {path} is damaged (it holds no mapping); delete it or write it again")
     for key in ("rows", "findings"):
@@ -135,21 +160,21 @@ def _is_png(path: Path) -> bool:
 
 
 def _pictures(folder: Path, listed: object) -> tuple[dict[str, Path], list[str]]:
-    """Find the pictures that the results name, or the usual ones, and tell which are lost.
+    """Find the pictures that the results name, or the usual ones, and say which of them are missing.
 
     Raises:
         UserError: for a name that leads out of the folder.
     """
     names = [str(name) for name in listed] if isinstance(listed, list) else []
     inside, found, lost = folder.resolve(), {}, []
-    for name in names or [f"{stem}.png" for stem in _PICTURES if (folder / f"{stem}.png").exists()]:
+    for name in names or [f"{stem}.png" for stem in CAPTIONS if (folder / f"{stem}.png").exists()]:
         path = folder / name.replace("\0", "")
         if path.suffix == ".svg":  # each picture has both forms
             path = path.with_suffix(".png")
         if not path.resolve().is_relative_to(inside):
             raise UserError(
                 f"report: {folder / 'results.json'} names a picture outside of its folder, {name!r}; "
-                "pictures must lie in the run's folder"
+                "pictures must be in the run's folder"
             )
         if path.suffix != ".png":  # a table that was written with the pictures
             continue
@@ -157,7 +182,7 @@ def _pictures(folder: Path, listed: object) -> tuple[dict[str, Path], list[str]]
             found[path.stem] = path
         else:
             lost.append(name)
-    order = {stem: place for place, stem in enumerate(_PICTURES)}
+    order = {stem: place for place, stem in enumerate(CAPTIONS)}
     return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order)))), lost
 
 
@@ -165,7 +190,7 @@ def read_run(given: str | Path) -> Run:
     """Read a run folder, or the folder of a file of a run.
 
     Raises:
-        UserError: no such folder, no run in it, a file in it that is damaged, or a picture that lies elsewhere.
+        UserError: no such folder, no run in it, a file in it that is damaged, or a picture that is elsewhere.
     """
     folder = Path(given)
     if folder.is_file():
@@ -176,10 +201,10 @@ def read_run(given: str | Path) -> Run:
         raise UserError(
             f"report: no run in {str(given)!r} (none of {', '.join(_MARKS[:4])}); give a run's output folder"
         )
-    results = _mapping(folder / "results.json") or {}
+    results = _mapping(folder / "results.json")
     options = results.get("options")
     if not isinstance(options, dict):
-        options = _mapping(folder / "args.yaml", yaml.safe_load) or {}
+        options = _mapping(folder / "args.yaml", yaml.safe_load)
     pictures, lost = _pictures(folder, results.get("pictures"))
     return Run(
         folder, str(results.get("experiment") or folder.resolve().name), results, _epochs(folder / "summary.csv"),
@@ -189,7 +214,7 @@ def read_run(given: str | Path) -> Run:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read several run folders; runs of one name are told apart by their folders.
+    """Read several run folders; runs of one name get their folders as part of it.
 
     Raises:
         UserError: none was given, one was given twice, or one cannot be read.

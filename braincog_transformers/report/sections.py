@@ -4,37 +4,18 @@ import base64
 import struct
 from collections.abc import Iterator
 
-from .charts import Curve, line_chart
+from .charts import Curve, colour, line_chart
 from .formats import MISSING, compact, count, date, energy_unit, fixed, number, percent, significant, text
 from .markup import Markup, join, tag
 from .measures import audit_section, energy_section, rates_section, short_basis
-from .runs import Run
-from .tables import copyable, facts
+from .runs import CAPTIONS, Run
+from .tables import code, copyable, facts, missing
 
 __all__ = ["CHARTS", "command", "curve_figure", "headline", "sections", "subtitle"]
 
 CHARTS = (("loss", "_loss"), ("top-1 accuracy, %", "_top1"), ("firing rate, per neuron and step", "firing_rate"))
 """Title of each chart over the epochs, and the ending of the columns it shows."""
 _COLOURS = {"test": 0, "train": 5, "ema": 2}
-_CAPTIONS = {
-    "curves": "Loss, accuracy, firing rate and learning rate over the epochs.",
-    "spike_raster": "Which neurons of each layer fire at which time step, for one test sample: a row is a neuron, a "
-    "dark mark a spike. Of large layers, up to 96 neurons at equal distances are shown.",
-    "spike_maps": "What one test sample looks like at each step (top), and where each layer fires, averaged over its "
-    "channels: the brighter, the more spikes.",
-    "attention": "Where attention points, over the input. Spiking attention has no softmax; each panel says "
-    "what it shows.",
-    "firing_rates": "Firing rate of each layer, the network's mean in red (left), and at each time step (right).",
-    "membranes": "Membrane potentials of each layer after the reset, counts on a logarithmic scale; red is the "
-    "threshold.",
-    "confusion": "Predicted class against true class over the test samples; a darker cell is a larger share of "
-    "its row.",
-    "features": "What the classifier sees of each test sample, brought into the plane by PCA and by t-SNE, one colour "
-    "per class. In t-SNE only neighbourhoods carry meaning, not distances between groups.",
-    "energy": "Estimated energy of each layer, from counted operations; the table above has the numbers and the "
-    "constants.",
-    "first_batch": "The first training batch, as the network gets it.",
-}
 _RESULTS = {
     "test_top1": ("test top-1", percent),
     "test_top5": ("test top-5", percent),
@@ -77,10 +58,10 @@ def headline(run: Run) -> Markup:
         _tile("Parameters", compact(run.model("parameters")), ""),
         _tile("Firing rate", fixed(run.firing_rate, 3), "spikes per neuron and step"),
     ]  # fmt: skip
-    if run.audit is not None:
-        inner = [row.get("inputs") for row in run.audit.get("findings", []) if row.get("role") == "inner"]
+    if run.audit:
+        inner = run.inner_inputs
         binary = f"{inner.count('binary')} of {len(inner)} inner layers read only 0 and 1"
-        tiles.append(_tile("Spike-driven", "yes" if run.audit.get("spike_driven") is True else "no", binary))
+        tiles.append(_tile("Spike-driven", "yes" if run.spike_driven else "no", binary))
     return tag("dl", *tiles, class_="tiles")
 
 
@@ -92,7 +73,7 @@ def subtitle(run: Run) -> str:
 def curve_figure(title: str, curves: list[Curve], *, legend: bool = True) -> Markup:
     """Put one chart over the epochs under its title, with its legend."""
     chart = line_chart(curves, label=f"{title} by epoch", from_zero=title.startswith("firing"))
-    named = [tag("li", tag("i", class_=f"swatch s{curve.colour}"), curve.name) for curve in curves]
+    named = [tag("li", tag("i", class_=f"swatch {colour(curve.colour)}"), curve.name) for curve in curves]
     keys = tag("ul", *named, class_="legend") if legend and len(curves) > 1 else None
     return tag("figure", tag("figcaption", title), keys, chart, class_="curve-figure")
 
@@ -109,25 +90,23 @@ def _curves(run: Run) -> Markup:
         if curves:
             figures.append(curve_figure(title, curves))
     if not figures:
-        return tag("p", "No training curves: the folder has no summary.csv with epochs in it.", class_="missing")
+        return missing("No training curves: the folder has no summary.csv with epochs in it.")
     return tag("div", *figures, class_="curve-grid")
 
 
 def _fact(value: object) -> str:
-    """Write a fact of a network: counts with their thousands apart, shapes with their signs."""
+    """Write a fact of a network: counts with separators of thousands, shapes with multiplication signs."""
     if isinstance(value, list):
         return (", " if any(isinstance(part, str) for part in value) else " × ").join(map(text, value))
     return text(value) if number(value) is None or isinstance(value, str) else count(value)
 
 
 def _evaluation(later: dict) -> Markup:
-    """Show what an evaluation has noted beside a training."""
+    """Show what a later evaluation wrote into the folder of a training."""
     results = later.get("results") if isinstance(later.get("results"), dict) else {}
-    pairs = [("evaluated again", date(later.get("date")))]
-    for key, value in results.items():
-        name, write = _RESULTS.get(key, (key, significant))
-        pairs.append((name, write(value)))
-    pairs.append(("weights", tag("code", text(later.get("checkpoint")))))
+    written = ((*_RESULTS.get(key, (key, significant)), value) for key, value in results.items())
+    pairs = [("evaluated again", date(later.get("date"))), *((name, write(value)) for name, write, value in written),
+             ("weights", code(later.get("checkpoint")))]  # fmt: skip
     return facts(pairs, "a later evaluation")
 
 
@@ -138,10 +117,10 @@ def _results(run: Run) -> Markup:
     model, samples = run.part("model"), run.part("samples")
     pairs += [(f"{part} samples", count(value)) for part, value in samples.items()]
     if run.results.get("checkpoint"):
-        pairs.append(("checkpoint", tag("code", run.results["checkpoint"])))
+        pairs.append(("checkpoint", code(run.results["checkpoint"])))
     about = [(name, _fact(model[key])) for key, name in _FACTS.items() if model.get(key)]
     if not pairs and not about:
-        return tag("p", "No results were recorded: neither results.json nor summary.csv has any.", class_="missing")
+        return missing("No results were recorded: neither results.json nor summary.csv has any.")
     tables = [facts(rows, label) for rows, label in ((pairs, "results"), (about, "network")) if rows]
     if later := run.part("evaluation"):
         tables.append(_evaluation(later))
@@ -153,53 +132,41 @@ def _pictures(run: Run) -> Markup:
     shown = {stem: path for stem, path in run.pictures.items() if stem != "curves" or not drawn}
     figures = []
     for stem, path in shown.items():
-        caption = _CAPTIONS.get(stem, stem.replace("_", " "))
+        caption = CAPTIONS.get(stem, stem.replace("_", " "))
         data = path.read_bytes()
         width, height = struct.unpack(">II", data[16:24].rjust(8, b"\0"))  # of the header chunk
         source = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
         image = tag("img", src=source, alt=caption, width=width or None, height=height or None)
         button = tag("button", image, type="button", class_="enlarge", aria_label=f"enlarge: {stem.replace('_', ' ')}")
-        figures.append(
-            tag(
-                "figure",
-                button,
-                tag("figcaption", caption),
-                class_="picture wide" if width > 1.45 * height else "picture",
-            )
-        )
-    lost = [tag("p", f"{name} is named in results.json, but is not there as a PNG picture.", class_="missing")
-            for name in run.lost]  # fmt: skip
+        class_ = "picture wide" if width > 1.45 * height else "picture"
+        figures.append(tag("figure", button, tag("figcaption", caption), class_=class_))
+    lost = [missing(f"{name} is named in results.json, but is not there as a PNG picture.") for name in run.lost]
     if not figures:
-        lost.append(
-            tag("p", "No pictures were drawn; run with --visualize --conf-mat --tsne --mem-dist.", class_="missing")
-        )
+        lost.append(missing("No pictures were drawn; run with --visualize --conf-mat --tsne --mem-dist."))
     return join(tag("div", *figures, class_="pictures") if figures else None, *lost)
 
 
 def _option_table(options: dict, label: str) -> Markup:
-    return facts([(tag("code", key), tag("code", text(value))) for key, value in options.items()], label)
+    return facts([(code(key), code(value)) for key, value in options.items()], label)
 
 
 def _settings(run: Run) -> Markup:
     if not run.options:
-        return tag("p", "No settings were recorded: neither results.json nor args.yaml has them.", class_="missing")
-    known = isinstance(run.results.get("changed"), dict)
-    first = (
-        _option_table(run.part("changed"), "settings that differ from the defaults") if run.part("changed") else None
-    )
-    said = (
-        "All settings are at their defaults." if known else "Which settings differ from the defaults was not recorded."
-    )
-    everything = tag(
-        "details", tag("summary", f"All {len(run.options)} settings"), _option_table(run.options, "all settings")
-    )
-    return join(first or tag("p", said, class_="missing"), everything)
+        return missing("No settings were recorded: neither results.json nor args.yaml has them.")
+    if changed := run.part("changed"):
+        first = _option_table(changed, "settings that differ from the defaults")
+    elif isinstance(run.results.get("changed"), dict):
+        first = missing("All settings are at their defaults.")
+    else:
+        first = missing("Which settings differ from the defaults was not recorded.")
+    summary = tag("summary", f"All {len(run.options)} settings")
+    return join(first, tag("details", summary, _option_table(run.options, "all settings")))
 
 
 def _environment(run: Run) -> Markup:
-    if not run.part("environment"):
-        return tag("p", "The environment was not recorded: there is no results.json that has it.", class_="missing")
-    return facts([(key, text(value)) for key, value in run.part("environment").items()], "environment")
+    if not (environment := run.part("environment")):
+        return missing("The environment was not recorded: there is no results.json that has it.")
+    return facts([(key, text(value)) for key, value in environment.items()], "environment")
 
 
 def command(run: Run) -> Markup:
@@ -207,7 +174,7 @@ def command(run: Run) -> Markup:
     given = run.results.get("command")
     if not given:
         way = "main.py -c args.yaml repeats the settings" if run.options else "no settings were recorded either"
-        return tag("p", f"The command was not recorded; {way}.", class_="missing")
+        return missing(f"The command was not recorded; {way}.")
     return copyable(text(given))
 
 

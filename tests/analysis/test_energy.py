@@ -307,6 +307,12 @@ def test_a_layer_that_is_not_counted_is_named(layer, shape):
         analyze(toy, [torch.rand(shape)])
 
 
+def test_attention_of_pytorchs_is_named_within_an_encoder_too():
+    toy = nn.Sequential(LIFNode(step=1, layer_by_layer=True), nn.TransformerEncoderLayer(8, 2, 16))
+    with pytest.raises(UserError, match=r"1\.self_attn is a MultiheadAttention, whose operations are not counted"):
+        analyze(toy, [torch.rand(2, 3, 8)])
+
+
 def test_a_layer_that_each_step_calls_twice_counts_twice_in_an_ordinary_network():
     toy = nn.Sequential()
     toy.step, toy.fc, toy.node = 3, nn.Linear(4, 4), LIFNode(step=3, layer_by_layer=True)

@@ -160,6 +160,46 @@ def test_a_linear_layer_of_the_users_counts_what_it_multiplies(cls, macs):
     assert {row.type for row in rows} == {"linear"}
 
 
+def test_a_linear_layer_of_the_users_is_called_so_in_every_table():
+    model = timm.create_model("spikformer_digits", step=2, depth=1)
+    mlp = model.blocks[0].mlp.fc1
+    mlp.linear = _Masked(mlp.linear.in_features, mlp.linear.out_features, bias=mlp.linear.bias is not None)
+    x = torch.rand(2, 1, 8, 8)
+    tables = [analyze(model, [x], method=method).rows for method in METHODS]
+    for rows in (*tables, audit(model, [x]).findings):
+        # the `sdt` method counts a fused network, whose layers keep their names
+        types = {row.name: row.type for row in rows}
+        assert types["blocks.0.mlp.fc1.linear"] == types["blocks.0.attn.q.linear"] == types["head"] == "linear"
+        assert types["patch_embed.stages.0.conv"] == "conv"
+
+
+class _OwnProjections(nn.Module):
+    """Attention by a function of PyTorch's, its projections parameters."""
+
+    step = 2
+
+    def __init__(self):
+        super().__init__()
+        self.node, self.weight = LIFNode(step=2, layer_by_layer=True), nn.Parameter(torch.rand(24, 8))
+        self.proj = nn.Linear(8, 8)
+
+    def forward(self, x):
+        spikes = self.node(x.repeat(2, 1, 1)).transpose(0, 1)
+        return F.multi_head_attention_forward(
+            spikes, spikes, spikes, 8, 2, self.weight, None, None, None, False, 0.0, self.proj.weight, self.proj.bias,
+            training=False,
+        )[0]  # fmt: skip
+
+
+def test_attention_by_a_function_is_counted_whole():
+    model, x = _OwnProjections(), torch.rand(3, 6, 8)
+    rows = count_operations(model, [x[:2], x[2:]]).rows
+    assert [(row.name, row.type, row.parameters) for row in rows] == [
+        ("linear", "linear", 192), ("matmul", "matmul", 0), ("matmul1", "matmul", 0), ("linear1", "linear", 72)
+    ]  # fmt: skip
+    assert sum(row.total("macs") for row in rows) / 3 == _torch_macs(model, x)
+
+
 class _Lazy(nn.Module):
     """Passes a layer by where there are more than two samples, and calls another one past its hooks."""
 

@@ -1,4 +1,4 @@
-"""Lets the tests in the folders below import `writers` and `event_writers`, which lie beside this file."""
+"""Lets the tests in the folders below import the three modules of writers that lie beside this file."""
 
 import sys
 from pathlib import Path

@@ -8,9 +8,9 @@ import pytest
 from braincog_transformers.errors import UserError
 from braincog_transformers.report import write_report
 from braincog_transformers.report.__main__ import main
-from braincog_transformers.report.export import to_csv, to_latex, to_markdown
 from braincog_transformers.report.page import page
 from braincog_transformers.report.runs import read_runs
+from braincog_transformers.report.tables import to_csv, to_latex, to_markdown
 
 VOID = {"img", "link", "meta"}
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ...layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..recorder import unwrap
-from .dataflow import INPUT, KINDS, Call, follow
+from .dataflow import INPUT, Call, follow, least
 
 __all__ = ["Box", "Part", "describe_architecture"]
 
@@ -23,8 +23,6 @@ _NAMES = {
     "x": "\u00d7",
     "join": "concatenate",
 }
-
-
 _SIZES = re.compile(r"\s*[\d\u00d7/.]+")
 
 
@@ -73,35 +71,24 @@ class Part:
     signature: tuple
 
 
-def _label(call: Call) -> tuple[str, str]:
-    """Say what a call is, and its sizes."""
+def _describe(call: Call) -> tuple[str, str, str]:
+    """Return the role of a call, what it is, and its sizes."""
     module = call.module
     if isinstance(module, nn.Linear):
-        return "Linear", f"{module.in_features} \u2192 {module.out_features}"
+        return "weighted", "Linear", f"{module.in_features} \u2192 {module.out_features}"
     if isinstance(module, _WEIGHTED):
         depthwise = module.groups == module.in_channels > 1
         stride = f" /{module.stride[0]}" if module.stride[0] > 1 else ""
         head = ("Depthwise " if depthwise else "Conv ") + "\u00d7".join(map(str, module.kernel_size)) + stride
         grouped = f", {module.groups} groups" if module.groups > 1 and not depthwise else ""
-        return head + grouped, f"{module.in_channels} \u2192 {module.out_channels}"
+        return "weighted", head + grouped, f"{module.in_channels} \u2192 {module.out_channels}"
     if isinstance(module, BaseNode):
-        return f"{type(module).__name__.removesuffix('Node')}  \u03b8 {float(module.get_thres()):g}", ""
+        return "neuron", f"{type(module).__name__.removesuffix('Node')}  \u03b8 {float(module.get_thres()):g}", ""
     if isinstance(module, SpikingProduct):
-        return f"$Q\\,K^T V\\;\\times$ {module.scale:g}", ""
-    if isinstance(module, _NORMS):
-        return "BN", ""
-    name = call.op or type(module).__name__
-    return _NAMES.get(name, name), ""
-
-
-def _role(call: Call) -> str:
-    if isinstance(call.module, _WEIGHTED):
-        return "weighted"
-    if isinstance(call.module, BaseNode):
-        return "neuron"
-    if isinstance(call.module, _PRODUCTS) or call.op == "matmul":
-        return "product"
-    return "join" if call.joins else "other"
+        return "product", f"$Q\\,K^T V\\;\\times$ {module.scale:g}", ""
+    product = isinstance(module, _PRODUCTS) or call.op == "matmul"
+    name = "BN" if isinstance(module, _NORMS) else call.op or type(module).__name__
+    return "product" if product else "join" if call.joins else "other", _NAMES.get(name, name), ""
 
 
 def _common_prefixes(name: str) -> Iterable[str]:
@@ -128,8 +115,8 @@ def _boxes(prefix: str, calls: list[Call], readers: dict[str, list[str]]) -> lis
     first_words = {call.name.removeprefix(prefix).strip(".").partition(".")[0] for call in calls if call.module}
     prefix = f"{prefix}.{first_words.pop()}" if len(first_words) == 1 and len(calls) > 3 else prefix
     for call in calls:
-        head, sizes = _label(call)
-        role, source = _role(call), call.sources[0] if call.sources else ""
+        role, head, sizes = _describe(call)
+        source = call.sources[0] if call.sources else ""
         if role == "other" and source in place and len(readers[source]) == 1:
             box = boxes[place[source]]
             box.head += f", {head}"
@@ -161,12 +148,13 @@ def _part(prefix: str, module: nn.Module | None, calls: list[Call], readers: dic
     return Part([prefix], title, boxes, members, parameters, last.shape, last.kind, pattern, signature)
 
 
-def _merge_kinds(boxes: list[Box], others: list[Box]) -> None:
-    """Take over what flows in an equal part where it is less spike-like."""
-    for box, other in zip(boxes, others, strict=True):
-        box.calls = [
-            replace(a, kind=max(a.kind, b.kind, key=KINDS.index)) for a, b in zip(box.calls, other.calls, strict=True)
-        ]
+def _merge(part: Part, other: Part) -> None:
+    """Add an equal part to another, which shows of all that flows what is least spike-like."""
+    for box, its in zip(part.boxes, other.boxes, strict=True):
+        box.calls = [replace(a, kind=least(a.kind, b.kind)) for a, b in zip(box.calls, its.calls, strict=True)]
+    part.names += other.names
+    part.members += other.members
+    part.kind = least(part.kind, other.kind)
 
 
 def describe_architecture(model: nn.Module) -> tuple[Call, list[Part]]:
@@ -191,10 +179,7 @@ def describe_architecture(model: nn.Module) -> tuple[Call, list[Part]]:
     for prefix, calls in grouped.items():
         part = _part(prefix, modules.get(prefix), calls, readers)
         if parts and parts[-1].signature == part.signature:
-            _merge_kinds(parts[-1].boxes, part.boxes)
-            parts[-1].names += part.names
-            parts[-1].members += part.members
-            parts[-1].kind = max(parts[-1].kind, part.kind, key=KINDS.index)
+            _merge(parts[-1], part)
         else:
             parts.append(part)
     return seen[INPUT], parts

@@ -1,16 +1,12 @@
 """Pictures of classes: the confusion matrix, and features in the plane."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 
 from .plots import GRID, INK, few_ticks, new_axes, styled
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["plot_confusion", "plot_points"]
 
@@ -36,9 +32,9 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str] | None = None, ax:
     ticks = list(range(count)) if count <= 30 else few_ticks(count)
     names = [str(tick) if classes is None else str(classes[tick]) for tick in ticks]
     tilted = max(map(len, names)) > 3
-    ax.set(xticks=ticks, yticks=ticks, xlabel="predicted", ylabel="true")
-    ax.set_xticklabels(names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
-    ax.set_yticklabels(names)
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.set_xticks(ticks, names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
+    ax.set_yticks(ticks, names)
     ax.set_title(f"{np.trace(matrix):,} of {matrix.sum():,} right ({np.trace(matrix) / max(matrix.sum(), 1):.2%})")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -63,8 +59,6 @@ def plot_points(
         classes: names for the legend.
         legend: write the names beside the points, of up to 20 classes.
     """
-    from matplotlib import colormaps
-
     ax = ax or new_axes(5.6, 4.6)
     present = np.unique(labels)
     colours = colormaps["tab10" if len(present) <= 10 else "tab20" if len(present) <= 20 else "turbo"]

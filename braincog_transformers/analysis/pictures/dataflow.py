@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..operations import observe
 from ..recorder import frozen_inference, unwrap
 
-__all__ = ["INPUT", "KINDS", "Call", "example_input", "follow"]
+__all__ = ["INPUT", "KINDS", "Call", "example_input", "follow", "least"]
 
 INPUT = "input"
 SAMPLES = 2
@@ -31,6 +31,11 @@ _IGNORE_CONTENT = ("zeros", "ones", "empty", "full", "new_", "rand")
 _PASSED_THROUGH = (nn.Identity, nn.Dropout)
 KINDS = ("silent", "binary", "integer", "real")
 """What flows, from the least to the most; silent is what was zero throughout."""
+
+
+def least(*kinds: str) -> str:
+    """Return the least spike-like of several kinds."""
+    return max(kinds, key=KINDS.index)
 
 
 @dataclass
@@ -91,8 +96,8 @@ class _Follower(TorchFunctionMode):
             return
         source = sources[0]
         if op:
-            owner = self._running[-1] if self._running else ""
-            source = self._place(f"{owner}{'.' if owner else ''}{op}", sources)
+            owner = self._running[-1]
+            source = self._place(f"{owner}.{op}".lstrip("."), sources)
             self.note(source, owner, None, op, sources, outputs[0])
         for output in outputs:
             self._origin[output] = source
@@ -111,7 +116,7 @@ class _Follower(TorchFunctionMode):
         seen = observe(output)
         kind = seen.kind if seen.rate else "silent"
         call = self.calls.setdefault(name, Call(name, owner, module, op, self._shape(output), kind))
-        call.kind = max(call.kind, kind, key=KINDS.index)
+        call.kind = least(call.kind, kind)
         call.sources += [source for source in sources if source not in call.sources]
         self._origin[output] = name
 
@@ -140,14 +145,10 @@ class _Follower(TorchFunctionMode):
         with ExitStack() as hooks:
             for name, module in model.named_modules():
                 inner = isinstance(module, BaseNode) or not any(module.children())
-                hooks.callback(
-                    module.register_forward_pre_hook(lambda _m, _i, n=name, inner=inner: self._enter(n, inner)).remove
-                )
-                hooks.callback(
-                    module.register_forward_hook(
-                        lambda m, i, k, o, n=name, inner=inner: self._leave(n, m, (i, k), o, inner), with_kwargs=True
-                    ).remove
-                )
+                enter = lambda _m, _i, n=name, inner=inner: self._enter(n, inner)  # noqa: E731
+                leave = lambda m, i, k, o, n=name, inner=inner: self._leave(n, m, (i, k), o, inner)  # noqa: E731
+                hooks.callback(module.register_forward_pre_hook(enter).remove)
+                hooks.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
             yield
 
 

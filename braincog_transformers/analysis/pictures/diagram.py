@@ -1,7 +1,7 @@
-"""Draw the architecture of a network from the network: its parts from top to bottom, and one of each kind opened.
+"""Draw the architecture of a network from the network: its parts from top to bottom, and the inside of each kind.
 
-Nothing is drawn from knowledge of a paper. Boxes, branches, sums, shapes, and whether spikes or numbers flow, are what
-one forward pass showed; see `dataflow` and `architecture`.
+Nothing is drawn from knowledge of a paper. Boxes, branches, sums, shapes, and whether spikes or numbers flow, are
+what one forward pass showed; see `dataflow` and `architecture`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from torch import nn
 
 from . import plots
 from .architecture import Box, Part, describe_architecture
-from .dataflow import KINDS, Call
+from .dataflow import KINDS, Call, least
 from .diagram_layout import GAP, RADIUS, SMALL, TEXT, Layout, arrange, box_size, is_circle, text_width, way
 
 __all__ = ["draw_architecture"]
@@ -25,7 +25,7 @@ WIDTH, LEGEND = 960, 660
 """Of the widest sheet, and what the legend needs."""
 MARGIN, TITLE = 14, 12.0
 INLINE = 3
-"""A chain of so many boxes is not worth a panel."""
+"""A chain of at most this many boxes gets no panel."""
 FLOW = {"silent": "#c2c6ce", "binary": plots.RED, "integer": "#6b717d", "real": "#a9aeb8"}
 FLOW_NAMES = {
     "binary": "spikes: zeros and ones",
@@ -103,16 +103,13 @@ def _draw_graph(canvas: _Canvas, layout: Layout, x: float, y: float, entering: s
         kind = layout.boxes[edge.source].calls[-1].kind if edge.source >= 0 else entering
         points = way(layout, edge)
         canvas.line([(x + a, y + b) for a, b in points], kind)
-    last = len(layout.boxes) - 1
-    bottom = y + layout.y[last] + layout.sizes[last][1] / 2
-    canvas.line(
-        [(x + layout.x[last], bottom), (x + layout.x[last], y + layout.depth)], layout.boxes[last].calls[-1].kind
-    )
+    end, bottom = x + layout.x[-1], y + layout.y[-1] + layout.sizes[-1][1] / 2
+    canvas.line([(end, bottom), (end, y + layout.depth)], layout.boxes[-1].calls[-1].kind)
 
 
 @dataclass
 class _Panel:
-    """One kind of part, opened.
+    """The inside of one kind of part.
 
     Args:
         letter: what the cards call it.
@@ -141,7 +138,7 @@ class _Panel:
 
 
 def _panels(source: Call, parts: Sequence[Part]) -> dict[tuple, _Panel]:
-    """Open the first part of each kind that is more than a short chain."""
+    """Make a panel of the first part of each kind that is more than a short chain."""
     panels: dict[tuple, _Panel] = {}
     entering = source.kind
     for part in parts:
@@ -150,7 +147,7 @@ def _panels(source: Call, parts: Sequence[Part]) -> dict[tuple, _Panel]:
             if known is None:
                 panels[part.pattern] = _Panel(chr(ord("A") + len(panels)), part, entering, arrange(part.boxes))
             else:
-                known.entering = max(known.entering, entering, key=KINDS.index)
+                known.entering = least(known.entering, entering)
                 known.alone = False
         entering = part.kind
     return panels
@@ -170,8 +167,8 @@ def _draw_panel(canvas: _Canvas, panel: _Panel, x: float, y: float) -> None:
     _draw_graph(canvas, panel.layout, x + width / 2 - (low + high) / 2, y + 44, panel.entering)
 
 
-def _shape(call_shape: tuple[int, ...]) -> str:
-    return " \u00d7 ".join(map(str, call_shape))
+def _shape(sizes: tuple[int, ...]) -> str:
+    return " \u00d7 ".join(map(str, sizes))
 
 
 def _count(parameters: int) -> str:
@@ -189,11 +186,11 @@ def _card_lines(part: Part) -> tuple[str, str, str, str]:
 
 
 def _card_width(parts: Sequence[Part]) -> float:
-    width = 196.0
+    widths = [140.0]
     for title, times, names, each in map(_card_lines, parts):
-        width = max(width, text_width(title, TEXT, bold=True) + text_width(times, TEXT + 2, bold=True) + 56)
-        width = max(width, text_width(names, SMALL) + text_width(each, SMALL) + 56)
-    return width
+        widths.append(text_width(title, TEXT, bold=True) + text_width(times, TEXT + 2, bold=True))
+        widths.append(text_width(names, SMALL) + text_width(each, SMALL))
+    return max(widths) + 56
 
 
 def _overview_height(parts: Sequence[Part]) -> float:

@@ -1,4 +1,4 @@
-"""Place the boxes of a diagram row by row and lead the lines between them; lengths are hundredths of an inch."""
+"""Place the boxes of a diagram row by row and route the lines between them; lengths are hundredths of an inch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -100,7 +100,7 @@ def _ranks(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def arrange(boxes: Sequence[Box]) -> Layout:
-    """Place boxes row by row below what they read, branches side by side, then lead long lines around them."""
+    """Place boxes row by row below what they read, branches side by side, then route long lines around them."""
     edges = _edges(boxes)
     layout = Layout(list(boxes), _ranks(len(boxes), edges), edges, [box_size(box) for box in boxes])
     layout.x, layout.y = [0.0] * len(boxes), [0.0] * len(boxes)
@@ -169,20 +169,16 @@ def way(layout: Layout, edge: Edge) -> list[tuple[float, float]]:
         start_y = layout.y[edge.source] + layout.sizes[edge.source][1] / 2
     end_x, end_y = layout.x[edge.target], layout.y[edge.target]
     width, height = layout.sizes[edge.target]
-    turn = start_y + GAP * 0.4
+    top, circle = end_y - height / 2, is_circle(layout.boxes[edge.target])
     if edge.track is None:
-        # a row is as high as its highest box: turn right above the target
-        turn = end_y - height / 2 - GAP * 0.6
-        corners = [(start_x, start_y), (start_x, turn), (end_x, turn), (end_x, end_y - height / 2)]
-        if abs(start_x - end_x) < (1 if is_circle(layout.boxes[edge.target]) else 10):  # no kink for a hair's breadth
-            return [(start_x, start_y), (start_x, end_y - height / 2)]
-        return corners
-    corners = [(start_x, start_y), (start_x, turn), (edge.track, turn)]
-    if abs(edge.track - start_x) < 1:
-        corners = [(start_x, start_y)]
-    if not edge.back and abs(edge.track - end_x) < width / 2 - 4 and not is_circle(layout.boxes[edge.target]):
-        return [*corners, (edge.track, end_y - height / 2)]
-    if abs(edge.track - end_x) < 1:
-        return [*corners, (edge.track, end_y - height / 2)]
+        if abs(start_x - end_x) < (1 if circle else 10):  # straight, although a little beside the middle
+            return [(start_x, start_y), (start_x, top)]
+        turn = top - GAP * 0.6  # a row is as high as its highest box: turn right above the target
+        return [(start_x, start_y), (start_x, turn), (end_x, turn), (end_x, top)]
+    corners, turn = [(start_x, start_y)], start_y + GAP * 0.4
+    if abs(edge.track - start_x) >= 1:
+        corners += [(start_x, turn), (edge.track, turn)]
+    if abs(edge.track - end_x) < (1 if edge.back or circle else width / 2 - 4):
+        return [*corners, (edge.track, top)]
     side = end_x + (width / 2 if edge.track > end_x else -width / 2)
     return [*corners, (edge.track, end_y), (side, end_y)]

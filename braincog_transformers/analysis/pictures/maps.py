@@ -1,19 +1,15 @@
 """Pictures laid out in space: inputs, spike maps and attention maps over time."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from ..attention_maps import AttentionMap
 from .plots import BLUE, GREY, GRID, RED, few_ticks, new_figure, new_grid, short_name, styled
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["event_image", "image_for_display", "plot_attention", "plot_images", "plot_spike_maps"]
 
@@ -31,13 +27,12 @@ def event_image(frame: np.ndarray) -> np.ndarray:
     active = counts[counts > 0]
     strength = np.clip(counts / (np.percentile(active, 99) if active.size else 1.0), 0, 1) ** 0.6
     off, on = strength[0][..., None], strength[1][..., None]
-    blue, red = (np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for colour in (BLUE, RED))
-    ink = off * (1 - blue) + on * (1 - red)
+    ink = off * (1 - np.array(to_rgb(BLUE))) + on * (1 - np.array(to_rgb(RED)))
     return np.clip(1 - ink, 0, 1)
 
 
 def image_for_display(image: np.ndarray, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
-    """Turn a normalised image `(C, H, W)` into what `imshow` wants: `(H, W)` or `(H, W, 3)` in [0, 1].
+    """Turn a normalised image `(C, H, W)` into what `imshow` takes: `(H, W)` or `(H, W, 3)` in [0, 1].
 
     Args:
         mean: what normalisation subtracted, per channel; without it the image is stretched to its own range.
@@ -125,8 +120,6 @@ def _draw_input(ax: Axes, image: np.ndarray) -> None:
 
 def _veil(ax: Axes, strength: np.ndarray, size: tuple[int, int]) -> None:
     """Hide a picture of `size` in grey, the less the higher `strength`, `(h, w)` in [0, 1], is there."""
-    from matplotlib.colors import to_rgb
-
     colour = np.broadcast_to(to_rgb(GREY), (*strength.shape, 3))
     veil = np.concatenate([colour, 0.95 * (1 - strength[..., None])], axis=-1)
     ax.imshow(veil, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), interpolation="nearest")

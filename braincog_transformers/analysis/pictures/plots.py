@@ -6,69 +6,45 @@ pyplot: no window opens, no global state or backend changes, and nothing stays i
 share, and those of numbers by layer or epoch; `maps` has those laid out in space, `classes` those by class.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from ..energy import EnergyRow
 from ..firing import Row, overall_rate
 from ..output import writing
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 __all__ = ["few_ticks", "new_axes", "new_figure", "new_grid", "plot_energy", "plot_membrane", "plot_raster"]
 __all__ += ["plot_rates", "plot_rates_per_step", "save", "short_name", "styled", "training_curves"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 INK, GREY, GRID = "#22252b", "#7a808c", "#e4e6ea"
 BLUE, RED, AMBER = "#2f6db3", "#c8413f", "#d99a2b"
 LOSS, ACCURACY, FIRING = "loss", "accuracy (%)", "spikes per neuron and step"
 CURVES = {LOSS: ("loss",), ACCURACY: ("top1", "top5"), FIRING: ("firing",), "learning rate": ("lr",)}
 STYLE = {
-    "axes.edgecolor": GREY,
-    "axes.grid": False,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
+    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.grid", "axes.spines.right", "axes.spines.top", "legend.frameon"), False),
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
     "font.size": 9,
     "grid.color": GRID,
-    "legend.frameon": False,
     "svg.hashsalt": "braincog_transformers",
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
 }
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function under the package's style, and give matplotlib its own settings back."""
-
-    @wraps(draw)
-    def in_style(*args: P.args, **kwargs: P.kwargs) -> R:
-        from matplotlib import rc_context
-
-        with rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return in_style
+styled = rc_context(STYLE)
+"""Decorator that runs a drawing function under the package's style, and gives matplotlib its own settings back."""
 
 
 def new_figure(width: float, height: float) -> Figure:
     """Make an empty figure, sizes in inches."""
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
@@ -94,8 +70,6 @@ def save(drawn: Axes | Figure, path: str | Path) -> Path:
     Raises:
         UserError: the folder can't be written into.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     path = Path(path)
     figure = drawn if hasattr(drawn, "savefig") else drawn.get_figure()
     FigureCanvasAgg(figure)  # whatever backend the user's own plots have
@@ -123,7 +97,8 @@ def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> P
         path: the PNG to write.
     """
     names = list(dict.fromkeys(key for row in rows for key in row))
-    found = {title: [name for name in names if _is_about(name, marks)] for title, marks in CURVES.items()}
+    parts = {name: {*name.lower().split("_")} for name in names}  # `eval_top1` belongs to `top1`
+    found = {title: [name for name in names if parts[name] & {*marks}] for title, marks in CURVES.items()}
     found = {title: columns for title, columns in found.items() if columns or title != FIRING}
     figure = new_figure(3.4 * len(found), 3.2)
     figure.get_layout_engine().set(wspace=0.05)
@@ -144,16 +119,10 @@ def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> P
     return save(figure, path)
 
 
-def _is_about(column: str, marks: Sequence[str]) -> bool:
-    """Say whether a column of the summary belongs to a panel: `eval_top1` to `top1`."""
-    return any(mark in column.lower().split("_") for mark in marks)
-
-
 def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str) -> None:
     """Draw one column over the epochs: training blue, evaluation red with its best point, averaged weights amber."""
-    points = [
-        (float(row.get("epoch", i)) + 1, float(row[name])) for i, row in enumerate(rows) if _is_number(row.get(name))
-    ]
+    points = [(float(row.get("epoch", i)) + 1, value) for i, row in enumerate(rows)
+              if np.isfinite(value := _number(row.get(name)))]  # fmt: skip
     if not points:
         return
     epochs, values = zip(*points, strict=True)
@@ -168,12 +137,12 @@ def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str) -> No
     ax.plot(epochs, values, style, color=colour, linewidth=1.6, marker="." if len(points) < 3 else None, label=label)
 
 
-def _is_number(value: object) -> bool:
-    """Say whether a cell of the summary holds a finite number."""
+def _number(cell: object) -> float:
+    """Read a cell of the summary; what is no number is NaN."""
     try:
-        return bool(np.isfinite(float(value)))
+        return float(cell)
     except (TypeError, ValueError):
-        return False
+        return float("nan")
 
 
 @styled
@@ -184,8 +153,6 @@ def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", 
         spikes: one sample's spikes `(T, ...)`, all other axes being neurons.
         neurons: at most so many rows, taken at equal distances from all of them.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     ax = ax or new_axes(3.0, 4.0)
     ink = LinearSegmentedColormap.from_list("spikes", ["white", INK])
     flat = np.asarray(spikes).reshape(len(spikes), -1)
@@ -193,11 +160,16 @@ def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", 
     ax.imshow(flat[:, rows].T, aspect="auto", cmap=ink, vmin=0, vmax=1, interpolation="nearest")
     for step in range(1, len(flat)):
         ax.axvline(step - 0.5, color=GRID, linewidth=0.6)
-    ax.set(xticks=few_ticks(len(flat)), yticks=[])
+    _name_steps(ax, len(flat))
+    ax.set_yticks([])
     ax.set_title(title, fontsize=8)
-    ax.set_xticklabels([str(step + 1) for step in few_ticks(len(flat))])
-    ax.spines[["top", "right", "left", "bottom"]].set_visible(True)
+    ax.spines[:].set_visible(True)
     return ax
+
+
+def _name_steps(ax: Axes, steps: int) -> None:
+    """Number some of the steps along x, from 1 on."""
+    ax.set_xticks(few_ticks(steps), [str(step + 1) for step in few_ticks(steps)])
 
 
 def few_ticks(count: int) -> list[int]:
@@ -209,21 +181,23 @@ def few_ticks(count: int) -> list[int]:
 def plot_rates(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     """Draw the firing rate of each layer as a bar, in the order of execution, the network's mean as a line."""
     ax = ax or new_axes(5.5, 0.5 + 0.2 * len(rows))
-    places = np.arange(len(rows))
-    ax.barh(places, [row.rate for row in rows], color=BLUE, height=0.72)
-    mean = overall_rate(rows)
+    mean, rates = overall_rate(rows), [row.rate for row in rows]
+    ax.barh(range(len(rows)), rates, color=BLUE, height=0.72)
     ax.axvline(mean, color=RED, linewidth=1.2, zorder=0.5)
     ax.set_title(f"all: {mean:.3f}", color=RED, fontsize=8)
-    for place, row in zip(places, rows, strict=True):
-        ax.annotate(
-            f"{row.rate:.3f}", (row.rate, place), (3, 0), textcoords="offset points", va="center", fontsize=7,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-        )  # fmt: skip
-    ax.set(yticks=places, xlabel="spikes per neuron and step", ylim=(len(rows) - 0.4, -0.6))
-    ax.set_yticklabels([row.name for row in rows], fontsize=8)
-    ax.set_xlim(0, 1.14 * max(max(row.rate for row in rows), 1e-6))
-    ax.tick_params(axis="y", length=0)
+    bbox = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    _name_bars(ax, [row.name for row in rows], rates, [f"{rate:.3f}" for rate in rates], bbox=bbox)
+    ax.set(xlabel="spikes per neuron and step", xlim=(0, 1.14 * max(*rates, 1e-6)))
     return ax
+
+
+def _name_bars(ax: Axes, names: Sequence[str], ends: Sequence[float], notes: Sequence[str], **style) -> None:
+    """Write names in front of horizontal bars, the first at the top, and notes behind their ends."""
+    for place, (end, note) in enumerate(zip(ends, notes, strict=True)):
+        ax.annotate(note, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=7, **style)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
 
 
 @styled
@@ -233,9 +207,9 @@ def plot_rates_per_step(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     steps = max(len(row.per_step) for row in rows)
     rates = np.array([row.per_step + (np.nan,) * (steps - len(row.per_step)) for row in rows])
     drawn = ax.imshow(rates, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
-    ax.set(xticks=few_ticks(steps), xlabel="step", yticks=range(len(rows)))
-    ax.set_xticklabels([str(step + 1) for step in few_ticks(steps)])
-    ax.set_yticklabels([row.name for row in rows], fontsize=8)
+    _name_steps(ax, steps)
+    ax.set_xlabel("step")
+    ax.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.get_figure().colorbar(drawn, ax=ax, label="spikes per neuron", fraction=0.06).outline.set_visible(False)
@@ -283,26 +257,21 @@ def plot_energy(
         e_mac, e_ac: pJ for one multiply-accumulate, one accumulate.
         most: more layers than this are added up by block.
     """
-    names = [row.name if len(rows) <= most else _block_of(row.name) for row in rows]
-    bars = {name: [0.0, 0.0] for name in names}
-    for name, row in zip(names, rows, strict=True):
-        bars[name][0] += e_ac * row.ac / 1e9
-        bars[name][1] += e_mac * row.mac / 1e9
+    bars: dict[str, np.ndarray] = {}
+    for row in rows:
+        name = row.name if len(rows) <= most else _block_of(row.name)
+        bars[name] = bars.get(name, 0.0) + np.array([e_ac * row.ac, e_mac * row.mac]) / 1e9
     ax = ax or new_axes(6.5, 0.9 + 0.22 * len(bars))
-    places = np.arange(len(bars))
-    accumulates, products = np.array(list(bars.values())).reshape(-1, 2).T
+    places = range(len(bars))
+    accumulates, products = np.stack(list(bars.values())).T
     ax.barh(places, accumulates, color=BLUE, height=0.72, label=f"accumulates, {e_ac:g} pJ each")
     ax.barh(places, products, left=accumulates, color=RED, height=0.72,
             label=f"multiply-accumulates, {e_mac:g} pJ each")  # fmt: skip
-    total = max(float(accumulates.sum() + products.sum()), 1e-30)
-    for place, value in zip(places, accumulates + products, strict=True):
-        ax.annotate(f"{value / total:.1%}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
-    ax.set(yticks=places, xlabel="energy of one sample, mJ (estimate)", ylim=(len(bars) - 0.4, -0.6))
-    ax.set_yticklabels(bars, fontsize=8)
-    ax.set_xlim(0, 1.12 * max(float((accumulates + products).max()), 1e-30))
+    ends = accumulates + products
+    _name_bars(ax, list(bars), ends, [f"{end / max(ends.sum(), 1e-30):.1%}" for end in ends])
+    ax.set(xlabel="energy of one sample, mJ (estimate)", xlim=(0, 1.12 * max(*ends, 1e-30)))
     ax.locator_params(axis="x", nbins=6)
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.tick_params(axis="y", length=0)
     ax.legend(loc="best", fontsize=8)
     return ax
 

@@ -16,7 +16,7 @@ from ..embedding import classifier_features, principal_components, tsne
 from ..energy import Analysis
 from ..firing import Row, firing_rates
 from ..output import writing
-from ..recorder import NodeRecord, device_of, frozen_inference, outputs, record
+from ..recorder import NodeRecord, device_of, frozen_inference, inputs_of, outputs, record
 from . import plots
 from .classes import plot_confusion, plot_points
 from .maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
@@ -50,7 +50,7 @@ def visualize(
         The pictures' paths. The spike maps are left out for a network without a layer laid out in space.
     """
     folder = Path(folder)
-    inputs = _inputs(batch).to(device_of(model))
+    inputs = inputs_of(batch).to(device_of(model))
     with frozen_inference(model), record(model) as records:
         model(inputs[:1])
     written = [_draw_raster(records, folder / "spike_raster.png")]
@@ -62,11 +62,6 @@ def visualize(
         written.append(plots.save(plot_spike_maps(shown, chosen), folder / "spike_maps.png"))
     written.append(draw_rates(rows or firing_rates(model, [inputs]), folder))
     return written
-
-
-def _inputs(batch: Batch) -> Tensor:
-    """Take the inputs out of what a loader gives."""
-    return batch if isinstance(batch, Tensor) else batch[0]
 
 
 def _spread(names: Iterable[str], count: int) -> list[str]:
@@ -93,9 +88,9 @@ def display_steps(sample: np.ndarray, steps: int, *, mean: Scale = None, std: Sc
 def spike_maps(records: dict[str, NodeRecord], size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Average each layer's spikes over its channels, for the first sample.
 
-    A layer lies in space when its output is `(T, B, C, h, w)` with `h`, `w` the input's sides divided by one number,
+    A layer has places when its output is `(T, B, C, h, w)` with `h`, `w` the input's sides divided by one number,
     or `(T, B, N, C)` or `(T, B, C, N)` where N is the number of places of the last such layer. The sides never grow
-    along the network, which tells a map from attention's `(T, B, heads, N, d)`.
+    along the network, which distinguishes a map from attention's `(T, B, heads, N, d)`.
 
     Args:
         records: from `record`, in the order of execution.
@@ -136,7 +131,7 @@ def draw_attention(
     Returns:
         The picture's path; nothing for a network or an input without attention on a grid, such as SHD's sequences.
     """
-    inputs = _inputs(batch)
+    inputs = inputs_of(batch)
     maps = _few_maps(attention_maps(model, inputs))
     if not maps:
         return None
@@ -186,7 +181,7 @@ def draw_rates(rows: Sequence[Row], folder: str | Path) -> Path:
 def draw_membranes(model: nn.Module, batch: Batch, folder: str | Path) -> Path:
     """Draw each layer's membrane potentials (after the reset, over the batch) into `folder/membranes.png`."""
     with frozen_inference(model), record(model, membranes=True) as records:
-        model(_inputs(batch).to(device_of(model)))
+        model(inputs_of(batch).to(device_of(model)))
     figure, panels = _panels(records, min(6, len(records)), 2.2, 1.7)
     for ax, entry, title in panels:
         fired = float((entry.spikes != 0).float().mean())
@@ -250,11 +245,10 @@ def draw_features(
 def draw_energy(analysis: Analysis, folder: str | Path) -> Path:
     """Draw the energy of one sample by layer, or by block in a deep network, into `folder/energy.png`."""
     ax = plots.plot_energy(analysis.rows, e_mac=analysis.e_mac, e_ac=analysis.e_ac)
-    ratio = f", {analysis.ann_energy / analysis.energy:.1f} times as much" if analysis.energy else ""
     figure = ax.get_figure()
     figure.suptitle(
         f"{analysis.energy:.4g} mJ in {analysis.steps} steps, by the {analysis.method} method\n"
-        f"as an ordinary network: {analysis.ann_energy:.4g} mJ{ratio}",
+        f"as an ordinary network: {analysis.ann_energy:.4g} mJ{analysis.times_as_much}",
         fontsize=10, x=0.02, ha="left", color=plots.INK,
     )  # fmt: skip
     return plots.save(figure, Path(folder) / "energy.png")

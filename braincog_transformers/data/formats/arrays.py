@@ -36,7 +36,7 @@ def npy_array(raw: bytes) -> np.ndarray:
     """Return the array of a `.npy` file of plain numbers.
 
     Raises:
-        UserError: for other bytes, a type that holds objects, or fewer numbers than the heading says.
+        UserError: for other bytes, a type that holds objects, or fewer numbers than the heading declares.
     """
     shape, fortran, dtype, start = npy_heading(raw)
     if dtype.hasobject:
@@ -63,7 +63,7 @@ def npz_arrays(raw: bytes, names: Sequence[str]) -> list[np.ndarray]:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(f"not a complete .npz (packed by method {member.compress_type}); save it anew")
         limit_unpacked(sum(member.file_size for member in members))
-        # `read` would believe the heading in front of the member; this stops at the size that was checked.
+        # `read` would use the size in front of the member; this stops at the one that was checked.
         return [npy_array(_member(archive, member)) for member in members]
 
 

@@ -1,4 +1,4 @@
-"""Downloads through tonic, of the sets whose official files it fetches; none starts unasked."""
+"""Downloads through tonic, for sets whose official files it fetches; only when the user asks for them."""
 
 import contextlib
 import io
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...files import reason
 from ..registry import DatasetInfo
 from ..settings import Access
 from .folders import MissingData, find_root
@@ -33,9 +34,8 @@ class ByTonic:
                     getattr(tonic.datasets, self.name)(str(data_dir), **arguments)
         except Exception as error:
             # tonic passes on whatever the network, the archive or HDF5 raise.
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
             remedy = f"check the network, or {info.source}"
-            raise UserError(f"data set {info.name} can't be fetched ({reason}); {remedy}") from None
+            raise UserError(f"data set {info.name} can't be fetched ({reason(error)}); {remedy}") from None
 
 
 def fetched_root(info: DatasetInfo, data_dir: Path, access: Access) -> Path:

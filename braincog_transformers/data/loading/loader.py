@@ -1,6 +1,6 @@
-"""Batches that depend on the seed, the epoch and the sample alone: not on the workers, nor on where a run was resumed.
+"""Batches that depend only on the seed, the epoch and the sample, not on the workers or on where a run was resumed.
 
-Samples are asked for as (epoch, index, copy), so that workers which live on from epoch to epoch know the epoch. Before
+Samples are requested as (epoch, index, copy), so that workers that are kept from epoch to epoch know the epoch. Before
 each one the generators of Python, NumPy and torch are seeded from (seed, epoch, index), and from the number of the copy
 where an epoch has several of a sample; they are put back afterwards.
 """
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...errors import UserError
-from .streams import Failure, PictureStream, StreamLoader
+from ..pictures.sources import PictureStream
+from .streams import Failure, StreamLoader, collate, raising, seed_generators
 
 __all__ = ["Loader", "make_loader"]
 
@@ -34,23 +35,19 @@ class _SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, places: Sequence[tuple[int, int, int]]) -> list | Failure:
+    def __getitems__(self, places: Sequence[tuple[int, int, int]]) -> list:
         kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             return [self._sample(*place) for place in places]
         except UserError as error:
-            return Failure(str(error))
+            return [Failure(error)]
         finally:
             random.setstate(kept[0])
             np.random.set_state(kept[1])
             torch.set_rng_state(kept[2])
 
     def _sample(self, epoch: int, index: int, copy: int) -> tuple[Tensor, int]:
-        further = (copy,) if copy else ()
-        words = np.random.SeedSequence((self.seed, _SAMPLE, epoch, index, *further)).generate_state(4)
-        random.seed(int(words[0]) << 32 | int(words[1]))
-        np.random.seed(words[2:])
-        torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
+        seed_generators(self.seed, _SAMPLE, epoch, index, *((copy,) if copy else ()))
         x, label = self.dataset[index]
         # the sum takes one pass; that of finite values may overflow
         if isinstance(x, Tensor) and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
@@ -79,9 +76,9 @@ class _Batches(Sampler):
     def __post_init__(self) -> None:
         samples, ranks = self.samples, self.world_size
         self.share = samples // ranks if self.train else len(range(self.rank, samples, ranks))
-        self.whole_batches, rest = divmod(self.share, self.batch_size)
+        whole, rest = divmod(self.share, self.batch_size)
         # A set smaller than a batch would otherwise give no batch at all, without a word.
-        self.count = self.whole_batches + bool(rest and not (self.drop_last and self.whole_batches))
+        self.count = whole + bool(rest and not (self.drop_last and whole))
 
     def __len__(self) -> int:
         return self.count
@@ -111,11 +108,8 @@ class Loader:
     `set_epoch` says which epoch comes next, and where in it to begin; `len` is the number of batches of a whole epoch.
     """
 
-    def __init__(self, loader: DataLoader, batches: _Batches, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.batch_size = batches.batch_size
-        self._batches = batches
-        self._loader = loader
+    def __init__(self, loader: DataLoader, batches: _Batches) -> None:
+        self._loader, self._batches = loader, batches
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -129,14 +123,10 @@ class Loader:
         """
         if epoch < 0 or skip_batches < 0:
             raise ValueError(f"Loader.set_epoch: epoch and skip_batches must be 0 or more; got {epoch}, {skip_batches}")
-        self._batches.epoch = epoch
-        self._batches.skip = skip_batches
+        self._batches.epoch, self._batches.skip = epoch, skip_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self._loader:
-            if isinstance(batch, Failure):
-                raise UserError(batch.message)
-            yield batch
+        yield from raising(self._loader)
 
 
 def make_loader(
@@ -192,14 +182,10 @@ def make_loader(
         _SeededDataset(dataset, seed, "training" if train else "test"),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=persistent_workers and workers > 0,
         # Its own generator: drawing the workers' base seed from torch's would make a run depend on the worker count.
         generator=torch.Generator().manual_seed(seed),
     )
-    return Loader(loader, batches, dataset)
-
-
-def _collate(samples: list | Failure) -> list[Tensor] | Failure:
-    return samples if isinstance(samples, Failure) else default_collate(samples)
+    return Loader(loader, batches)

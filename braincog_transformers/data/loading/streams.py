@@ -6,68 +6,51 @@ of `loader`, they change with the workers. Going on in the middle of an epoch re
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from ...errors import UserError
-from ..pictures.decoding import MOST_PIXELS, photos_only
-from ..pictures.sources import Source, checked_label, class_names
+from ...files import reason
+from ..pictures.decoding import photos_only
+from ..pictures.sources import PictureStream
 
-__all__ = ["Failure", "PictureStream", "StreamLoader"]
+__all__ = ["Failure", "StreamLoader", "collate", "raising", "seed_generators"]
 
 _EPOCH, _SAMPLE = 2, 3
 """Keep the seeds of a stream's epochs and samples apart, and from those of `loader`."""
 
 
-class Failure:
-    """Carry a mistake of the user's making out of a worker, where an exception would arrive as a traceback."""
-
-    def __init__(self, message: str) -> None:
-        self.message = message
+class Failure(str):
+    """A mistake of the user's, as the text that leaves a worker, where an exception would arrive as a traceback."""
 
 
-class PictureStream:
-    """Describe one split of a streamed source; `StreamLoader` reads it.
+def collate(samples: list) -> list[Tensor] | Failure:
+    """Return samples as a batch, or the first `Failure` among them."""
+    failures = [sample for sample in samples if isinstance(sample, Failure)]
+    return failures[0] if failures else default_collate(samples)
 
-    Args:
-        source: where it comes from.
-        train: the training split.
-        transform: from a PIL picture to a tensor.
-        num_classes: labels have to be below, where the source has no names of its own.
-        max_pixels: of a photo.
 
-    Raises:
-        UserError: for a split that can't be opened, or whose number of samples is unknown.
-    """
+def raising(batches: Iterable) -> Iterator[list[Tensor]]:
+    """Yield the batches; a `Failure` in the place of one is raised as `UserError`."""
+    for batch in batches:
+        if isinstance(batch, Failure):
+            raise UserError(str(batch))
+        yield batch
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        train: bool,
-        transform: Callable[[Image.Image], Tensor],
-        num_classes: int,
-        max_pixels: int = MOST_PIXELS,
-    ) -> None:
-        stored = source.open(train=train)
-        self.source, self.train, self.transform, self.max_pixels = source, train, transform, max_pixels
-        self.samples = int(stored.reader.num_samples or 0)
-        if not self.samples:
-            part = "train" if train else "val"
-            raise UserError(f"--dataset-source {source.name}: give --{part}-num-samples, which the shards don't say")
-        self.classes = class_names(stored)
-        self.num_classes = len(self.classes) or num_classes
 
-    def __len__(self) -> int:
-        return self.samples
+def seed_generators(*key: int) -> None:
+    """Seed the generators of Python, NumPy and torch with what a key of whole numbers is hashed to."""
+    words = np.random.SeedSequence(key).generate_state(4)
+    random.seed(int(words[0]) << 32 | int(words[1]))
+    np.random.seed(words[2:])
+    torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
 
 
 @contextmanager
@@ -89,8 +72,10 @@ def _strictly(stream: PictureStream) -> Iterator[None]:
             with photos_only(name, stream.max_pixels):
                 try:
                     return read(sample, **given)
+                except UserError:
+                    raise
                 except Exception as error:
-                    raise error if isinstance(error, UserError) else UserError(f"{name}: {_reason(error)}") from None
+                    raise UserError(f"{name}: {reason(error, 200)}") from None
 
         def stop(error: Exception) -> bool:
             raise error
@@ -100,10 +85,6 @@ def _strictly(stream: PictureStream) -> Iterator[None]:
             yield
         finally:
             reader_wds._decode, reader_wds.log_and_continue = read, skip
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class _Share(IterableDataset):
@@ -118,21 +99,13 @@ class _Share(IterableDataset):
         try:
             with _strictly(stream):
                 for place, (picture, label) in enumerate(self.stored):
-                    words = np.random.SeedSequence((*key, place)).generate_state(4)
-                    random.seed(int(words[0]) << 32 | int(words[1]))
-                    np.random.seed(words[2:])
-                    torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
-                    yield stream.transform(picture), checked_label(label, stream.num_classes, stream.source.name)
+                    seed_generators(*key, place)
+                    yield stream.sample(picture, label)
         except UserError as error:
             yield Failure(str(error))
         except Exception as error:
             # The packages behind timm raise whatever the network or a file does to them.
-            yield Failure(f"--dataset-source {stream.source.name}: the stream broke off ({_reason(error)})")
-
-
-def _collate(samples: list) -> list[Tensor] | Failure:
-    failures = [sample for sample in samples if isinstance(sample, Failure)]
-    return failures[0] if failures else default_collate(samples)
+            yield Failure(f"--dataset-source {stream.source.name}: the stream broke off ({reason(error, 200)})")
 
 
 class StreamLoader:
@@ -198,14 +171,11 @@ class StreamLoader:
             self._share,
             batch_size=self.batch_size,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=collate,
             pin_memory=self.pin_memory,
             generator=torch.Generator().manual_seed(int(key[0])),
         )
-        for batch in islice(loader, self.skip, None):
-            if isinstance(batch, Failure):
-                raise UserError(batch.message)
-            yield batch
+        yield from raising(islice(loader, self.skip, None))
 
 
 def _own_shards(reader: Any, stream: PictureStream, rank: int, world_size: int) -> int:

@@ -1,8 +1,7 @@
-"""Opening photos: the formats that photos come in and no others, up to a number of pixels, in 8 bits; one line for what
-is no photo.
+"""Open photos: only in formats of photos, up to a number of pixels, as 8 bits; anything else is refused in one line.
 
-Of an animation or a file of several pages the first picture counts, and a note in the file that the picture is to be
-turned (EXIF) is left alone: as in timm and torchvision.
+Of an animation or a file with several pages the first picture is read, and a note that the picture is to be rotated
+(EXIF) is ignored, as in timm and torchvision.
 """
 
 import threading
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import UserError
+from ...files import reason
 from ..settings import MOST_PIXELS
 
 __all__ = ["MOST_PIXELS", "SUFFIXES", "decoded", "is_photo", "photos_only"]
@@ -55,7 +55,7 @@ def decoded(file: str | Path | BinaryIO, name: str, max_pixels: int = MOST_PIXEL
 
 @contextmanager
 def photos_only(name: str, max_pixels: int = MOST_PIXELS) -> Iterator[None]:
-    """Let Pillow open photos alone, as `decoded` does, for code of others that opens them by itself.
+    """Let Pillow open nothing but photos, as `decoded` does, while code of other packages opens them.
 
     Args:
         name: in messages, of a photo that doesn't come from a file.
@@ -86,8 +86,7 @@ def _decode(file: Any, name: str, max_pixels: int, mode: str | None = None) -> I
         raise UserError(f"{name}: not a complete picture (none of {known}); fetch it anew or convert it") from None
     except Exception as error:
         # Pillow's readers pass on whatever the bytes of a damaged file make them raise.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{name}: not a complete picture ({reason}); fetch it anew") from None
+        raise UserError(f"{name}: not a complete picture ({reason(error)}); fetch it anew") from None
     raise UserError(f"{name}: {problem}")
 
 

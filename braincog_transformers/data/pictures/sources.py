@@ -16,14 +16,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...errors import UserError
-from ...recipe.groups import STREAMED
+from ...files import reason
 from ..formats.text import read_lines
+from ..settings import SOURCES, STREAMED
 from .decoding import MOST_PIXELS, decoded, photos_only
 from .folders import list_folder
 
-__all__ = ["Source", "SourcePictures", "checked_label", "class_names"]
-
-_NEEDS = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets"}
+__all__ = ["PictureStream", "Source", "SourcePictures"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,26 +76,24 @@ class Source:
         """
         from timm.data import create_dataset
 
-        package = _NEEDS.get(self.prefix)
+        package = SOURCES.get(self.prefix)
         if package and find_spec(package) is None:
             missing = package.replace("_", "-")
             raise UserError(f"--dataset-source {self.name} needs the package {missing}: pip install {missing}")
-        split = self.train_split if train else self.val_split
+        part = "train" if train else "val"
+        split = getattr(self, f"{part}_split")
         class_map = _class_map(self.class_map, self.root)
         try:
             return create_dataset(
                 self.name, root=self.root, split=split, is_training=train, download=self.download,
-                batch_size=batch_size, seed=seed, class_map=class_map,
-                num_samples=self.train_num_samples if train else self.val_num_samples,
-                input_key=self.input_key, target_key=self.target_key,
+                batch_size=batch_size, seed=seed, class_map=class_map, input_key=self.input_key,
+                target_key=self.target_key, num_samples=getattr(self, f"{part}_num_samples"),
             )  # fmt: skip
         except Exception as error:
             # timm passes on whatever the network, the package behind it, or a file raises.
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            part = "train" if train else "val"
             raise UserError(
-                f"--dataset-source {self.name}: split {split!r} can't be opened in {self.root} ({reason}); check "
-                f"--data-dir and --{part}-split, and for a stream give --{part}-num-samples"
+                f"--dataset-source {self.name}: split {split!r} can't be opened in {self.root} ({reason(error, 200)}); "
+                f"check --data-dir and --{part}-split, and for a stream give --{part}-num-samples"
             ) from None
 
 
@@ -106,7 +103,7 @@ def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
         return None
     places = [Path(path), Path(root) / path]
     found = next((place for place in places if place.is_file()), None)
-    if found is None:  # timm has its own word on that
+    if found is None:  # timm reports that
         return path
     if found.suffix.lower() not in (".txt", ".pkl"):
         raise UserError(f"--class-map {found}: must be a list (.txt) or a pickle (.pkl)")
@@ -129,21 +126,15 @@ def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
 
 
 class _PlainValues(pickle.Unpickler):
-    """Refuse whatever in a pickle would be more than numbers, texts and containers."""
+    """Refuse a pickle that holds more than numbers, texts and containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it would load {module}.{name}")
 
 
-def class_names(stored: Any) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the labels, or none where timm's data set has none."""
-    reader = getattr(stored, "reader", None)
-    numbers = getattr(reader, "class_to_idx", None) or getattr(stored, "class_to_idx", None) or {}
-    return tuple(str(name) for name, _ in sorted(numbers.items(), key=lambda item: item[1]))
-
-
-class SourcePictures(Dataset):
-    """Serve a split of timm's that is read by index.
+@dataclass(eq=False)
+class SourcePart(Dataset):
+    """One split of a source: what is the same for access by index and for streams.
 
     Args:
         source: where it comes from.
@@ -153,27 +144,46 @@ class SourcePictures(Dataset):
         max_pixels: of a photo.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        train: bool,
-        transform: Callable[[Image.Image], Tensor],
-        num_classes: int,
-        max_pixels: int = MOST_PIXELS,
-    ) -> None:
-        self.name, self.transform, self.max_pixels = source.name, transform, max_pixels
-        self.stored = source.open(train=train)
-        self.classes = class_names(self.stored)
-        _check_folders(self.stored, source, source.train_split if train else source.val_split)
-        self.num_classes = len(self.classes) or num_classes
+    source: Source
+    train: bool
+    transform: Callable[[Image.Image], Tensor]
+    num_classes: int
+    max_pixels: int = MOST_PIXELS
+
+    def __post_init__(self) -> None:
+        self.stored = self.source.open(train=self.train)
+        places = (getattr(self.stored, "reader", None), self.stored)
+        numbers = next(filter(None, (getattr(place, "class_to_idx", None) for place in places)), {})
+        self.classes = tuple(str(name) for name in sorted(numbers, key=numbers.get))
+        self.num_classes = len(self.classes) or self.num_classes
 
     def __len__(self) -> int:
         return len(self.stored)
 
+    def sample(self, picture: Image.Image, label: Any) -> tuple[Tensor, int]:
+        """Return a picture (3, H, W) float32 and its label as a number.
+
+        Raises:
+            UserError: for a label that no output of the network stands for.
+        """
+        if isinstance(label, bool) or not hasattr(label, "__index__") or not 0 <= int(label) < self.num_classes:
+            raise UserError(
+                f"--dataset-source {self.source.name}: label {label!r} is none of 0 to {self.num_classes - 1}; set "
+                "--num-classes, --class-map or --target-key"
+            )
+        return self.transform(picture), int(label)
+
+
+class SourcePictures(SourcePart):
+    """Serve a split of timm's that is read by index."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_folders(self.stored, self.source, self.source.train_split if self.train else self.source.val_split)
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return a picture (3, H, W) float32 and its label."""
-        reader, name = getattr(self.stored, "reader", None), f"{self.name}, sample {index}"
+        reader, name = getattr(self.stored, "reader", None), f"{self.source.name}, sample {index}"
         try:
             with photos_only(name, self.max_pixels):
                 # Not through timm's data set, which puts another picture into the place of a damaged one.
@@ -182,11 +192,28 @@ class SourcePictures(Dataset):
             raise
         except Exception as error:
             # The packages behind timm raise whatever a file, or a label that a map does not know, does to them.
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{name}: can't be read ({type(error).__name__}: {reason})") from None
+            raise UserError(f"{name}: can't be read ({type(error).__name__}: {reason(error, 200)})") from None
         # torchvision's sets decode by themselves
-        picture = found.convert("RGB") if reader is None else decoded(found, name, self.max_pixels)
-        return self.transform(picture), checked_label(label, self.num_classes, self.name)
+        return self.sample(found.convert("RGB") if reader is None else decoded(found, name, self.max_pixels), label)
+
+
+class PictureStream(SourcePart):
+    """Describe a split that comes one sample after the other; `loading.streams.StreamLoader` reads it.
+
+    Raises:
+        UserError: for a split that can't be opened, or whose number of samples is unknown.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.samples = int(self.stored.reader.num_samples or 0)
+        if not self.samples:
+            name, part = self.source.name, "train" if self.train else "val"
+            raise UserError(f"--dataset-source {name}: give --{part}-num-samples, which the shards don't say")
+        del self.stored  # the loader opens it with the size of its batches
+
+    def __len__(self) -> int:
+        return self.samples
 
 
 def _check_folders(stored: Any, source: Source, split: str) -> None:
@@ -205,17 +232,3 @@ def _check_folders(stored: Any, source: Source, split: str) -> None:
             f"{name}: torchvision reads {len(stored.samples)} photos of {len(stored.classes)} classes, and "
             f"{stored.root} holds {len(paths)} of {len(set(labels))} ({min(other)}); leave the option out"
         )
-
-
-def checked_label(label: Any, num_classes: int, name: str) -> int:
-    """Return a label as a number.
-
-    Raises:
-        UserError: for one that no output of the network stands for.
-    """
-    if not isinstance(label, bool) and hasattr(label, "__index__") and 0 <= int(label) < num_classes:
-        return int(label)
-    raise UserError(
-        f"--dataset-source {name}: label {label!r} is none of 0 to {num_classes - 1}; set --num-classes, --class-map "
-        "or --target-key"
-    )

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
-from ..loading.folders import find_root
+from ...files import reason
+from ..loading.folders import MissingData, find_root
 from ..registry import DatasetInfo
 from ..settings import Access
 from .stored import ArrayPictures
@@ -28,18 +29,14 @@ def read_torchvision(
     Raises:
         UserError: for a set that is missing, damaged, or can't be fetched.
     """
-    root = _root(info, data_dir, access.download)
+    try:
+        root = find_root(info, data_dir)
+    except MissingData:
+        if not access.download:
+            raise
+        root = data_dir
     train, test = (_from_torchvision(info, root, train=half, download=access.download) for half in (True, False))
     return train, test, info.classes
-
-
-def _root(info: DatasetInfo, data_dir: Path, download: bool) -> Path:
-    if not download:
-        return find_root(info, data_dir)
-    try:
-        return find_root(info, data_dir)
-    except UserError:
-        return data_dir
 
 
 def _from_torchvision(info: DatasetInfo, root: Path, *, train: bool, download: bool) -> ArrayPictures:
@@ -52,9 +49,8 @@ def _from_torchvision(info: DatasetInfo, root: Path, *, train: bool, download: b
             stored = family(root, train=train, download=download)
     except Exception as error:
         # torchvision raises whatever its reader meets: RuntimeError, ValueError, pickle's, zlib's and urllib's errors.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         remedy = "check the network" if download else "fetch it anew, or let --download fetch it into an empty folder"
-        problem = f"data set {info.name} in {root} is missing, incomplete or damaged ({reason})"
+        problem = f"data set {info.name} in {root} is missing, incomplete or damaged ({reason(error)})"
         raise UserError(f"{problem}; {remedy}") from None
     found = ArrayPictures(np.asarray(stored.data), stored.targets)
     if len(found.targets) != len(found) or not all(0 <= label < info.num_classes for label in found.targets):

@@ -21,7 +21,7 @@ register_dataset(
         note="tests on the test samples, or with `--split valid` on the validation samples; held in memory as a whole",
         source="unpack ssc_train.h5.zip, ssc_valid.h5.zip and ssc_test.h5.zip of zenkelab.org/datasets",
         fetch=ByTonic("SSC", {"split": "train"}, {"split": "valid"}, {"split": "test"}),
-        folders=("SSC", "ssc", "DVS/SSC/SSC", "."), marks=("ssc_train.h5", "ssc_train.h5.gz"), **_ABOUT,
+        folders=("SSC", "ssc", "DVS/SSC/SSC", "."), **_ABOUT,
     )
 )  # fmt: skip
 register_dataset(
@@ -29,7 +29,6 @@ register_dataset(
         name="shd", num_classes=20, classes=SHD, samples=(8156, 2264),
         tree="SHD/shd_train.h5 and SHD/shd_test.h5 (or .h5.gz)",
         source="unpack shd_train.h5.zip and shd_test.h5.zip of zenkelab.org/datasets",
-        fetch=ByTonic("SHD", {"train": True}, {"train": False}), folders=("SHD", "shd", "DVS/SHD/SHD", "."),
-        marks=("shd_train.h5", "shd_train.h5.gz"), **_ABOUT,
+        fetch=ByTonic("SHD", {"train": True}, {"train": False}), folders=("SHD", "shd", "DVS/SHD/SHD", "."), **_ABOUT,
     )
 )  # fmt: skip

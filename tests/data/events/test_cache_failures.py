@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from writers import random_events, write_bin
 
-from braincog_transformers.data.events.cache import CachedFrames, FrameRule, cached_frames, damaged_in
+from braincog_transformers.data.events.cache import CachedFrames, cached_frames, damaged_in
+from braincog_transformers.data.events.frames import FrameRule
 from braincog_transformers.data.loading import reading
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.errors import UserError
@@ -135,7 +136,8 @@ SLOW_BUILD = """
 import sys, time
 from pathlib import Path
 from braincog_transformers.data.loading import reading
-from braincog_transformers.data.events.cache import FrameRule, cached_frames
+from braincog_transformers.data.events.cache import cached_frames
+from braincog_transformers.data.events.frames import FrameRule
 
 reading._FEWEST = 1
 real = reading.read_or_damaged

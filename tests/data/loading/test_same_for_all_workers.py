@@ -36,6 +36,7 @@ def _plain_neurons(monkeypatch):
     monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
 
 
+@pytest.mark.slow
 def test_the_same_losses_for_0_1_and_2_workers(losses):
     alone = losses("--workers", "0")
     assert alone[0].keys() >= {"train_loss", "test_loss"}

@@ -7,6 +7,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from picture_writers import write_cifar, write_mnist
 from PIL import Image
 
 from braincog_transformers.data.build import Augment, build_datasets
@@ -14,28 +15,6 @@ from braincog_transformers.data.pictures.stored import ArrayPictures
 from braincog_transformers.errors import UserError
 
 PLAIN = Augment(no_aug=True)
-
-
-def write_mnist(root, train=6, test=3, seed=0):
-    root.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for part, count in (("train", train), ("t10k", test)):
-        pixels = rng.integers(0, 256, (count, 28, 28), np.uint8)
-        (root / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + pixels.tobytes())
-        labels = np.arange(count, dtype=np.uint8)
-        (root / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
-    return pixels
-
-
-def write_cifar(root, fine):
-    root.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    names = ["train", "test"] if fine else [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    for name in names:
-        pixels = rng.integers(0, 256, (2, 3072), np.uint8)
-        content = {"data": pixels, "fine_labels" if fine else "labels": [1, 4]}
-        (root / name).write_bytes(pickle.dumps(content))
-    return pixels
 
 
 def write_photos(root, classes=("n01", "n02"), validation="val", side=40):

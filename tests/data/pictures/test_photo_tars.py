@@ -1,37 +1,16 @@
 """Tars of photos as archive programs write them, and as damaged or hostile ones declare them: one line, at once."""
 
-import io
 import struct
 import tarfile
 
 import pytest
-from test_photos import PLAIN, photo
+from picture_writers import CLASSES, classes, member, packed, photo
 
-from braincog_transformers.data.build import build_datasets
+from braincog_transformers.data.build import Augment, build_datasets
 from braincog_transformers.errors import UserError
 
-CLASSES = ("cat", "dog", "owl")
+PLAIN = {"augment": Augment(no_aug=True), "normalize": False, "size": (8, 8)}
 PHOTO = photo(7)
-
-
-def member(name, content=PHOTO, **given):
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    for key, value in given.items():
-        setattr(entry, key, value)
-    return entry, content
-
-
-def packed(members, **options):
-    stored = io.BytesIO()
-    with tarfile.open(fileobj=stored, mode="w", **options) as tar:
-        for entry, content in members:
-            tar.addfile(entry, io.BytesIO(content))
-    return stored.getvalue()
-
-
-def classes(inside="{name}/{number}.png", **given):
-    return [member(inside.format(name=name, number=number), **given) for name in CLASSES for number in range(2)]
 
 
 def read(root, content=None):

@@ -1,34 +1,15 @@
 """Photos in tar files, in each layout that timm reads, and Tiny ImageNet in its official layout."""
 
-import io
 import pickle
 import shutil
-import tarfile
 
-import numpy as np
 import pytest
-from PIL import Image
+from picture_writers import WNIDS, photo, write_tar, write_tiny
 
 from braincog_transformers.data.build import Augment, build_datasets
-from braincog_transformers.data.registry import DATASETS
 from braincog_transformers.errors import UserError
 
 PLAIN = {"augment": Augment(no_aug=True), "normalize": False, "size": (8, 8)}
-
-
-def photo(value, kind="PNG"):
-    content = io.BytesIO()
-    Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(content, kind)
-    return content.getvalue()
-
-
-def write_tar(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
 
 
 def photos(part, folders=True):
@@ -95,26 +76,6 @@ def test_a_damaged_photo_in_a_tar_is_named(tmp_path):
     write_tar(tmp_path / "train.tar", {"a/x.png": photo(1), "b/y.png": photo(1)[:40]})
     with pytest.raises(UserError, match=r"train\.tar: b/y\.png: not a complete picture"):
         build_datasets("imnet", tmp_path, **PLAIN).train[1]
-
-
-WNIDS = DATASETS["tinyimagenet"].classes
-
-
-def write_tiny(root, leave_out=()):
-    folder = root / "tiny-imagenet-200"
-    for number, wnid in enumerate(WNIDS):
-        (folder / "train" / wnid / "images").mkdir(parents=True)
-        if wnid not in leave_out:
-            (folder / "train" / wnid / "images" / f"{wnid}_0.JPEG").write_bytes(photo(number, "JPEG"))
-        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t7\t7\n")
-    (folder / "val" / "images").mkdir(parents=True)
-    labels = [199, 0, 7]
-    for index, label in enumerate(labels):
-        (folder / "val" / "images" / f"val_{index}.JPEG").write_bytes(photo(label, "JPEG"))
-    rows = [f"val_{index}.JPEG\t{WNIDS[label]}\t0\t0\t7\t7" for index, label in reversed(list(enumerate(labels)))]
-    (folder / "val" / "val_annotations.txt").write_text("\n".join(rows) + "\n")
-    (folder / "wnids.txt").write_text("\n".join(reversed(WNIDS)) + "\n")
-    return folder
 
 
 @pytest.mark.parametrize("place", [".", "tinyimagenet", "TinyImageNet"])

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from picture_writers import classes, packed, write_tiny
 from PIL import EpsImagePlugin, Image
 
 from braincog_transformers import cli
@@ -205,9 +206,6 @@ def test_the_command_line_names_the_photo_and_takes_a_limit(tmp_path, capsys, no
 
 
 def test_a_limit_of_pixels_reaches_tars_and_tiny_imagenet(tmp_path):
-    from test_photo_tars import classes, packed
-    from test_photos import write_tiny
-
     write_tiny(tmp_path)
     for half in ("train", "val"):
         (tmp_path / f"{half}.tar").write_bytes(packed(classes()))

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_writers import photo, write_tar
 from PIL import Image
-from test_photos import photo, write_tar
 
 from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import Augment, build_datasets
 from braincog_transformers.data.loading.loader import make_loader
-from braincog_transformers.data.loading.streams import PictureStream
 from braincog_transformers.data.pictures import sources
-from braincog_transformers.data.pictures.sources import Source
+from braincog_transformers.data.pictures.sources import PictureStream, Source
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.run import run
 

@@ -27,6 +27,7 @@ def started(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_page_prints_what_it_says_and_trains(folder):
     looked = started(folder, "look.py")
     assert looked.returncode == 0, looked.stderr
