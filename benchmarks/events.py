@@ -31,9 +31,9 @@ from torch.nn import functional as F
 
 import braincog_transformers  # noqa: F401 - registers the models
 from braincog_transformers.data.build import build_datasets
-from braincog_transformers.data.events.cache import FrameRule, cached_frames
+from braincog_transformers.data.events.cache import cached_frames
 from braincog_transformers.data.events.dataset import EventDataset
-from braincog_transformers.data.events.frames import events_to_frames
+from braincog_transformers.data.events.frames import FrameRule, events_to_frames
 from braincog_transformers.data.loading.loader import make_loader
 from braincog_transformers.data.readers import encode_bin, make_events
 

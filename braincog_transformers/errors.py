@@ -1,4 +1,4 @@
-"""Errors of the user's making: one line that names the thing, the rule and the remedy.
+"""Errors that a user causes: one line with the thing, the rule and the remedy.
 
 The command line prints them without a traceback and exits with status 2.
 """
@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["UserError", "nearest", "quoted", "shown", "unknown"]
+__all__ = ["Interrupted", "NonFiniteLoss", "UserError", "nearest", "quoted", "shown", "unknown"]
 
 
 class _Short(reprlib.Repr):
@@ -26,7 +26,21 @@ _short = _Short()
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: an option, a name, a file, a size."""
+    """A mistake in the input: an option, a name, a file, a size."""
+
+
+class Interrupted(Exception):
+    """The user asked to stop; the run is saved and the message says how to go on.
+
+    The command line prints the message and exits with status 130.
+    """
+
+
+class NonFiniteLoss(ArithmeticError):
+    """An input, a weight, a gradient or the loss is infinite or not a number; the message names it.
+
+    The command line prints the message and exits with status 1.
+    """
 
 
 def shown(text: object, most: int = 300) -> str:
@@ -44,7 +58,7 @@ def quoted(value: object, most: int = 200) -> str:
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to `count` of `choices` that resemble `name`, the closest first."""
+    """Return up to `count` of `choices` that are similar to `name`, the closest first."""
     by_lower = {choice.lower(): choice for choice in choices}
     return [by_lower[match] for match in get_close_matches(str(name)[:100].lower(), by_lower, n=count, cutoff=0.5)]
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what is left of those whose writer was killed."""
+"""Write files completely or not at all, and remove the temporary files of killed writers."""
 
 import os
 import re
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from .errors import shown
 
-__all__ = ["clear_temporary", "reason", "sync_folder", "write_whole"]
+__all__ = ["clear_temporary", "reason", "sync_folder", "write_text", "write_whole"]
 
 _TEMPORARY = re.compile(r"\..+\.(?P<writer>\d+)\.tmp")
 
 
 def write_whole(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path` and rename it only once it is on the disk.
+    """Call `write` on a temporary file beside `path`, and rename it when it is on the disk.
 
     Args:
         path: the file to replace; it keeps its old content when `write` fails.
-        write: is given the temporary path.
+        write: called with the temporary path.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -31,8 +31,13 @@ def write_whole(path: str | os.PathLike, write: Callable[[Path], object]) -> Non
     sync_folder(path.parent)
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
 def clear_temporary(folder: Path) -> None:
-    """Remove the temporary files of `write_whole` in a folder whose writers are no longer alive on this machine."""
+    """Remove the temporary files of `write_whole` whose writers no longer run on this machine."""
     for path in folder.iterdir():
         match = _TEMPORARY.fullmatch(path.name)
         if match is not None and not _alive(int(match["writer"])):
@@ -40,7 +45,7 @@ def clear_temporary(folder: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    # in a container the numbers begin anew, so that a killed process may have had ours; Windows' `kill` would kill
+    # each container counts from 1, so a killed process may have had our number; on Windows `kill` would kill
     if process == os.getpid() or os.name != "posix":
         return False
     try:
@@ -58,7 +63,7 @@ def reason(error: Exception, most: int = 120) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's own entries to the disk; without it a power cut may forget a rename."""
+    """Write a folder's entries to the disk; without this a power cut may undo a rename."""
     # Windows can't open folders
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)

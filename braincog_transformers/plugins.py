@@ -1,7 +1,7 @@
-"""Import what registers networks, neurons and data sets of the user's own: `--plugin`, and installed packages.
+"""Import modules that register a user's own networks, neurons and data sets: `--plugin`, and installed packages.
 
 A plugin is a module that calls `models.registry.register`, `nodes.register_node` or `data.register_dataset` when it is
-imported. Installed packages name theirs under the entry point group `braincog_transformers.plugins`.
+imported. Installed packages name theirs in the entry point group `braincog_transformers.plugins`.
 """
 
 import sys
@@ -27,7 +27,7 @@ def installed() -> tuple[EntryPoint, ...]:
 
 
 def load_plugins(names: Sequence[str] = ()) -> None:
-    """Import plugins, each once: those of installed packages, and those that are named.
+    """Import plugins, each once: those of installed packages, and the named ones.
 
     Args:
         names: modules on the import path or in the current folder, or `.py` files.
@@ -57,7 +57,7 @@ def _tried(what: str, load: Callable[[], object]) -> None:
 
 def _import_module(name: str) -> None:
     what, here = f"--plugin {shown(name)}", str(Path.cwd())
-    if here not in sys.path:  # behind the others, so that a file there replaces no module
+    if here not in sys.path:  # at the end, so that no file there replaces a module
         sys.path.append(here)
     try:
         missing = find_spec(name) is None
@@ -69,7 +69,7 @@ def _import_module(name: str) -> None:
 
 
 def _import_file(path: Path) -> None:
-    """Import a file as the module of its name, which processes that load data can import again."""
+    """Import a file as the module of its name, so that the processes that load data can import it too."""
     path = path.resolve()
     if not path.is_file():
         raise UserError(f"no file {shown(path)}")

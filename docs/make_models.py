@@ -21,12 +21,12 @@ INTRODUCTION = """# Models
 
 Written by `python docs/make_models.py` from the registry; `python main.py --list-models` prints a shorter table.
 
-- **Parameters**: trainable ones, exact. What an official class declares and never uses is not there.
+- **Parameters**: the exact number of trainable ones, without those that an official class declares and never uses.
 - **GMACs**: multiply-accumulates of the dense layers and attention products for one sample and all T steps, counted
-  with torch's `FlopCounterMode`; a static image's first convolution counts once. Most of them are additions in a
-  spiking network: how many depends on its firing rates.
-- **Top-1**: as published, in percent; best figure of the paper or its repository, T as in the table unless it says
-  otherwise. None was rerun here.
+  with torch's `FlopCounterMode`. The first convolution of an image counts once. In a spiking network most of them are
+  additions; their number depends on the firing rates.
+- **Top-1**: the best published accuracy, in percent, of the paper or its repository. T is as in the table unless noted.
+  None was repeated here.
 """
 
 
@@ -43,7 +43,7 @@ def operations(name: str, info: ModelInfo) -> float:
 
 @cache
 def families() -> dict[str, list[ModelInfo]]:
-    """Return what is known of each configuration by family, oldest first; aliases are left out."""
+    """Return a description of each configuration by family, oldest first, without aliases."""
     names = [name for name in list_models() if not REGISTERED[name].alias_of]
     infos = sorted((info for name in names for info in describe(name, by_tag=True)), key=lambda i: (i.year, i.family))
     return {family: list(group) for family, group in groupby(infos, key=lambda info: info.family)}

@@ -1,4 +1,4 @@
-"""Speed up a network built from BrainCog's own nodes, and see that not one spike changes."""
+"""Speed up a network of BrainCog's own nodes without changing one spike."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Train two small networks through the command line, and lay their runs side by side in one HTML page."""
+"""Train two small networks from the command line, and compare their runs in one HTML page."""
 
 import csv
 import json

@@ -1,7 +1,7 @@
 """Evaluate a checkpoint of an official repository: `evaluate_checkpoint.py FILE MODEL DATASET [DATA_DIR]`.
 
-Without these arguments it demonstrates that on a file of its own: a small network, trained here for an epoch and saved
-under the names that Spikformer's repository gives its tensors. Its accuracy is that of an epoch on 8 x 8 digits.
+Without these arguments it makes its own file: it trains a small network for one epoch on digits of 8 x 8 pixels, and
+saves it with the names of Spikformer's repository.
 """
 
 import re

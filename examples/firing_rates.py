@@ -1,4 +1,4 @@
-"""Train for a moment, measure firing rates layer by layer, keep the spikes of one sample, and draw them."""
+"""Train briefly, measure the firing rate of each layer, record the spikes of one sample, and draw them."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ images = torch.tensor(load_digits().images, dtype=torch.float32).unsqueeze(1) / 
 classes = torch.tensor(load_digits().target)
 
 torch.manual_seed(0)
-model = timm.create_model("spikformer_digits")  # any network with BrainCog nodes will do
+model = timm.create_model("spikformer_digits")  # or any other network with BrainCog nodes
 for module in model.modules():
     if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
         module.momentum = 0.3  # averages settle within the few batches here

@@ -1,4 +1,4 @@
-"""Write a new attention in thirty lines: firing rates, energy and the audit see it without a line more."""
+"""Write a new attention in thirty lines. Firing rates, energy and the audit need no further code for it."""
 
 import timm
 import torch

@@ -1,4 +1,4 @@
-"""Feed event frames one by one as a camera delivers them, and read the answer after every step."""
+"""Give a network event frames one by one, as a camera does, and read its output after every step."""
 
 import timm
 import torch
@@ -12,16 +12,16 @@ frames = torch.poisson(torch.rand(1, STEPS, 2, 16, 16) * 2)  # (B, T, polarity, 
 
 for module in model.modules():
     if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-        module.momentum = 1.0  # one batch decides: there are too few for a running average
+        module.momentum = 1.0  # use the statistics of this one batch
 with torch.no_grad():
-    model(frames)  # in training mode, or the untrained network would hardly fire
+    model(frames)  # in training mode: with its initial averages the network would hardly fire
 model.eval()
 
 model.output_steps = True
 with torch.no_grad():
     at_once = model(frames)  # (T, B, classes): every layer sees all steps in one call
 
-    model.set_streaming()  # now a call takes one frame, and nodes remember
+    model.set_streaming()  # now a call takes one frame, and nodes keep their state
     one_by_one = torch.stack([model(frame)[0] for frame in frames.unbind(1)])
     model.reset()  # before the next recording
 

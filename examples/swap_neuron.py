@@ -1,4 +1,4 @@
-"""Exchange the neuron, its surrogate gradient, threshold or time constant from outside, on any model."""
+"""Change the neuron, its surrogate gradient, threshold or time constant in any model."""
 
 import timm
 import torch
@@ -21,9 +21,9 @@ for choice in choices:
     model = timm.create_model("spikformer_digits", **choice)
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = 1.0  # one batch decides: there are too few for a running average
+            module.momentum = 1.0  # use the statistics of this one batch
     with torch.no_grad():
-        model(images)  # in training mode, or the untrained network would hardly fire
+        model(images)  # in training mode: with its initial averages the network would hardly fire
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rate = overall_rate(firing_rates(model, [images]))
     print(f"{parameters:10,}  {rate:26.3f}  " + ", ".join(f"{name}={value}" for name, value in choice.items()))

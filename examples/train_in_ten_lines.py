@@ -1,4 +1,4 @@
-"""Any PyTorch loop trains these networks: nothing to reset between batches, no wrapper, no special optimizer."""
+"""Train in a plain PyTorch loop: no reset between batches, no wrapper, no special optimizer."""
 
 import timm
 import torch

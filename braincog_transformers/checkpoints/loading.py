@@ -8,7 +8,7 @@ dropped, layouts brought to ours. Loading ends strict: what does not fit is name
 import logging
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ __all__ = [
     "class_count",
     "convert_official",
     "load_checkpoint",
+    "load_content",
     "load_state",
     "misfits",
 ]
@@ -221,7 +222,14 @@ def load_checkpoint(
     Raises:
         UserError: see `read_checkpoint`, `find_weights` and `load_state`.
     """
-    content = read_checkpoint(path)
+    return load_content(model, read_checkpoint(path), path, ema=ema, replace_classifier=replace_classifier)
+
+
+def load_content(
+    model: nn.Module, content: dict[str, Any], path: str | pathlib.Path, *, ema: bool | None = None,
+    replace_classifier: bool = False,
+) -> str:  # fmt: skip
+    """Load what `read_checkpoint` has read from `path`, as `load_checkpoint` does."""
     try:
         weights = find_weights(content, ema=ema)
         told = load_state(model, weights.state, replace_classifier=replace_classifier)

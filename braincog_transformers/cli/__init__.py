@@ -1,15 +1,18 @@
-"""Run the command line: resolve the options, then train or evaluate; mistakes end in one line and status 2."""
+"""Run the command line: resolve the options, then train, evaluate, or do one of the actions.
+
+A mistake ends in one line and status 2.
+"""
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
 
-from ..errors import UserError, shown, unknown
-from ..plugins import load_plugins
+from ..errors import Interrupted, NonFiniteLoss, UserError, shown, unknown
+from ..plugins import installed, load_plugins
 from ..recipe import Options
-from ..training.outcome import Interrupted, NonFiniteLoss
-from . import actions
+from .data_info import aligned, data_info, data_table
 from .parser import Command, read, resolve
 
 __all__ = ["main", "resolve"]
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
         print(error, file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # whoever read the output has gone (`| head`); what is left in the buffer must not be written at the exit
+        # the reader has gone (`| head`); Python must not write the rest of its buffer at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
@@ -58,16 +61,55 @@ def main(argv: Sequence[str] | None = None, *, load: Callable[[], object] | None
 
 def _obey(command: Command, start: Callable[[Sequence[str]], object]) -> None:
     """Do what a command line says; `start` loads torch, the package and the plugins."""
-    if command.action in actions.BY_NAME:
-        print("\n".join(actions.BY_NAME[command.action](command, start)))
+    if action := _ACTIONS.get(command.action):
+        given = command.named()
+        print("\n".join(action(command.argument, given, partial(start, given.get("plugin") or ()))))
         return
     options = command.options(start)
     start(options.run.plugin or ())
     _check_names(options)
     if command.action == "export":
-        print("\n".join(actions.export(options, command.argument)))
+        from ..training.exporting import export_trained
+
+        print("\n".join(export_trained(options, command.argument)))
     else:
         _run(options)
+
+
+def _list_models(pattern: str, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
+    """Return the lines of the table of networks that match a pattern."""
+    load()
+    from ..models import describe, list_models
+
+    names = list_models(pattern) or list_models(f"*{pattern}*")
+    if not names:
+        raise unknown("model", pattern, list_models())
+    rows = [("name", "family", "year", "T", "input", "params", "published top-1 (source)")]
+    for info in (info for name in names for info in describe(name)):
+        published = f"{', '.join(info.published)} ({info.ids})" if info.published else ""
+        size, parameters = "x".join(map(str, info.input_size)), f"{info.parameters / 1e6:.2f} M"
+        rows.append((info.name, info.family, str(info.year), str(info.step), size, parameters, published))
+    return aligned(rows)
+
+
+def _identify(path: str, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
+    """Return the lines that say which registered variants a checkpoint fits."""
+    if not path:
+        raise UserError("--identify needs a file: --identify FILE")
+    load()
+    from ..checkpoints import identify
+
+    return [str(fit) for fit in identify(path)]
+
+
+def _data_info(_: object, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
+    """Return the lines about the data set that was named, or about all of them."""
+    if given.get("plugin") or installed():
+        load()
+    return data_info(given["dataset"], given.get("data_dir"), load=load) if "dataset" in given else data_table()
+
+
+_ACTIONS = {"list_models": _list_models, "identify": _identify, "data_info": _data_info}
 
 
 def _run(options: Options) -> None:

@@ -1,20 +1,20 @@
-"""Say what a data set is, which files it needs, what recipes make of it, and whether it is there (`--data-info`).
+"""Describe a data set: what it is, its files, how recipes process it, and what a folder holds (`--data-info`).
 
-Only counting what lies in a folder needs torch.
+Only counting the samples in a folder needs torch.
 """
 
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from ..data.registry import DATASETS, DatasetInfo, lookup
 from ..errors import UserError
-from ..recipe import ENTRIES, published, read_recipe
+from ..recipe import ENTRIES, arguments, published, read_recipe
+from ..recipe.options import convert_all
 
 __all__ = ["aligned", "data_info", "data_table"]
 
-# options of the groups below that change numbers, but not what is made of a sample
+# options of the groups below that change numbers, but not how a sample is processed
 _NOT_MADE = {"dataset", "skip_bad", "num_classes", "batch_size", "validation_batch_size_multiplier"}
 _MOST_CLASSES = 20
 
@@ -39,8 +39,8 @@ def data_info(name: str, data_dir: str | None = None, *, load: Callable[[], obje
 
     Args:
         name: of the set.
-        data_dir: count what lies in this folder, or say what is missing there; None to look at no files.
-        load: called before anything is counted, which needs torch.
+        data_dir: folder whose samples are counted; None to read no files.
+        load: imports torch; called before samples are counted.
 
     Raises:
         UserError: for an unknown name.
@@ -68,7 +68,7 @@ def _described(info: DatasetInfo) -> Iterator[tuple[str, str]]:
     yield "split", f"--split {', '.join(info.splits)} (the first by default)" if info.splits else own
     yield "files", info.tree + (" below --data-dir" if info.folders else "")
     if len(info.folders) > 1:
-        yield "looked for", "in --data-dir and below it, in " + ", ".join(p for p in info.folders if p != ".")
+        yield "searched", "--data-dir, and in it " + ", ".join(name for name in info.folders if name != ".")
     if info.folders:
         fetches = "fetches it" if info.downloadable else "can't fetch it"
         yield "to get it", f"{info.source}; --download {fetches}"
@@ -87,7 +87,7 @@ def _classes(info: DatasetInfo) -> str:
 def _samples(info: DatasetInfo, between: str, end: str = "") -> str:
     train, test = info.samples or (0, 0)
     if not train:
-        return "as many as there are"
+        return "any number"
     return f"{train:,} {between} {test:,}{end}" if test else f"{train:,} in all"
 
 
@@ -99,26 +99,20 @@ def _size(info: DatasetInfo) -> str:
 
 
 def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:
-    """Yield what each published recipe makes of the data."""
+    """Yield how each published recipe processes the data."""
     groups = ("data", "aug", "mix")
     chosen = [
-        entry
-        for entry in ENTRIES.values()
-        if entry.name == "step" or (entry.group in groups and entry.metadata["numbers"] and entry.name not in _NOT_MADE)
+        name
+        for name, entry in ENTRIES.items()
+        if name == "step" or (entry.group in groups and entry.metadata["numbers"] and name not in _NOT_MADE)
     ]
     title = "recipes"
     for path in published().values():
-        recipe = {str(name).replace("-", "_"): value for name, value in read_recipe(path).items()}
+        recipe, _ = convert_all(read_recipe(path))
         if recipe.get("dataset") == info.name:
-            made = [_spelled(entry.flag, recipe[entry.name]) for entry in chosen if entry.name in recipe]
+            made = arguments({name: recipe[name] for name in chosen if name in recipe})
             yield title, f"{path.name}: {' '.join(made) or 'the defaults'}"
             title = ""
-
-
-def _spelled(flag: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return flag if value else f"--no-{flag[2:]}"
-    return f"{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
@@ -126,7 +120,7 @@ def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
     from ..data.build import build_datasets
 
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             bundle = build_datasets(info.name, data_dir, step=info.given_steps or 1, use_cache=False, needs_train=False)
     except UserError as error:
@@ -137,10 +131,9 @@ def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
         lines += [("", f"{name}: {train[label]:,} + {test[label]:,}") for label, name in enumerate(bundle.classes)]
     else:
         lines.append(("", f"each class: {_range(train, bundle.num_classes)} + {_range(test, bundle.num_classes)}"))
-    return lines + [("incomplete", str(warning.message)) for warning in told if info.name in str(warning.message)]
+    return lines + [("incomplete", str(warning.message)) for warning in caught if info.name in str(warning.message)]
 
 
 def _range(counts: Counter, num_classes: int) -> str:
-    values: Sequence[int] = [counts[label] for label in range(num_classes)]
-    least, most = min(values), max(values)
+    least, *_, most = sorted(counts[label] for label in range(num_classes))
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -18,26 +18,26 @@ __all__ = ["ACTIONS", "Command", "build_parser", "read", "resolve"]
 
 ACTIONS: dict[str, dict[str, Any]] = {
     "list_models": {
-        "nargs": "?", "const": "", "metavar": "PATTERN", "help": "print the networks of this package and stop",
+        "nargs": "?", "const": "", "metavar": "PATTERN", "help": "list the networks, and stop",
     },
     "data_info": {
         "action": "store_true",
-        "help": "say what the --dataset is, which files belong where and, with --data-dir, which are there; without "
-        "--dataset print a table of all; and stop",
+        "help": "describe the --dataset and its files, and count what --data-dir holds of it; without --dataset list "
+        "all sets; and stop",
     },
     "identify": {
-        "nargs": "?", "const": "", "metavar": "FILE", "help": "say which networks a checkpoint fits, and stop",
+        "nargs": "?", "const": "", "metavar": "FILE", "help": "list the networks that a checkpoint fits, and stop",
     },
     "export": {
         "metavar": "FILE",
-        "help": "write the fused network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and "
-        "stop",
+        "help": "write the network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and stop",
     },
 }  # fmt: skip
-"""What is done instead of a training, with argparse's arguments; the functions are those of `actions.py`."""
+"""What is done instead of a training, with argparse's arguments."""
+
 
 def _data_problems(options: Options) -> Iterator[str]:
-    """Yield an unknown data set, and the options that its kind of data has no use for."""
+    """Yield an unknown data set, and options that have no effect on its kind of data."""
     from ..data.registry import DATASETS
     from ..data.settings import SEEDED
 
@@ -57,49 +57,48 @@ def _data_problems(options: Options) -> Iterator[str]:
         yield f"--split-seed: split {split} has no seed; choose --split {' or '.join(SEEDED)}, or leave it out"
     for kinds in (("event",), ("image",), ("event", "image")):
         unfit = [entry.name for entry in ENTRIES.values() if entry.metadata["kinds"] == kinds]
-        if info.kind in kinds or not (given := given_options(options, unfit)):
-            continue
-        if len(kinds) == 1:
-            yield f"{given}: for {kinds[0]} data only; {name} holds {info.kind} data"
-        else:
-            yield f"{given}: needs height and width, and {name} holds sequences, which have none; leave it out"
+        if info.kind not in kinds and (given := given_options(options, unfit)):
+            only = f"for {kinds[0]} data only; {name} holds {info.kind} data"
+            flat = f"needs height and width, and {name} holds sequences, which have none; leave it out"
+            yield f"{given}: {only if len(kinds) == 1 else flat}"
 
 
 def _source_problems(options: Options) -> Iterator[str]:
-    """Yield what doesn't fit the source that photos are read from."""
+    """Yield what is wrong with `--dataset-source`, and options that don't fit it."""
     from ..data.settings import SOURCES, STREAMED
 
-    data, (prefix, _, name) = options.data, options.data.dataset_source.partition("/")
+    data, (prefix, _, name) = options.data, options.data.dataset_source.lower().partition("/")
     if not data.dataset_source:
         return
     if data.dataset != "imnet":
-        yield f"--dataset-source: photos are read so under --dataset imnet, not {data.dataset}"
-    if prefix.lower() not in SOURCES or not name:
+        yield f"--dataset-source reads photos under --dataset imnet, not {data.dataset}"
+    if prefix not in SOURCES or not name:
         yield f"--dataset-source takes {', '.join(f'{one}/NAME' for one in SOURCES)}; got {data.dataset_source!r}"
-    elif prefix.lower() == "torch" and (given := given_options(options, ("class_map", "input_key", "target_key"))):
-        yield f"{given}: sets of torchvision have their own labels; leave it out"
-    streamed = prefix.lower() in STREAMED
-    if not streamed and (given := given_options(options, ("train_num_samples", "val_num_samples"))):
-        yield f"{given}: for streams ({', '.join(STREAMED)}) only; leave it out"
-    if streamed and (given := given_options(options, ("aug_repeats", "use_multi_epochs_loader"))):
-        yield f"{given}: a stream is read once in an epoch, by processes of its own; leave it out"
+    streamed, only = prefix in STREAMED, ", ".join(STREAMED)
+    for holds, names, reason in (
+        (prefix == "torch", ("class_map", "input_key", "target_key"), "sets of torchvision have their own labels"),
+        (not streamed, ("train_num_samples", "val_num_samples"), f"for streams ({only}) only"),
+        (streamed, ("aug_repeats", "use_multi_epochs_loader"), "a stream is read once in an epoch"),
+    ):
+        if holds and (given := given_options(options, names)):
+            yield f"{given}: {reason}; leave it out"
 
 
 def _launch_problems(options: Options) -> Iterator[str]:
-    """Yield a rank that no launcher has set: each launcher that passes one also sets LOCAL_RANK, which counts."""
+    """Yield a rank that differs from LOCAL_RANK, which every launcher sets and training uses."""
     rank = options.run.local_rank
     if rank and os.environ.get("LOCAL_RANK") != str(rank):
         yield f"--local_rank {rank} needs a launcher that sets LOCAL_RANK; start with torchrun and leave the option out"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser from the fields of the groups; what isn't given is absent from its result."""
+    """Build the parser from the fields of the groups. Its result holds only the options that were given."""
     parser = _Parser(
         prog="main.py",
         usage="main.py [options]",
-        description="Train, evaluate and look at spiking transformers.",
-        epilog="Each switch has its opposite (--amp, --no-amp; --no-aug, --aug), to undo a recipe. "
-        "Dashes and underscores in names are the same.",
+        description="Train, evaluate and analyse spiking transformers.",
+        epilog="Each switch has its opposite (--amp, --no-amp; --no-aug, --aug), which undoes a recipe. "
+        "Names may have dashes or underscores.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -118,9 +117,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
-    aliases = entry.metadata["aliases"]
-    names = [name for name in aliases if not name.startswith("--")] + [entry.flag]
-    names += [name for name in aliases if name.startswith("--") and name not in names]
+    names = sorted([entry.flag, *entry.metadata["aliases"]], key=lambda name: name.startswith("--"))
     text = entry.metadata["help"]
     if entry.kind is bool:
         opposite = argparse.SUPPRESS if entry.default is False else f"the opposite of {entry.flag}"
@@ -129,8 +126,7 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
         group.add_argument(entry.opposite, dest=entry.name, action="store_false", help=opposite)
         return
     if entry.default not in (None, ""):
-        default = " ".join(f"{one:g}" for one in entry.default) if entry.many else entry.default
-        text += f" (default: {default})"
+        text += f" (default: {entry.default})"
     if choices := [choice for choice in entry.metadata["choices"] if choice]:
         text += f" [{', '.join(choices)}]"
     metavar = {int: "N", float: "X", str: "TEXT"}[entry.kind]
@@ -139,7 +135,7 @@ def _add(group: argparse._ArgumentGroup, entry: Entry) -> None:
 
 
 def _spelled(argv: Sequence[str], known: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the arguments with known spellings of the options' names, and what is wrong with the others."""
+    """Return the arguments with the options' names in known spellings, and the problems of the others."""
     spelling = {name.replace("_", "-"): name for name in known}
     arguments, problems = [], []
     for argument in argv:
@@ -161,7 +157,7 @@ class Command:
         action: name of the action in `ACTIONS`, or None to train or evaluate.
         argument: of the action.
         values: options of the recipe and the arguments, by name, not yet checked together.
-        problems: what is wrong with the others.
+        problems: of options that are not in `values`.
     """
 
     action: str | None
@@ -228,12 +224,13 @@ def read(argv: Sequence[str]) -> Command:
     recipe: dict[str, Any] = {}
     if given.get("config"):
         recipe, problems = convert_all(read_recipe(given["config"]))
-        broken = {name: list(entry_problems(ENTRIES[name], recipe[name])) for name in recipe.keys() - given.keys()}
-        problems += [problem for name in recipe for problem in broken.get(name, ())]
+        for name in [name for name in recipe if name not in given]:
+            if found := entry_problems(ENTRIES[name], recipe[name]):
+                problems += found
+                del recipe[name]
         problems = [f"{shown(given['config'])}: {problem}" for problem in problems]
-        recipe = {name: value for name, value in recipe.items() if not broken.get(name)}
     problems += [
-        f"{entry.flag} is empty; {entry.metadata['named']}, or leave it out"
+        f"{entry.flag} is empty; name {entry.metadata['named']}, or leave it out"
         for name, entry in ENTRIES.items()
         # an empty one undoes the recipe's
         if entry.metadata["named"] and given.get(name) == "" and not recipe.get(name)

@@ -10,8 +10,8 @@
 | `.dat` | Prophesee's DAT, version 2 | N-CARS |
 | `.mat` | MATLAB columns ts, x, y, pol | UCF101-DVS, HMDB-DVS |
 
-What an ending doesn't tell (a stretch of a longer file, a format of one set) is said by a `Recording`; those of single
-sets stand in `recordings.py`.
+Where an ending doesn't say it all (a stretch of a longer file, a format of one set), a class derived from `Recording`
+does; those of single sets are in `events/recordings.py`.
 """
 
 import os
@@ -27,25 +27,11 @@ from ..errors import UserError
 from .formats.aedat3 import decode_aedat3
 from .formats.aedat4 import decode_aedat4
 from .formats.arrays import npy_array
-from .formats.columns import EVENT, LATEST_US, check_clock, make_events, whole_numbers
+from .formats.columns import LATEST_US, check_clock, inside, make_events, whole_numbers
 from .formats.mat5 import mat_columns
-from .formats.opening import complete, file_bytes, named
+from .formats.opening import after_lines, complete, file_bytes, named
 
-__all__ = [
-    "EVENT",
-    "READERS",
-    "Recording",
-    "Segment",
-    "encode_bin",
-    "make_events",
-    "read_aedat2",
-    "read_aedat4",
-    "read_bin",
-    "read_dat",
-    "read_mat",
-    "read_npy",
-    "read_recording",
-]
+__all__ = ["READERS", "Recording", "Segment", "encode_bin", "make_events", "read_recording"]
 
 _BIN_OVERFLOW_ROW = 240
 _BIN_OVERFLOW_US = 8192
@@ -57,22 +43,30 @@ _MAT_ROWS = 180
 _ANY_PIXEL = 1 << 15
 
 
-def _of_file(decode: Callable[[bytes], np.ndarray]) -> Callable[[Path], np.ndarray]:
-    """Make a reader of files of a function of their bytes; what is wrong is one line with the file."""
-
-    @wraps(decode)
-    def read(path: Path) -> np.ndarray:
-        with named(path):
-            return decode(file_bytes(path))
-
-    return read
+READERS: dict[str, Callable[[Path], np.ndarray]] = {}
+"""Readers by the ending of their files."""
 
 
-@_of_file
+def _reader(ending: str) -> Callable[[Callable[[bytes], np.ndarray]], Callable[[Path], np.ndarray]]:
+    """Turn a function of a file's bytes into a reader of such files, whose errors are one line with the file."""
+
+    def entered(decode: Callable[[bytes], np.ndarray]) -> Callable[[Path], np.ndarray]:
+        @wraps(decode)
+        def read(path: Path) -> np.ndarray:
+            with named(path):
+                return decode(file_bytes(path))
+
+        READERS[ending] = read
+        return read
+
+    return entered
+
+
+@_reader(".bin")
 def read_bin(raw: bytes) -> np.ndarray:
     """Read 5-byte records: x, y, polarity and 23 bits of time, the most significant bit first.
 
-    A record in row 240 is no event: it says that the clock overflowed, and adds 8192 microseconds to every later one.
+    A record in row 240 is no event but an overflow of the clock: it adds 8192 microseconds to every later one.
     """
     if len(raw) % 5:
         raise UserError(f"truncated or foreign; {len(raw)} bytes are no whole 5-byte events, fetch it anew")
@@ -99,7 +93,7 @@ def encode_bin(events: np.ndarray) -> bytes:
     return records.tobytes()
 
 
-@_of_file
+@_reader(".aedat")
 def read_aedat2(raw: bytes) -> np.ndarray:
     """Read AEDAT 2.0 of a 128 x 128 DVS: lines of text, then pairs (address, microseconds) of big-endian uint32.
 
@@ -109,11 +103,9 @@ def read_aedat2(raw: bytes) -> np.ndarray:
     """
     if not raw.startswith(_AEDAT2_MAGIC):
         raise UserError("not an AEDAT 2.0 recording; it doesn't begin with '#!AER-DAT2.', fetch it anew")
-    start = 0
-    while raw[start : start + 1] == b"#":
-        start = raw.find(b"\n", start) + 1
-        if start == 0:
-            raise UserError("truncated AEDAT 2.0 recording; the heading doesn't end, fetch it anew")
+    start = after_lines(raw, b"#")
+    if raw[start - 1 : start] != b"\n":
+        raise UserError("truncated AEDAT 2.0 recording; the heading doesn't end, fetch it anew")
     if (len(raw) - start) % 8:
         raise UserError("truncated AEDAT 2.0 recording; the last event is incomplete, fetch it anew")
     address, t = np.frombuffer(raw, ">u4", offset=start).reshape(-1, 2).astype(np.int64).T
@@ -124,18 +116,17 @@ def read_aedat2(raw: bytes) -> np.ndarray:
     return make_events(t, 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1))
 
 
-@_of_file
+@_reader(".aedat4")
 def read_aedat4(raw: bytes) -> np.ndarray:
     """Read the first event stream of an AEDAT4 container, as it was stored."""
-    stored = decode_aedat4(raw)
-    return make_events(stored["t"], stored["x"], stored["y"], stored["on"])
+    return make_events(*decode_aedat4(raw))
 
 
-@_of_file
+@_reader(".npy")
 def read_npy(raw: bytes) -> np.ndarray:
-    """Read a plain array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture.
+    """Read an array (N, 4) of x, y, polarity and time in milliseconds, as tonic cuts DVS128 Gesture.
 
-    Fractions of a millisecond are kept to the microsecond, whatever the type of the array can hold.
+    Times are kept to the microsecond, in an array of any type.
     """
     rows = npy_array(raw)
     if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
@@ -148,15 +139,13 @@ def read_npy(raw: bytes) -> np.ndarray:
     return make_events(t, x, y, p)
 
 
-@_of_file
+@_reader(".dat")
 def read_dat(raw: bytes) -> np.ndarray:
     """Read Prophesee's DAT: lines that begin with %, kind and size of the events, then pairs (microseconds, address).
 
     The address has x in bits 13..0, y in bits 27..14 and the polarity above. Both axes stay as they were stored.
     """
-    start = 0
-    while raw[start : start + 1] == b"%":
-        start = raw.find(b"\n", start) + 1 or len(raw)
+    start = after_lines(raw, b"%")
     version = re.search(rb"^% Version (\d+)", raw[:start], re.MULTILINE)
     if not start or (version and version.group(1) != b"2"):
         raise UserError("not a DAT recording of version 2; it doesn't begin with such lines, fetch it anew")
@@ -168,7 +157,7 @@ def read_dat(raw: bytes) -> np.ndarray:
     return make_events(t, address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28)
 
 
-@_of_file
+@_reader(".mat")
 def read_mat(raw: bytes) -> np.ndarray:
     """Read the columns ts (microseconds), x, y and pol of a MATLAB file; y counts from below: row = 179 - y."""
     with complete("MATLAB file of ts, x, y and pol"):
@@ -181,7 +170,7 @@ def read_mat(raw: bytes) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Recording:
-    """Stand, where a recording's path is expected, for one whose ending doesn't say all.
+    """Take the place of a recording's path; a derived class says what its ending doesn't.
 
     Args:
         path: of the file.
@@ -214,17 +203,17 @@ class Recording:
         return READERS[ending](self.path)
 
     def place(self, events: np.ndarray) -> np.ndarray:
-        """Return the checked events where they are to lie on the sensor."""
+        """Return the checked events, moved to their place on the sensor."""
         return events
 
 
 @dataclass(frozen=True)
 class Segment(Recording):
-    """Stand for one stretch of a longer AEDAT 3.1 recording.
+    """Describe one stretch of a longer AEDAT 3.1 recording.
 
     Args:
-        start_us: time of its first event, in microseconds.
-        end_us: time from which on events belong to it no more.
+        start_us: time in microseconds from which on events belong to it.
+        end_us: time of its end, at which an event belongs to it no more.
     """
 
     start_us: int
@@ -239,30 +228,25 @@ class Segment(Recording):
         return f"{self.path.name}[{self.start_us}:{self.end_us}]"
 
     def read(self) -> np.ndarray:
-        """Read the stretch; a clock that goes backwards anywhere leaves it open which events are in it."""
+        """Read the stretch."""
         stat = self.stat()
-        events = _trial(self.path, stat.st_mtime_ns, stat.st_size)
+        events = _decoded(self.path, self.decode, stat.st_mtime_ns, stat.st_size)
         start, end = np.searchsorted(events["t"], (self.start_us, self.end_us))
         return events[start:end].copy()
 
+    @staticmethod
+    def decode(raw: bytes) -> np.ndarray:
+        """Return all events of the file; it is refused as a whole if its clock goes backwards anywhere."""
+        events = make_events(*decode_aedat3(raw))
+        check_clock(events["t"])
+        return events
+
 
 @lru_cache(maxsize=1)
-def _trial(path: Path, changed_ns: int, size: int) -> np.ndarray:
-    """Decode a recording once for the stretches of it, which are asked for one after the other."""
+def _decoded(path: Path, decode: Callable[[bytes], np.ndarray], changed_ns: int, size: int) -> np.ndarray:
+    """Decode a recording once for all stretches of it, which are asked for one after the other."""
     del changed_ns, size  # parts of the key: a file that was written anew is read anew
-    events = make_events(*decode_aedat3(file_bytes(path)))
-    check_clock(events["t"])
-    return events
-
-
-READERS: dict[str, Callable[[Path], np.ndarray]] = {
-    ".bin": read_bin,
-    ".aedat": read_aedat2,
-    ".aedat4": read_aedat4,
-    ".npy": read_npy,
-    ".dat": read_dat,
-    ".mat": read_mat,
-}
+    return decode(file_bytes(path))
 
 
 def read_recording(path: Path | Recording, size: tuple[int, int]) -> np.ndarray:
@@ -289,12 +273,12 @@ def read_recording(path: Path | Recording, size: tuple[int, int]) -> np.ndarray:
 def _check(events: np.ndarray, size: tuple[int, int]) -> None:
     if not len(events):
         raise UserError("the recording holds no events; fetch it anew or remove it")
-    height, width = size
-    outside = (events["x"] < 0) | (events["x"] >= width) | (events["y"] < 0) | (events["y"] >= height)
+    outside = ~inside(events["x"], events["y"], size)
     if outside.any():
+        height, width = size
         first = events[outside.argmax()]
         raise UserError(
-            f"{int(outside.sum())} of {len(events)} events lie outside of the {width} x {height} sensor, the first at "
+            f"{int(outside.sum())} of {len(events)} events are outside of the {width} x {height} sensor, the first at "
             f"x={first['x']}, y={first['y']}; damaged, or a recording of another camera"
         )
     check_clock(events["t"])

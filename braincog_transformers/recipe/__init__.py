@@ -3,9 +3,9 @@
 Nothing here imports torch.
 """
 
-from .entries import ENTRIES, REFUSED, Entry, arguments, keywords
-from .groups import GROUPS
-from .options import Options
+from .fields import Entry
+from .groups import ENTRIES, GROUPS
+from .options import Options, arguments, keywords
 from .reading import published, read_recipe
 
-__all__ = ["ENTRIES", "GROUPS", "REFUSED", "Entry", "Options", "arguments", "keywords", "published", "read_recipe"]
+__all__ = ["ENTRIES", "GROUPS", "Entry", "Options", "arguments", "keywords", "published", "read_recipe"]

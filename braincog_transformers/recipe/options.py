@@ -1,5 +1,6 @@
 """Hold the options of a run, checked as a whole: each value, and the rules between options."""
 
+import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, quoted, shown, unknown
-from .entries import ENTRIES, REFUSED, Entry, keyword_problems
-from .groups import GROUPS, AllOptions
+from .fields import Entry
+from .groups import ENTRIES, GROUPS, AllOptions
 
-__all__ = ["Options", "convert_all", "entry_problems", "given_options", "raise_all"]
+__all__ = ["Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords", "raise_all"]
 
 _LONGEST = 600
-"""Characters of all problems that are told at once."""
+"""Characters of one message with all problems."""
 _SYNONYMS = {"native_amp": "amp"}
 _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "spikformer")
+_ENERGY = tuple(name for name in ENTRIES if name.startswith("energy_"))
+_OF_METHOD = {"energy_whole_as_spikes": "spikingformer", "energy_pre_pool": "sdt", "energy_count_head": "sdt"}
+# timm takes these for itself, and would read a checkpoint by other rules
+_OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ class Options(AllOptions):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Options":
-        """Build options from values by name, with dashes or underscores; what is missing keeps its default.
+        """Build options from values by name, with dashes or underscores; missing ones keep their defaults.
 
         Raises:
             UserError: one line with every unknown name, wrong type, wrong value and broken rule.
@@ -69,26 +74,23 @@ def raise_all(problems: list[str]) -> None:
     """Raise `UserError` with the first problems, as many as fit on a line."""
     if not problems:
         return
-    told = problems[:1]
+    named = problems[:1]
     for problem in problems[1:]:
-        if len("; ".join([*told, problem])) > _LONGEST:
+        if len("; ".join([*named, problem])) > _LONGEST:
             break
-        told.append(problem)
-    left = len(problems) - len(told)
-    raise UserError("; ".join(told) + (f"; and {left} more problem{'s' * (left > 1)}" if left else ""))
+        named.append(problem)
+    left = len(problems) - len(named)
+    raise UserError("; ".join(named) + (f"; and {left} more problem{'s' * (left > 1)}" if left else ""))
 
 
-def entry_problems(entry: Entry, value: Any) -> Iterator[str]:
-    if entry.name in REFUSED:
-        if value != entry.default:
-            yield f"{entry.flag} is refused: {REFUSED[entry.name]}"
-        return
+def entry_problems(entry: Entry, value: Any) -> list[str]:
+    """Return all that is wrong with the value of one option."""
     found = list(entry.problems(value))
-    yield from found or (keyword_problems(entry, value) if entry.name.endswith("_kwargs") else ())
+    return found or (list(_keyword_problems(entry, value)) if entry.name.endswith("_kwargs") else [])
 
 
 def convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values by field name in their types, and what is wrong with the others."""
+    """Return the valid values by field name, in their types, and the problems of the others."""
     converted, problems = {}, []
     for key, value in values.items():
         name = str(key).replace("-", "_")
@@ -105,83 +107,137 @@ def convert_all(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return converted, problems
 
 
-_ENERGY = tuple(name for name in ENTRIES if name.startswith("energy_"))
-_OF_METHOD = {"energy_whole_as_spikes": "spikingformer", "energy_pre_pool": "sdt", "energy_count_head": "sdt"}
+def keywords(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Turn `KEY=VALUE` texts into keyword arguments; a value that is not a Python literal is a text.
+
+    Raises:
+        UserError: for a name that is given twice, or a literal that Python can't build.
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        if name in found:
+            raise UserError(f"{shown(name, 60)} is given twice")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+        except (TypeError, MemoryError, RecursionError) as error:
+            raise UserError(f"{quoted(text, 100)} is no value that Python can build ({shown(error, 80)})") from None
+    return found
 
 
-def _rules(options: Options) -> Iterator[str]:
-    """Yield each broken rule between options."""
-    aug, mix, train, run = options.aug, options.mix, options.train, options.run
-    for name in ("scale", "ratio"):
-        limits = getattr(aug, name)
-        if limits and limits[0] > limits[1]:
-            yield f"--{name} needs the smaller value first; got {limits[0]} {limits[1]}"
-    if aug.aa and aug.aa.split("-")[0] not in _POLICIES:
-        yield str(unknown("--aa policy", aug.aa, _POLICIES))
-    if aug.event_augment and "none" in aug.event_augment and len(aug.event_augment) > 1:
-        yield f"--event-augment none excludes others; got {shown(' '.join(aug.event_augment))}"
-    if aug.aug_repeats > 1 and aug.no_aug:
-        yield "--aug-repeats would repeat the same picture under --no-aug; give one of them"
-    image_mix = bool(mix.mixup or mix.cutmix or mix.cutmix_minmax)
-    if image_mix and not mix.mixup_prob:
-        yield "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"
-    if image_mix and (given := given_options(options, ("mix_up", "cut_mix", "event_mix"))):
-        yield f"{given}: mixes what --mixup/--cutmix has mixed; give one of the two kinds"
-    if options.data.polarity_sum and mix.cutmix_noise:
-        yield "--cutmix-noise would leave the third channel of --polarity-sum no sum; give one of them"
-    if options.sched.lr_noise and options.sched.lr_noise_std > 1000 * options.sched.lr_noise_pct:
-        yield "--lr-noise-std is so far beyond --lr-noise-pct that no noise would be found within; lower it"
-    if train.tet_loss and options.model.temporal_flatten:
-        yield "--tet-loss needs the outputs of all steps, and --temporal-flatten leaves one step"
-    if options.model.temporal_flatten and options.model.rand_step:
-        yield "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"
-    if run.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?|\d+", run.device):
-        yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {quoted(run.device, 60)}"
-    if run.experiment and (Path(run.experiment) == Path() or ".." in Path(run.experiment).parts):
-        yield f"--experiment must name a folder below --output; got {quoted(run.experiment, 60)}"
-    weights = run.eval_checkpoint or run.resume or options.model.initial_checkpoint or options.model.pretrained
-    if run.eval and not weights:
-        yield "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"
-    for needed in ("dataset_source", "teacher"):
-        dependent = [entry.name for entry in ENTRIES.values() if entry.metadata["needs"] == needed]
-        if not options.value(needed) and (given := given_options(options, dependent)):
-            yield f"{given}: without effect as long as no {ENTRIES[needed].flag} is named"
-    yield from _analysis_rules(options)
-    yield from _frame_rules(options)
-    yield from _distillation_rules(options)
+def _keyword_problems(entry: Entry, texts: Sequence[str] | None) -> Iterator[str]:
+    """Yield the reasons why an option's texts are not keyword arguments."""
+    if odd := [text for text in texts or () if not re.fullmatch(r"[A-Za-z_]\w*=.+", text)]:
+        yield f"{entry.flag} takes KEY=VALUE; got {quoted(odd[0], 100)}"
+        return
+    try:
+        given = keywords(texts)
+    except UserError as error:
+        yield f"{entry.flag}: {error}"
+        return
+    for name, value in given.items() if entry.name == "model_kwargs" else ():
+        if name in _OF_TIMM:
+            yield f"{entry.flag} {name}: belongs to timm, not to the network (--initial-checkpoint reads weights)"
+        elif value is None:
+            yield f"{entry.flag} {name}=None: timm reads None as the network's default; leave it out"
 
 
-def _analysis_rules(options: Options) -> Iterator[str]:
-    asked = options.analysis
-    if not (asked.analyze or asked.report) and (given := given_options(options, _ENERGY)):
-        yield f"{given}: without effect as long as neither --analyze nor --report is given"
-    if asked.analyze_batches and not (asked.analyze or asked.audit or asked.report):
-        yield "--analyze-batches: without effect as long as none of --analyze, --audit and --report is given"
-    foreign = tuple(name for name, method in _OF_METHOD.items() if method != asked.energy_method)
-    if given := given_options(options, foreign):
-        yield f"{given}: belongs to the other --energy-method; leave it out"
-
-
-def _frame_rules(options: Options) -> Iterator[str]:
-    data, kind = options.data, options.data.frames
-    if kind != "count" and (given := given_options(options, ("frames_by", "remainder", "clip_counts", "event_mix"))):
-        yield f"{given}: for counts of events only, which --frames {kind} does not hold; leave it out"
-    if kind != "surface" and (given := given_options(options, ("surface_tau",))):
-        yield f"{given}: belongs to --frames surface; leave it out"
-    if kind == "voxel" and (given := given_options(options, ("merge_polarity", "polarity_sum"))):
-        yield f"{given}: --frames voxel has one channel, in which the polarity is the sign; leave it out"
-    if data.merge_polarity and data.polarity_sum:
-        yield "--polarity-sum appends to two polarities, and --merge-polarity leaves one; give one of them"
-
-
-def _distillation_rules(options: Options) -> Iterator[str]:
-    train = options.train
-    if train.distill == "hard" and train.distill_tau != ENTRIES["distill_tau"].default:
-        yield "--distill-tau is the temperature of --distill soft; hard distillation has none"
-    if train.teacher and options.model.encode != "direct":
-        yield f"--teacher sees the network's own batch, which --encode {options.model.encode} leaves unnormalised"
+def arguments(values: Mapping[str, Any]) -> list[str]:
+    """Write options and their values as arguments of the command line."""
+    found = []
+    for name, value in values.items():
+        entry = ENTRIES[name]
+        if entry.kind is bool:
+            found += [] if value is None else [entry.flag if value else entry.opposite]
+        elif isinstance(value, (list, tuple)):
+            found += [entry.flag, *map(str, value)]
+        elif value is not None:
+            # a text may begin with a dash
+            found += [f"{entry.flag}={value}"] if str(value).startswith("-") else [entry.flag, str(value)]
+    return found
 
 
 def given_options(options: Options, names: Sequence[str]) -> str:
     """List those of the options that differ from their defaults, as on the command line."""
     return ", ".join(ENTRIES[name].flag for name in names if options.value(name) != ENTRIES[name].default)
+
+
+def _rules(options: Options) -> Iterator[str]:
+    """Yield each broken rule between options."""
+    for holds, names, reason in _misplaced(options):
+        if holds and (given := given_options(options, names)):
+            yield f"{given}: {reason}"
+    yield from (problem for holds, problem in _contradictions(options) if holds)
+    aug, run = options.aug, options.run
+    for name in ("scale", "ratio"):
+        if (limits := getattr(aug, name)) and limits[0] > limits[1]:
+            yield f"--{name} needs the smaller value first; got {limits[0]} {limits[1]}"
+    if aug.aa and aug.aa.split("-")[0] not in _POLICIES:
+        yield str(unknown("--aa policy", aug.aa, _POLICIES))
+    if aug.event_augment and "none" in aug.event_augment and len(aug.event_augment) > 1:
+        yield f"--event-augment none excludes others; got {shown(' '.join(aug.event_augment))}"
+    if run.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?|\d+", run.device):
+        yield f"--device takes cpu, cuda, cuda:1, or the number of a GPU; got {quoted(run.device, 60)}"
+    if run.experiment and (Path(run.experiment) == Path() or ".." in Path(run.experiment).parts):
+        yield f"--experiment must name a folder below --output; got {quoted(run.experiment, 60)}"
+
+
+def _misplaced(options: Options) -> tuple[tuple[object, Sequence[str], str], ...]:
+    """Return conditions, the options that must keep their defaults if one holds, and why."""
+    data, asked = options.data, options.analysis
+    return (
+        (not data.dataset_source, _needing("dataset_source"), "without effect as long as no --dataset-source is named"),
+        (not options.train.teacher, _needing("teacher"), "without effect as long as no --teacher is named"),
+        (_mixes_images(options), ("mix_up", "cut_mix", "event_mix"),
+         "mixes what --mixup/--cutmix has mixed; give one of the two kinds"),
+        (not (asked.analyze or asked.report), _ENERGY,
+         "without effect as long as neither --analyze nor --report is given"),
+        (not (asked.analyze or asked.audit or asked.report), ("analyze_batches",),
+         "without effect as long as none of --analyze, --audit and --report is given"),
+        (True, [name for name, method in _OF_METHOD.items() if method != asked.energy_method],
+         "belongs to the other --energy-method; leave it out"),
+        (data.frames != "count", ("frames_by", "remainder", "clip_counts", "event_mix"),
+         f"for counts of events only, which --frames {data.frames} does not hold; leave it out"),
+        (data.frames != "surface", ("surface_tau",), "belongs to --frames surface; leave it out"),
+        (data.frames == "voxel", ("merge_polarity", "polarity_sum"),
+         "--frames voxel has one channel, in which the polarity is the sign; leave it out"),
+    )  # fmt: skip
+
+
+def _contradictions(options: Options) -> tuple[tuple[object, str], ...]:
+    """Return conditions under which options contradict each other, and what to change."""
+    data, model, aug, mix, train = options.data, options.model, options.aug, options.mix, options.train
+    sched, run = options.sched, options.run
+    weights = run.eval_checkpoint or run.resume or model.initial_checkpoint or model.pretrained
+    return (
+        (aug.aug_repeats > 1 and aug.no_aug,
+         "--aug-repeats would repeat the same picture under --no-aug; give one of them"),
+        (_mixes_images(options) and not mix.mixup_prob,
+         "--mixup and --cutmix have no effect while --mixup-prob is 0; give --mixup-prob 1"),
+        (data.polarity_sum and mix.cutmix_noise,
+         "--cutmix-noise changes the third channel of --polarity-sum, which is then no sum; give one of them"),
+        (data.merge_polarity and data.polarity_sum,
+         "--polarity-sum appends to two polarities, and --merge-polarity leaves one; give one of them"),
+        (sched.lr_noise and sched.lr_noise_std > 1000 * sched.lr_noise_pct,
+         "--lr-noise-std is so far beyond --lr-noise-pct that no noise within the limit is ever drawn; lower it"),
+        (train.tet_loss and model.temporal_flatten,
+         "--tet-loss needs the outputs of all steps, and --temporal-flatten leaves one step"),
+        (model.temporal_flatten and model.rand_step,
+         "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"),
+        (run.eval and not weights,
+         "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"),
+        (train.distill == "hard" and train.distill_tau != ENTRIES["distill_tau"].default,
+         "--distill-tau is the temperature of --distill soft; hard distillation has none"),
+        (train.teacher and model.encode != "direct",
+         f"--teacher sees the network's own batch, which --encode {model.encode} leaves unnormalised"),
+    )  # fmt: skip
+
+
+def _needing(needed: str) -> list[str]:
+    return [entry.name for entry in ENTRIES.values() if entry.metadata["needs"] == needed]
+
+
+def _mixes_images(options: Options) -> bool:
+    return bool(options.mix.mixup or options.mix.cutmix or options.mix.cutmix_minmax)

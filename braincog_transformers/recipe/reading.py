@@ -2,12 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, quoted, shown
-from .entries import ENTRIES
+from .groups import ENTRIES
 
 __all__ = ["published", "read_recipe"]
 
@@ -22,12 +22,9 @@ _SIXTIES = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?")
 _OCTAL = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*")
 
 
-_PUBLISHED = Path(__file__).parent / "published"
-
-
 def published() -> dict[str, Path]:
     """Return the recipes of the papers by name."""
-    return {path.stem: path for path in sorted(_PUBLISHED.glob("*.yaml"))}
+    return {path.stem: path for path in sorted((Path(__file__).parent / "published").glob("*.yaml"))}
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -66,12 +63,9 @@ def _compose(text: str) -> tuple[Any, list[tuple[Any, Any]]]:
             raise UserError(f"needs lines of 'option: value'; got {kind}")
         if len(root.value) > _MOST_NAMES:
             raise UserError(f"more than {_MOST_NAMES} options are no recipe")
-        own = _names(root)
+        own = _once(_name(key) for key, _ in root.value)
         loader.flatten_mapping(root)
-        # merged options come before the recipe's own, which count instead of them
-        counts = Counter(_name(key) for key, _ in root.value)
-        if repeated := sorted(name for name, count in counts.items() if count > 1 and name not in own):
-            raise _twice(repeated)
+        _once(name for key, _ in root.value if (name := _name(key)) not in own)  # the recipe's own override merged ones
     except UserError:
         raise
     except Exception as error:  # PyYAML's scanner raises what its conversions do, beside its own errors
@@ -79,16 +73,12 @@ def _compose(text: str) -> tuple[Any, list[tuple[Any, Any]]]:
     return loader, root.value
 
 
-def _names(mapping: Any) -> set[str]:
-    """Return the names in a mapping; raise `UserError` for one that is there twice."""
-    counts = Counter(_name(key) for key, _ in mapping.value)
+def _once(names: Iterable[str]) -> set[str]:
+    """Return the names as a set; raise `UserError` for those that come twice."""
+    counts = Counter(names)
     if repeated := sorted(name for name, count in counts.items() if count > 1):
-        raise _twice(repeated)
+        raise UserError(f"given twice: {', '.join(shown(name, 60) for name in repeated[:5])}")
     return set(counts)
-
-
-def _twice(names: list[str]) -> UserError:
-    return UserError(f"given twice: {', '.join(shown(name, 60) for name in names[:5])}")
 
 
 def _is_null(node: Any) -> bool:
@@ -99,15 +89,11 @@ def _is_null(node: Any) -> bool:
 def _text(path: Path) -> str:
     try:
         if not path.is_file():
-            raise UserError(
-                f"--config: no file {shown(path)!r} (looked for in {Path.cwd()}); give the path of a recipe, or the "
-                "name of a published one"
-            )
+            where = f"no file {shown(path)!r} (looked for in {Path.cwd()})"
+            raise UserError(f"--config: {where}; give the path of a recipe, or the name of a published one")
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except OSError as error:
         raise UserError(f"--config: {shown(path)} can't be read ({shown(error, 120)})") from None
     if len(content) > _MOST_BYTES:
         raise UserError(f"--config {shown(path)}: more than {_MOST_BYTES:,} bytes are no recipe")
@@ -143,16 +129,14 @@ def _value(loader: Any, name: str, node: Any) -> Any:
     """Build the value of an option: a text where the option takes one, else what YAML makes of it."""
     entry = ENTRIES.get(name.replace("-", "_"))
     flag = entry.flag if entry else shown(name, 60)
-    if isinstance(node.value, list) and node.tag.endswith(":seq") and not any(
-        isinstance(one.value, list) for one in node.value
-    ):  # fmt: skip
+    if node.id == "sequence" and node.tag.endswith(":seq") and all(one.id == "scalar" for one in node.value):
         return [_scalar(loader, flag, entry, one) for one in node.value]
     return _scalar(loader, flag, entry, node)
 
 
 def _scalar(loader: Any, flag: str, entry: Any, node: Any) -> Any:
     kind = node.tag.rpartition(":")[2]
-    scalar = isinstance(node.value, str)
+    scalar = node.id == "scalar"
     plain = scalar and node.style is None and loader.resolve(type(node), node.value, (True, False)) == node.tag
     written = quoted(node.value, 100) if scalar else "what is written there"
     if entry is not None and entry.kind is str and plain and kind in ("int", "float"):

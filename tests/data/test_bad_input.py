@@ -19,7 +19,7 @@ from writers import (
 
 from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import Augment, build_datasets
-from braincog_transformers.data.events.cache import FrameRule
+from braincog_transformers.data.events.frames import FrameRule
 from braincog_transformers.data.loading.folders import class_files
 from braincog_transformers.data.pictures.sources import Source
 from braincog_transformers.data.readers import READERS, Segment, encode_bin, read_recording

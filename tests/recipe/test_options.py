@@ -9,7 +9,7 @@ from braincog_transformers.cli import resolve
 from braincog_transformers.cli.parser import build_parser
 from braincog_transformers.data import DATASETS
 from braincog_transformers.errors import UserError
-from braincog_transformers.recipe import ENTRIES, GROUPS, REFUSED, Options, keywords
+from braincog_transformers.recipe import ENTRIES, GROUPS, Options, keywords
 from braincog_transformers.recipe.fields import FACTS, option
 from braincog_transformers.training.run import FREE
 
@@ -46,6 +46,7 @@ BRAINCOG = """
 --visualize flag; --spike-rate flag; --tsne flag; --conf-mat flag; --mem-dist flag; --adaptation-info flag;
 --suffix str ''
 """
+REFUSED = {name: entry.metadata["refused"] for name, entry in ENTRIES.items() if entry.metadata["refused"]}
 KINDS = {"str": str, "int": int, "float": float, "floats": float, "flag": bool}
 
 # What differs here, by option: our type and default, and why.

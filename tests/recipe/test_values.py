@@ -127,6 +127,7 @@ def test_a_message_of_many_problems_stays_short():
         ("model_kwargs: ['depth={[]:1}']", "--model-kwargs: 'depth={[]:1}' is no value that Python can build"),
         ("mean: " + "{a: " * 3000 + "1" + "}" * 3000, "more than 8 lists and mappings in each other, in line 2"),
         ("mean: " + "[" * 3000, "more than 8 lists and mappings in each other, in line 2"),
+        ("mean: !!seq {a: 1}", "--mean: YAML can't make a seq of what is written there"),
         ("mean: &x [*x]", "--mean: YAML can't make a seq of what is written there"),
         ("suffix: [&x 1" + ", *x" * 200 + "]", "more than 100 aliases are no recipe"),
         ("mean: {a: 1}", "--mean needs a number; got {'a': 1}"),

@@ -16,16 +16,17 @@ from ...errors import UserError, unknown
 from ..loading.fetching import fetched_root
 from ..loading.folders import class_files, unpaired, warn_if_incomplete
 from ..loading.reading import Damaged, read_all, read_or_damaged
-from ..readers import Segment
+from ..readers import Recording
 from ..registry import EventSet
 from ..settings import Access, Split
-from .cache import CachedFrames, FrameRule, cached_frames, damaged_in
+from .cache import CachedFrames, cached_frames, damaged_in
+from .frames import FrameRule
 from .recordings import TopLeft
 from .splits import split_by_class
 
 __all__ = ["EventDataset", "class_sides", "event_datasets"]
 
-Side = tuple[list[Path | Segment], list[int]]
+Side = tuple[list[Path | Recording], list[int]]
 
 
 @dataclass(eq=False)
@@ -42,7 +43,7 @@ class EventDataset(Dataset):
         left_out: what was wrong with recordings that belong to the set and aren't among `files`.
     """
 
-    files: Sequence[Path | Segment]
+    files: Sequence[Path | Recording]
     targets: Sequence[int]
     rule: FrameRule
     transforms: Sequence[Callable[[Tensor], Tensor]] = ()
@@ -72,16 +73,9 @@ class EventDataset(Dataset):
                 raise frames.error()
             return frames
         if self._store is None:
-            self._store = _open(self.cache)
+            self._store = CachedFrames(self.cache)
         row = index if self.rows is None else self.rows[index]
         return self.rule.unpack(self._store[row])
-
-
-def _open(cache: Path) -> CachedFrames:
-    try:
-        return CachedFrames(cache)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{cache}: the cached frames can't be read any more ({error}); start again") from None
 
 
 def event_datasets(
@@ -92,8 +86,8 @@ def event_datasets(
     split: Split,
     access: Access,
     class_order: Sequence[int],
-    transforms: Sequence[Callable[[Tensor], Tensor]] = (),
-    test_transforms: Sequence[Callable[[Tensor], Tensor]] = (),
+    transforms: Sequence[Callable[[Tensor], Tensor]],
+    test_transforms: Sequence[Callable[[Tensor], Tensor]],
 ) -> tuple[EventDataset, EventDataset]:
     """Return the training and the test set.
 
@@ -124,7 +118,8 @@ def event_datasets(
             cache = cached_frames(cache_dir, name, files, rule, workers=access.workers, skip_bad=access.skip_bad)
             damaged = damaged_in(cache)
         elif access.skip_bad:
-            damaged = _find_damaged(files, rule, workers=access.workers, name=name)
+            found = read_all(partial(_check, rule), files, workers=access.workers, title=f"check of {name}")
+            damaged = {row: result.text for row, result in enumerate(found) if isinstance(result, Damaged)}
         if len(damaged) == len(files):
             raise UserError(f"none of the {len(files)} recordings of {name} can be read; the first: {damaged[0]}")
         rows = [row for row in range(len(files)) if row not in damaged]
@@ -139,21 +134,18 @@ def class_sides(root: Path, info: EventSet, split: Split) -> list[Side]:
     Raises:
         UserError: for a class without recordings, or an unknown split.
     """
-    if not info.split_folders:
-        rule = split.rule or info.splits[0]
-        if rule not in info.splits:
-            raise unknown(f"split of data set {info.name}", rule, info.splits)
-        groups = class_files(root, info.classes, info.endings, smallest=info.smallest)
-        return split_by_class(groups, rule, train_portion=split.portion, seed=split.seed)
-    sides = []
-    for folder in info.split_folders:
-        groups = class_files(root / folder, info.classes, info.endings, smallest=info.smallest)
-        sides.append(unpaired([(path, label) for label, group in enumerate(groups) for path in group]))
-    return sides
+    find = partial(class_files, classes=info.classes, endings=info.endings, smallest=info.smallest)
+    if info.split_folders:
+        found = [find(root / folder) for folder in info.split_folders]
+        return [unpaired([(path, label) for label, group in enumerate(groups) for path in group]) for groups in found]
+    rule = split.rule or info.splits[0]
+    if rule not in info.splits:
+        raise unknown(f"split of data set {info.name}", rule, info.splits)
+    return split_by_class(find(root), rule, train_portion=split.portion, seed=split.seed)
 
 
 def _warn_of_doubles(root: Path, info: EventSet, sides: Sequence[Side]) -> None:
-    """Warn of samples that the lists of a set name twice, be it for training and for the test."""
+    """Warn of samples that the lists of a set name twice, in one split or in both."""
     counts = Counter(path for files, _ in sides for path in files)
     if double := [path for path, count in counts.items() if count > 1]:
         warnings.warn(
@@ -162,11 +154,5 @@ def _warn_of_doubles(root: Path, info: EventSet, sides: Sequence[Side]) -> None:
         )
 
 
-def _find_damaged(files: Sequence[Path | Segment], rule: FrameRule, *, workers: int, name: str) -> dict[int, str]:
-    """Read every recording once; return the places of those that can't be, and why."""
-    results = read_all(partial(_check, rule=rule), files, workers=workers, title=f"check of {name}")
-    return {place: result.text for place, result in enumerate(results) if isinstance(result, Damaged)}
-
-
-def _check(path: Path | Segment, rule: FrameRule) -> None:
-    rule(path)  # what frames it makes is of no interest
+def _check(rule: FrameRule, path: Path | Recording) -> None:
+    rule(path)  # its frames are not sent to the process that asks

@@ -1,4 +1,4 @@
-"""From events to frames: the rules of the cut, the remainder, the resizing and the scale are explicit.
+"""From events to frames, by explicit rules of the cut, the remainder, the resizing and the scale.
 
 Published checkpoints depend on all of them. With N events and T frames of counts:
 
@@ -9,30 +9,24 @@ Published checkpoints depend on all of them. With N events and T frames of count
 Voxel grids and time surfaces are tonic's; their cut is by time and leaves nothing over.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-__all__ = [
-    "FRAMES_BY",
-    "FRAME_NORMS",
-    "REMAINDERS",
-    "RESIZES",
-    "count_factor",
-    "event_channels",
-    "events_to_frames",
-    "normalize_frames",
-    "resize_counts",
-    "time_surfaces",
-    "voxel_grid",
-]
+from ...errors import UserError
+from ..readers import Recording, read_recording
+from ..settings import Rule, choices, option
 
-FRAMES_BY = ("number", "time")
+__all__ = ["STORED_TYPES", "FrameRule", "event_channels", "events_to_frames"]
+
 _GIVEN_US = 8000  # all recordings of ES-ImageNet: eight steps, read as milliseconds
-REMAINDERS = ("last", "drop")
-RESIZES = ("area", "bilinear")
-FRAME_NORMS = ("none", "max", "mean")
+_CUTS = (*choices("frames_by"), "given")
+_REMAINDERS, _RESIZES, _NORMS = choices("remainder"), choices("event_resize"), choices("frame_norm")
+STORED_TYPES = (np.uint8, np.uint16, np.float32)
+"""Of frames in the cache: the narrowest that holds their counts, or float32 where they are fractions."""
 
 
 def event_channels(kind: str, *, merge: bool = False, appended: bool = False) -> int:
@@ -67,8 +61,8 @@ def events_to_frames(
     """
     if steps < 1:
         raise ValueError(f"events_to_frames: the number of steps must be at least 1; got {steps}")
-    if by not in (*FRAMES_BY, "given") or remainder not in REMAINDERS:
-        rules = f"by must be in {FRAMES_BY}, remainder in {REMAINDERS}"
+    if by not in _CUTS or remainder not in _REMAINDERS:
+        rules = f"by must be in {_CUTS}, remainder in {_REMAINDERS}"
         raise ValueError(f"events_to_frames: {rules}; got {by!r}, {remainder!r}")
     height, width = size
     cuts = _cuts(events, steps, by)
@@ -169,8 +163,8 @@ def normalize_frames(frames: np.ndarray, rule: Literal["none", "max", "mean"]) -
     Raises:
         ValueError: for an unknown rule.
     """
-    if rule not in FRAME_NORMS:
-        raise ValueError(f"normalize_frames: rule must be one of {FRAME_NORMS}; got {rule!r}")
+    if rule not in _NORMS:
+        raise ValueError(f"normalize_frames: rule must be one of {_NORMS}; got {rule!r}")
     if rule == "none":
         return frames
     scale = np.abs(frames).max() if rule == "max" else np.abs(frames).mean()
@@ -198,8 +192,8 @@ def resize_counts(frames: np.ndarray, size: tuple[int, int], rule: Literal["area
     Raises:
         ValueError: for an unknown rule.
     """
-    if rule not in RESIZES:
-        raise ValueError(f"resize_counts: rule must be one of {RESIZES}; got {rule!r}")
+    if rule not in _RESIZES:
+        raise ValueError(f"resize_counts: rule must be one of {_RESIZES}; got {rule!r}")
     source = frames.shape[-2:]
     if source == tuple(size):
         return frames.astype(np.float32, copy=False)
@@ -226,3 +220,78 @@ def _bilinear_weights(source: int, target: int) -> np.ndarray:
     """Return (target, source): linear interpolation with the corner pixels' centres aligned."""
     place = np.arange(target) * ((source - 1) / (target - 1)) if target > 1 else np.zeros(1)
     return np.clip(1 - np.abs(place[:, None] - np.arange(source)), 0, None).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRule(Rule):
+    """Say how a recording becomes frames; every field is part of the cache's key.
+
+    Args:
+        sensor: (H, W) of the camera; `build_datasets` fills in the set's.
+        size: (H, W) of the frames; by default the set's.
+        steps: T, frames per recording.
+        kind: `count`, `voxel` or `surface`, see `events_to_frames`, `voxel_grid` and `time_surfaces`.
+        by: see `events_to_frames`; for counts.
+        remainder: the same.
+        clip: largest count of a pixel of the sensor, before resizing; 1 makes binary frames.
+        merge: take both polarities as one; for counts and surfaces.
+        tau_us: time constant of surfaces.
+        resize: see `resize_counts`.
+        norm: see `normalize_frames`; comes last.
+    """
+
+    sensor: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
+    steps: int = option("step", default=4)
+    kind: str = option("frames", kind="kind of --frames")
+    by: str = option("frames_by", choices=_CUTS, kind="rule of --frames-by")
+    remainder: str = option("remainder", kind="rule of --remainder")
+    clip: int | None = option("clip_counts")
+    merge: bool = option("merge_polarity")
+    tau_us: float = option("surface_tau", unit=" microseconds")
+    resize: str = option("event_resize", "resize", kind="resizing of events")
+    norm: str = option("frame_norm", kind="rule of --frame-norm")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, P, H, W) of a sample."""
+        return (self.steps, event_channels(self.kind, merge=self.merge), *self.size)
+
+    @property
+    def factor(self) -> int | None:
+        """Number by which the frames become whole counts, None where there is none."""
+        return count_factor(self.sensor, self.size, self.resize) if self.kind == "count" else None
+
+    def __call__(self, path: Path | Recording) -> np.ndarray:
+        """Read a recording and return its frames (T, P, H, W) float32."""
+        return normalize_frames(self._frames(path), self.norm)
+
+    def pack(self, path: Path | Recording) -> np.ndarray:
+        """Read a recording and return its frames as they are stored: whole counts in the narrowest type, or float32."""
+        frames = self._frames(path)
+        if not self.factor:
+            return frames
+        counts = np.rint(frames * self.factor)  # a 25th, times 25, may be a little less than 1
+        most = counts.max()
+        return counts.astype(next(kind for kind in STORED_TYPES if kind is np.float32 or most <= np.iinfo(kind).max))
+
+    def unpack(self, stored: np.ndarray) -> np.ndarray:
+        """Return the frames of `pack`'s result."""
+        return normalize_frames(stored.astype(np.float32) / np.float32(self.factor or 1), self.norm)
+
+    def _frames(self, path: Path | Recording) -> np.ndarray:
+        events = read_recording(path, self.sensor)
+        if self.kind == "voxel":
+            frames = voxel_grid(events, self.steps, self.sensor)
+        elif self.kind == "surface":
+            frames = time_surfaces(events, self.steps, self.sensor, tau_us=self.tau_us, merge=self.merge)
+        else:
+            frames = events_to_frames(
+                events, self.steps, self.sensor, by=self.by, remainder=self.remainder, merge=self.merge
+            )
+        if not frames.any():
+            rule = "last" if self.remainder == "drop" else self.remainder
+            raise UserError(f"{path}: no event is left in its frames; use fewer steps, or --remainder {rule}")
+        if self.clip:
+            np.minimum(frames, self.clip, out=frames)
+        return resize_counts(frames, self.size, self.resize)

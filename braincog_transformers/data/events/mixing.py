@@ -1,8 +1,10 @@
 """Mixers of event batches on soft targets: MixUp, CutMix and EventMix by BrainCog's rules, never NaN.
 
 Each sample is mixed, with a probability, with another one of its batch (the batch in random order). All draws come
-from the generator that is handed in.
+from the generator of the call.
 """
+
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch.nn.functional import one_hot
 __all__ = ["CutMix", "EventMix", "MixUp"]
 
 
+@dataclass(eq=False)
 class _Mixer:
     """Mix a batch `rounds` times; a mixer says how in `_mix`.
 
@@ -24,19 +27,20 @@ class _Mixer:
         noise: upper limit of the share of cells that get one more event after each mix.
     """
 
-    def __init__(
-        self, num_classes: int, *, beta: float = 2.0, prob: float = 0.5, rounds: int = 1, noise: float = 0.0
-    ) -> None:
-        if num_classes < 1 or rounds < 1:
-            name = type(self).__name__
-            raise ValueError(f"{name}: num_classes and rounds must be 1 or more; got {num_classes}, {rounds}")
-        if not 0 <= prob <= 1 or not 0 <= noise <= 1:
-            raise ValueError(f"{type(self).__name__}: prob and noise must be from 0 to 1; got {prob}, {noise}")
-        self.num_classes = num_classes
-        self.beta = beta
-        self.prob = prob
-        self.rounds = rounds
-        self.noise = noise
+    num_classes: int
+    _: KW_ONLY
+    beta: float = 2.0
+    prob: float = 0.5
+    rounds: int = 1
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if self.num_classes < 1 or self.rounds < 1:
+            got = f"{self.num_classes}, {self.rounds}"
+            raise ValueError(f"{name}: num_classes and rounds must be 1 or more; got {got}")
+        if not 0 <= self.prob <= 1 or not 0 <= self.noise <= 1:
+            raise ValueError(f"{name}: prob and noise must be from 0 to 1; got {self.prob}, {self.noise}")
 
     def __call__(self, x: Tensor, target: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return mixed frames and soft targets.
@@ -59,9 +63,9 @@ class _Mixer:
             chosen = np.flatnonzero(rng.random(len(x)) < self.prob)
             if not len(chosen):
                 continue
-            partner = torch.from_numpy(rng.permutation(len(x))[chosen]).to(x.device)
-            kept = torch.from_numpy(rng.beta(self.beta, self.beta, len(chosen))).to(x.device, torch.float32)
-            own = torch.from_numpy(chosen).to(x.device)
+            partner = _on(x, rng.permutation(len(x))[chosen])
+            kept = _on(x, rng.beta(self.beta, self.beta, len(chosen)))
+            own = _on(x, chosen)
             mixed, weight = self._mix(x[own], x[partner], kept, rng)
             weight = weight.unsqueeze(1)
             x = x.index_copy(0, own, self._noisy(mixed, rng) if self.noise else mixed)
@@ -73,9 +77,15 @@ class _Mixer:
         raise NotImplementedError
 
     def _noisy(self, x: Tensor, rng: Generator) -> Tensor:
-        share = torch.from_numpy(rng.uniform(0, self.noise, len(x))).to(x.device, torch.float32)
-        draws = torch.from_numpy(rng.random(tuple(x.shape), dtype="float32")).to(x.device)
+        share = _on(x, rng.uniform(0, self.noise, len(x)))
+        draws = _on(x, rng.random(tuple(x.shape), dtype="float32"))
         return x + (draws < share.view(-1, 1, 1, 1, 1)).to(x.dtype)
+
+
+def _on(x: Tensor, drawn: np.ndarray) -> Tensor:
+    """Return what was drawn on the device of `x`, fractions as float32."""
+    drawn = torch.from_numpy(drawn)
+    return drawn.to(x.device, torch.float32 if drawn.is_floating_point() else None)
 
 
 class MixUp(_Mixer):
@@ -102,11 +112,12 @@ class CutMix(_Mixer):
     def _stretch(length: int, share: Tensor, rng: Generator) -> Tensor:
         """Return (B, length): a stretch of this share about a random centre, clipped at the border."""
         half = (share * length).long().unsqueeze(1) // 2
-        centre = torch.from_numpy(rng.integers(0, length, len(share))).to(share.device).unsqueeze(1)
+        centre = _on(share, rng.integers(0, length, len(share))).unsqueeze(1)
         place = torch.arange(length, device=share.device)
         return (place >= centre - half) & (place < centre + half)
 
 
+@dataclass(eq=False)
 class EventMix(_Mixer):
     """Replace the cells where a random sum of Gaussians in time and space is highest; the labels count by events.
 
@@ -116,15 +127,17 @@ class EventMix(_Mixer):
 
     Args:
         num_classes: K.
+        beta, prob, rounds, noise: as of every mixer.
         components: number of Gaussians, None for 2 to 4.
-        shared: `beta`, `prob`, `rounds` and `noise` of every mixer.
     """
 
-    def __init__(self, num_classes: int, *, components: int | None = None, **shared: float) -> None:
-        super().__init__(num_classes, **shared)
-        if components is not None and components < 1:
-            raise ValueError(f"EventMix: components must be 1 or more; got {components}")
-        self.components = components
+    _: KW_ONLY
+    components: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.components is not None and self.components < 1:
+            raise ValueError(f"EventMix: components must be 1 or more; got {self.components}")
 
     def _mix(self, x: Tensor, other: Tensor, kept: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         inside = self._masks((x.shape[1], *x.shape[-2:]), kept, rng).unsqueeze(2)
@@ -140,9 +153,8 @@ class EventMix(_Mixer):
         for length in shape:
             centre = rng.integers(0, length, drawn)[..., None]
             width = np.maximum(rng.random(drawn), 0.1)[..., None] * length / 2
-            factor = np.exp(-(((np.arange(length) - centre) / width) ** 2) / 2)
-            factors.append(torch.from_numpy(factor).to(kept.device, torch.float32))
-        factors[0] = factors[0] * torch.from_numpy(weight).to(kept.device, torch.float32).unsqueeze(2)
+            factors.append(_on(kept, np.exp(-(((np.arange(length) - centre) / width) ** 2) / 2)))
+        factors[0] = factors[0] * _on(kept, weight).unsqueeze(2)
         heights = torch.einsum("bct,bch,bcw->bthw", factors).flatten(1)
         lowest = (kept.double() * heights.shape[1]).long().tolist()
         limits = [row.kthvalue(k).values if k else row.new_tensor(-1.0) for row, k in zip(heights, lowest, strict=True)]

@@ -14,12 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
 from ..pictures.digits import digit_pictures
 from ..readers import encode_bin, make_events
-from .cache import writing_folder
+from .cache import build_once
 
 __all__ = ["Saccades", "ndigits_folder", "simulate"]
 
@@ -74,11 +73,7 @@ def ndigits_folder(cache: Path, setup: Saccades | None = None) -> Path:
     setup = setup or Saccades()
     digest = hashlib.sha256(f"{_VERSION} {setup!r}".encode()).hexdigest()[:16]
     target = cache / f"ndigits-{digest}"
-    with writing_folder(cache, needed=True):
-        if not target.is_dir():
-            with FileLock(cache / ".lock"):
-                if not target.is_dir():
-                    _write(target, setup)
+    build_once(cache, target.is_dir, lambda: _write(target, setup), way_out="")  # there is no set without these files
     return target
 
 
@@ -87,11 +82,10 @@ def _write(target: Path, setup: Saccades) -> None:
         shutil.rmtree(abandoned)
     partial = target.with_name(f".{target.name}-{os.getpid()}.folder.partial")
     try:
-        for folder in ("Train", "Test"):
+        for folder, first in (("Train", 0), ("Test", 100_000)):
             pictures, labels = digit_pictures(train=folder == "Train")
             for label in range(10):
                 (partial / folder / str(label)).mkdir(parents=True)
-            first = 0 if folder == "Train" else 100_000
             recordings = simulate(pictures, setup, range(first, first + len(pictures)))
             bar = tqdm(recordings, f"saccades of ndigits, {folder}", len(pictures), unit="file", mininterval=0.5)
             for index, events in enumerate(bar):
@@ -166,19 +160,17 @@ def _crossings(
     start = np.stack([rng.uniform(-0.5, 0.5, shape) for rng in generators]).astype(np.float32)
     level = _log_brightness(field, np.zeros(2), setup) + start * threshold
     length = setup.duration_us / setup.steps
-    steps, pixels, counts = [], [], []
+    found = []
     for step, shift in enumerate(_positions(setup)):
         crossed = np.trunc((_log_brightness(field, shift, setup) - level) / threshold)
         pixel = np.flatnonzero(crossed)
         count = crossed.ravel()[pixel]
         level.ravel()[pixel] += count * threshold.ravel()[pixel]
-        steps.append(np.full(len(pixel), step))
-        pixels.append(pixel)
-        counts.append(count.astype(np.int64))
-    step, pixel, count = (np.concatenate(parts) for parts in (steps, pixels, counts))
-    number = np.abs(count)
+        found.append((np.full(len(pixel), step), pixel, count.astype(np.int64)))
+    step, pixel, count = map(np.concatenate, zip(*found, strict=True))
     order = np.argsort(pixel, kind="stable")
-    step, pixel, count, number = step[order], pixel[order], count[order], number[order]
+    step, pixel, count = step[order], pixel[order], count[order]
+    number = np.abs(count)
     place = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
     t = (np.repeat(step, number) + (place + 0.5) / np.repeat(number, number)) * length
     return t, np.repeat(pixel, number), np.repeat(count > 0, number)

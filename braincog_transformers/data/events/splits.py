@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError, unknown
-from ..settings import SEEDED
+from ..loading.folders import unpaired
 
-__all__ = ["SEEDED", "SPLITS", "split_by_class", "split_files", "stratified"]
+__all__ = ["SPLITS", "split_by_class", "split_files", "stratified"]
 
 _TEBN_TEST_FILES = 100
 SPLITS = {
@@ -27,7 +27,7 @@ def split_files(
 
     Args:
         files: sorted by name as text.
-        rule: a name in `SPLITS`, apart from `stratified`, which is no matter of one class.
+        rule: a name in `SPLITS`, apart from `stratified`, which splits all classes together.
         train_portion: share of the training files, above 0 and below 1.
         seed: of the rule `random`.
         label: the class; each has a permutation of its own.
@@ -40,28 +40,30 @@ def split_files(
     if rule == "stratified":
         raise ValueError("split_files: the split stratified is one of all classes together; use split_by_class")
     if rule == "tebn":
-        is_test = [_number(path) < _TEBN_TEST_FILES for path in files]
-        sides = (
-            [path for path, test in zip(files, is_test, strict=True) if not test],
-            [path for path, test in zip(files, is_test, strict=True) if test],
-        )
+        in_test = [_number(path) < _TEBN_TEST_FILES for path in files]
     else:
-        order = list(files)
-        if rule == "random":
-            order = [files[i] for i in np.random.default_rng((seed, label)).permutation(len(files))]
+        places = np.arange(len(files))
+        order = np.random.default_rng((seed, label)).permutation(len(files)) if rule == "random" else places
         # Rounded first: 0.55 * 100 is 55.00000000000001 in floating point.
-        cut = math.ceil(round(train_portion * len(files), 9))
-        sides = sorted(order[:cut]), sorted(order[cut:])
-    _check_sides(files[0].parent, rule, sides)
-    return sides
+        in_test = np.isin(places, order[math.ceil(round(train_portion * len(files), 9)) :])
+    return _parted(files, in_test, rule)
 
 
-def _check_sides(folder: Path, rule: str, sides: tuple[list[Path], list[Path]]) -> None:
-    if not all(sides):
+def _number(path: Path) -> int:
+    digits = re.search(r"(\d+)$", path.stem)
+    if not digits:
+        raise UserError(f"{path}: split 'tebn' needs a number at the end of the name; use split 'text' or 'random'")
+    return int(digits.group(1))
+
+
+def _parted(files: list[Path], in_test: list[bool] | np.ndarray, rule: str) -> tuple[list[Path], list[Path]]:
+    train, test = ([path for path, tests in zip(files, in_test, strict=True) if tests == side] for side in (0, 1))
+    if not train or not test:
         raise UserError(
-            f"{folder}: split {rule!r} of {sum(map(len, sides))} recordings leaves none for "
-            f"{'test' if sides[0] else 'training'}; add recordings or choose another split or --train-portion"
+            f"{files[0].parent}: split {rule!r} of {len(files)} recordings leaves none for "
+            f"{'test' if train else 'training'}; add recordings or choose another split or --train-portion"
         )
+    return train, test
 
 
 def split_by_class(
@@ -73,31 +75,20 @@ def split_by_class(
         files: of every class, sorted by name as text.
         rule: a name in `SPLITS`.
         train_portion: share of the training files, above 0 and below 1.
-        seed: of the rules in `SEEDED`.
+        seed: of the rules in `settings.SEEDED`.
 
     Raises:
         UserError: as `split_files`.
     """
     if rule == "stratified":
-        return _split_stratified(files, train_portion, seed)
-    sides: tuple = (([], []), ([], []))
-    for label, group in enumerate(files):
-        parts = split_files(group, rule, train_portion=train_portion, seed=seed, label=label)
-        for (paths, labels), part in zip(sides, parts, strict=True):
-            paths.extend(part)
-            labels.extend([label] * len(part))
-    return sides
-
-
-def _split_stratified(files: list[list[Path]], train_portion: float, seed: int) -> tuple:
-    labels = np.repeat(np.arange(len(files)), [len(group) for group in files])
-    every = [path for group in files for path in group]
-    chosen = stratified(labels, round(1 - train_portion, 9), seed)
-    sides = tuple(([every[i] for i in part], labels[part].tolist()) for part in chosen)
-    for label, group in enumerate(files):
-        mine = tuple([path for path, own in zip(*side, strict=True) if own == label] for side in sides)
-        _check_sides(group[0].parent, "stratified", mine)
-    return sides
+        labels = np.repeat(np.arange(len(files)), [len(group) for group in files])
+        chosen = np.isin(np.arange(len(labels)), stratified(labels, round(1 - train_portion, 9), seed)[1])
+        parts = [_parted(group, chosen[labels == label], rule) for label, group in enumerate(files)]
+    else:
+        options = {"train_portion": train_portion, "seed": seed}
+        parts = [split_files(group, rule, **options, label=label) for label, group in enumerate(files)]
+    train, test = ([(path, label) for label, part in enumerate(parts) for path in part[side]] for side in (0, 1))
+    return unpaired(train), unpaired(test)
 
 
 def stratified(labels: np.ndarray, test_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,10 +108,3 @@ def stratified(labels: np.ndarray, test_share: float, seed: int) -> tuple[np.nda
     ]
     chosen = np.sort(np.concatenate(test))
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
-
-
-def _number(path: Path) -> int:
-    digits = re.search(r"(\d+)$", path.stem)
-    if not digits:
-        raise UserError(f"{path}: split 'tebn' needs a number at the end of the name; use split 'text' or 'random'")
-    return int(digits.group(1))

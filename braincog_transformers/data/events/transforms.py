@@ -15,21 +15,7 @@ from torchvision.transforms import functional as vision
 from ...errors import UserError
 from ..settings import Augment
 
-__all__ = [
-    "Cutout",
-    "EventDrop",
-    "EventRandAugment",
-    "HorizontalFlip",
-    "PaddedCrop",
-    "PolaritySum",
-    "ResformerAugment",
-    "Roll",
-    "Rotate",
-    "SNNAugmentWide",
-    "Shear",
-    "VerticalFlip",
-    "event_transforms",
-]
+__all__ = ["PolaritySum", "event_transforms"]
 
 _LEVELS = 31
 _STRONGEST = 30
@@ -49,13 +35,24 @@ def _level(limit: float) -> float:
 
 
 def _affine(frames: Tensor, *, angle: float = 0.0, shift: tuple[int, int] = (0, 0), shear: float = 0.0) -> Tensor:
-    """Move all frames about their centre, nearest pixel, zeros from outside; angle and shear in degrees."""
+    """Rotate, shift and shear all frames, by the nearest pixel and with zeros outside; angle and shear in degrees."""
     return vision.affine(frames, angle=angle, translate=list(shift), scale=1.0, shear=[shear, 0.0])
+
+
+def _rolled(frames: Tensor, *limits: int) -> Tensor:
+    """Shift by up to a number of pixels in each axis; what leaves on one side comes in on the other."""
+    return frames.roll([_below(2 * limit + 1) - limit for limit in limits], (-2, -1))
+
+
+def _emptied(frames: Tensor, rows: slice, columns: slice) -> Tensor:
+    emptied = frames.clone()
+    emptied[..., rows, columns] = 0
+    return emptied
 
 
 @dataclass(frozen=True)
 class HorizontalFlip:
-    """Turn left and right over with a probability."""
+    """Mirror left and right with a probability."""
 
     probability: float
 
@@ -65,7 +62,7 @@ class HorizontalFlip:
 
 @dataclass(frozen=True)
 class VerticalFlip:
-    """Turn top and bottom over with a probability."""
+    """Mirror top and bottom with a probability."""
 
     probability: float
 
@@ -75,7 +72,7 @@ class VerticalFlip:
 
 @dataclass(frozen=True)
 class PaddedCrop:
-    """Shift by up to a twelfth of the side in each axis, zeros coming in, as BrainCog's loaders do."""
+    """Shift by up to a twelfth of the side in each axis and fill with zeros, as BrainCog's loaders do."""
 
     def __call__(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]
@@ -87,7 +84,7 @@ class PaddedCrop:
 
 @dataclass(frozen=True)
 class Roll:
-    """Shift in each axis, what leaves coming in again on the other side.
+    """Shift in each axis; what leaves on one side comes in on the other.
 
     Args:
         pixels: largest shift; 5 in OST and TET.
@@ -96,13 +93,12 @@ class Roll:
     pixels: int
 
     def __call__(self, frames: Tensor) -> Tensor:
-        shifts = [_below(2 * self.pixels + 1) - self.pixels for _ in range(2)]
-        return frames.roll(shifts, (-2, -1))
+        return _rolled(frames, self.pixels, self.pixels)
 
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turn about the centre.
+    """Rotate about the centre.
 
     Args:
         degrees: largest angle to either side; 15 in BrainCog and STEP.
@@ -169,25 +165,22 @@ class Cutout:
     def __call__(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]
         top, left = _below(height) - self.side // 2, _below(width) - self.side // 2
-        cut = frames.clone()
-        cut[..., max(top, 0) : top + self.side, max(left, 0) : left + self.side] = 0
-        return cut
+        return _emptied(frames, slice(max(top, 0), top + self.side), slice(max(left, 0), left + self.side))
 
 
 @dataclass(frozen=True)
 class ResformerAugment:
     """Apply one of three operations, drawn evenly: SpikingResformer's augmentation of event frames, after its flip.
 
-    Roll by up to a third of the side in each axis, what leaves coming in again; rotation up to 30 degrees; erasing a
-    square of a third of the height.
+    Roll by up to a third of the side in each axis; rotation up to 30 degrees; erasing a square of a third of the
+    height.
     """
 
     def __call__(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]
         choice = _below(3)
         if choice == 0:
-            shifts = [_below(2 * (side // 3) + 1) - side // 3 for side in (height, width)]
-            return frames.roll(shifts, (-2, -1))
+            return _rolled(frames, height // 3, width // 3)
         if choice == 1:
             return vision.rotate(frames, _uniform(-30, 30))
         return Cutout(height // 3)(frames)
@@ -291,9 +284,7 @@ def _cut_box(frames: Tensor, rows: int, columns: int) -> Tensor:
     height, width = frames.shape[-2:]
     left = round(max(0.0, _uniform(0, width) - columns / 2))
     top = round(max(0.0, _uniform(0, height) - rows / 2))
-    cut = frames.clone()
-    cut[..., top : top + rows, left : left + columns] = 0
-    return cut
+    return _emptied(frames, slice(top, top + rows), slice(left, left + columns))
 
 
 def _cut_square(frames: Tensor, side: float) -> Tensor:
@@ -361,14 +352,12 @@ def event_transforms(augment: Augment) -> tuple:
     if augment.no_aug:
         return ()
     names = augment.event_names
-    for name in names:
-        if name not in _NAMED:
-            raise UserError(f"unknown event augmentation {name!r}; choose from {', '.join(_NAMED)}")
+    if strange := [name for name in names if name not in _NAMED]:
+        raise UserError(f"unknown event augmentation {strange[0]!r}; choose from {', '.join(_NAMED)}")
     if "none" in names and len(names) > 1:
         raise UserError(f"--event-augment none excludes {', '.join(names)}; leave none out")
-    steps = [HorizontalFlip(augment.hflip)] if augment.hflip else []
-    steps += [VerticalFlip(augment.vflip)] if augment.vflip else []
+    flips = [(HorizontalFlip, augment.hflip), (VerticalFlip, augment.vflip)]
+    steps = [flip(probability) for flip, probability in flips if probability]
     steps += [_NAMED[name] for name in names if name != "none"]
-    if augment.rand_aug:
-        steps.append(EventRandAugment(augment.randaug_n, augment.randaug_m))
+    steps += [EventRandAugment(augment.randaug_n, augment.randaug_m)] if augment.rand_aug else []
     return tuple(steps)

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ...errors import UserError
-from .opening import LARGEST_UNPACKED, limit_unpacked, read_up_to
+from .opening import LARGEST_UNPACKED, complete, limit_unpacked, read_up_to
 
 __all__ = ["decode_aedat4"]
 
@@ -27,69 +27,79 @@ _LZ4_MOST = 255
 """Bytes that one byte of LZ4 can stand for."""
 
 
-def decode_aedat4(raw: bytes) -> np.ndarray:
-    """Return the events of the first event stream, with fields t (microseconds), x, y, on.
+def decode_aedat4(raw: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return t (microseconds), x, y and p, (N,) each, of the first event stream.
 
     Raises:
         UserError: for bytes that are no complete AEDAT4 container, or compressed with a package that isn't installed.
     """
     if not raw.startswith(_MAGIC):
         raise UserError("not an AEDAT4 recording; it doesn't begin with '#!AER-DAT4.0', fetch it anew")
-    try:
-        compression, table_at, streams, start = _heading(raw)
-        stream = min(_event_streams(streams))
-        packets = list(_packets(raw, start, table_at if table_at > 0 else len(raw), stream))
-    except UserError:
-        raise
-    except (struct.error, IndexError, ValueError, TypeError, ElementTree.ParseError):
-        raise UserError("truncated or damaged AEDAT4 recording; fetch it anew") from None
-    unpack = _decompressor(compression)
-    parts, room = [np.empty(0, _STORED)], LARGEST_UNPACKED
-    try:
+    with complete("AEDAT4 recording", "truncated or damaged"):
+        compression, streams, start, end = _heading(raw)
+        packets = list(_packets(raw, start, end, min(_event_streams(streams))))
+        unpack = _decompressor(compression)
+        parts, room = [np.empty(0, _STORED)], LARGEST_UNPACKED
         for packet in packets:
             payload = unpack(packet, room)
             room -= len(payload) if compression else 0
             limit_unpacked(LARGEST_UNPACKED - room, LARGEST_UNPACKED)
-            parts.append(_events(payload))
-    except UserError:
-        raise
-    except Exception as error:
-        # Each codec has its own exception classes for damaged data, and they share no base.
-        raise UserError(f"truncated or damaged AEDAT4 recording ({type(error).__name__}); fetch it anew") from None
-    return np.concatenate(parts)
+            first, count = _vector(_table(payload, 0, b"EVTS"), 0)
+            parts.append(np.frombuffer(payload, _STORED, count, 4 + first))
+        events = np.concatenate(parts)
+    return events["t"], events["x"], events["y"], events["on"]
 
 
-def _heading(raw: bytes) -> tuple[int, int, str, int]:
-    size = struct.unpack_from("<I", raw, len(_MAGIC))[0]
-    start = len(_MAGIC) + 4
-    table = memoryview(raw)[start : start + size]
-    if len(table) < size or table[4:8] != b"IOHE":
-        raise ValueError
-    compression_at, table_at, text_at = (_field(table, number) for number in range(3))
-    compression = struct.unpack_from("<i", table, compression_at)[0] if compression_at else 0
-    data_table = struct.unpack_from("<q", table, table_at)[0] if table_at else -1
-    text_at += struct.unpack_from("<I", table, text_at)[0]
-    length = struct.unpack_from("<I", table, text_at)[0]
-    return compression, data_table, bytes(table[text_at + 4 : text_at + 4 + length]).decode(), start + size
+def _heading(raw: bytes) -> tuple[int, str, int, int]:
+    """Return the compression, the XML of the streams, and where the packets begin and end."""
+    table = _table(raw, len(_MAGIC), b"IOHE")
+    compression_at, end_at = _field(table, 0), _field(table, 1)
+    compression = _number(table, compression_at, "i") if compression_at else 0
+    end = _number(table, end_at, "q") if end_at else -1
+    first, length = _vector(table, 2)
+    streams = bytes(table[first : first + length]).decode()
+    return compression, streams, len(_MAGIC) + 4 + len(table), end if end > 0 else len(raw)
+
+
+def _number(content: bytes | memoryview, place: int, kind: str = "I") -> int:
+    return struct.unpack_from("<" + kind, content, place)[0]
+
+
+def _table(content: bytes | memoryview, place: int, name: bytes) -> memoryview:
+    """Return the FlatBuffer of this name that has its size in front."""
+    size = _number(content, place)
+    table = memoryview(content)[place + 4 : place + 4 + size]
+    if len(table) < size or table[4:8] != name:
+        raise ValueError(f"it has no whole table {name.decode()}")
+    return table
 
 
 def _field(table: memoryview, number: int) -> int:
-    """Return where a field of a FlatBuffer's root table lies, 0 if it is absent."""
-    root = struct.unpack_from("<I", table, 0)[0]
-    fields = root - struct.unpack_from("<i", table, root)[0]
-    if fields < 0:
-        raise ValueError
+    """Return the place of a field of a FlatBuffer's root table, 0 if it is absent."""
+    root = _number(table, 0)
+    fields = root - _number(table, root, "i")
     entry = 4 + 2 * number
-    if entry >= struct.unpack_from("<H", table, fields)[0]:
+    if fields < 0:
+        raise ValueError("a table begins before the file")
+    if entry >= _number(table, fields, "H"):
         return 0
-    offset = struct.unpack_from("<H", table, fields + entry)[0]
+    offset = _number(table, fields + entry, "H")
     return root + offset if offset else 0
+
+
+def _vector(table: memoryview, number: int) -> tuple[int, int]:
+    """Return the place and the number of the elements of a field, 0 and 0 if it is absent."""
+    place = _field(table, number)
+    if not place:
+        return 0, 0
+    place += _number(table, place)
+    return place + 4, _number(table, place)
 
 
 def _event_streams(xml: str) -> list[int]:
     """Return the numbers of the streams that hold events."""
     if len(xml) > _LONGEST_XML or "<!" in xml:  # declarations can make a short text a long one
-        raise ValueError
+        raise ValueError("its list of streams is none")
     nodes = ElementTree.fromstring(xml).iterfind(".//node[@name='outInfo']/node")
     names = [node.get("name", "") for node in nodes if node.findtext("attr[@key='typeIdentifier']") == "EVTS"]
     found = [int(name) for name in names if re.fullmatch(r"[0-9]{1,9}", name)]
@@ -103,21 +113,10 @@ def _packets(raw: bytes, start: int, end: int, wanted: int) -> Iterator[memoryvi
         stream, length = struct.unpack_from("<ii", raw, start)
         start += 8
         if length < 0 or start + length > end:
-            raise ValueError
+            raise ValueError("a packet is longer than the file")
         if stream == wanted:
             yield memoryview(raw)[start : start + length]
         start += length
-
-
-def _events(payload: bytes | memoryview) -> np.ndarray:
-    table = memoryview(payload)[4:]
-    if len(table) < struct.unpack_from("<I", payload, 0)[0] or table[4:8] != b"EVTS":
-        raise ValueError
-    vector = _field(table, 0)
-    if not vector:
-        return np.empty(0, _STORED)
-    vector += struct.unpack_from("<I", table, vector)[0]
-    return np.frombuffer(table, _STORED, struct.unpack_from("<I", table, vector)[0], vector + 4)
 
 
 def _decompressor(compression: int) -> Callable[[memoryview, int], bytes | memoryview]:

@@ -1,4 +1,4 @@
-"""Columns of events as files hold them: one check, before any cast, that all readers pass.
+"""Columns of events as files hold them: one check before any cast, for all readers.
 
 A cast alone would let 65541 become column 5, 7.6 become 7, NaN become any number and -1 become ON.
 """
@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import UserError
 
-__all__ = ["EVENT", "LATEST_US", "check_clock", "make_events", "whole_numbers"]
+__all__ = ["EVENT", "LATEST_US", "check_clock", "inside", "make_events", "whole_numbers"]
 
 EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "?")], align=True)
 """One event: time in microseconds, column, row (downwards), polarity (True: brighter)."""
@@ -71,6 +71,11 @@ def make_events(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> n
         raise UserError("p must be either 0 and 1 or -1 and 1; got -1 and 0; fetch it anew")
     events["p"] = polarity > 0
     return events
+
+
+def inside(x: np.ndarray, y: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (N,): whether each place is on a field of (H, W)."""
+    return (x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])
 
 
 def check_clock(t: np.ndarray) -> None:

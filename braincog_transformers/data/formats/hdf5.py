@@ -1,7 +1,7 @@
-"""The HDF5 files of spikes, read by a process of its own whose death, hunger or delay names the file.
+"""HDF5 files of spikes, read by a process of its own: if it crashes, takes too much memory or time, the file is named.
 
-The library is compiled code that believes what a file says of itself. `hdf5_helper.py` is started at the first file and
-serves the later ones; it is ended, and the file named, when reading takes longer than its size explains.
+The library is compiled code that does not check the sizes in a file. `hdf5_helper.py` is started at the first file and
+serves the later ones; it is ended when reading takes longer than the file's size explains.
 """
 
 import atexit
@@ -45,10 +45,8 @@ def read_spikes(path: Path, names: int) -> tuple[np.ndarray, np.ndarray, np.ndar
             helper.stdin.flush()
             answer = json.loads(_line(helper))
             arrays = [_received(helper, *array) for array in answer.get("arrays", ())]
-        if "failed" in answer:
-            raise ValueError(answer["failed"])
-        if "refused" in answer:
-            raise UserError(f"{answer['refused']}; fetch it anew")
+        if "problem" in answer:
+            raise UserError(f"{answer['problem']}; fetch it anew")
     seconds, channels, counts, labels = arrays
     if channels.dtype.kind == "f":
         channels = whole_numbers("units", channels, -LATEST_US, LATEST_US)

@@ -1,10 +1,10 @@
 """Read HDF5 files of spikes in a process of its own; run as a script by `hdf5.py`, without the rest of the package.
 
-HDF5 makes room for the length that each sample of a damaged file declares, and fills it: gigabytes, or minutes. Here
-it may take what the size of the file allows, and the process that asked ends it where it takes too long.
+HDF5 allocates and fills the length that each sample of a damaged file declares: gigabytes, or minutes. Here it may take
+the memory that the size of the file explains, and the process that asked ends this one where it takes too long.
 
-One request is a line of JSON: path and number of names. The answer is a line of JSON: `refused` or `failed` and why, or
-types and lengths of four arrays and the names of classes; then the bytes of the arrays.
+One request is a line of JSON: path and number of names. The answer is a line of JSON: a `problem`, or types and lengths
+of four arrays and the names of classes; then the bytes of the arrays.
 """
 
 import gzip
@@ -44,10 +44,10 @@ def read(path: Path, names: int) -> tuple[list[np.ndarray], list[str]]:
         Refused: for other shapes and types, or sizes that the file can't have.
         Exception: whatever HDF5 makes of a damaged file.
     """
-    plain = _unpacked(path) if path.suffix == ".gz" else path
-    size = plain.getbuffer().nbytes if path.suffix == ".gz" else path.stat().st_size
+    file = _unpacked(path) if path.suffix == ".gz" else path
+    size = file.getbuffer().nbytes if path.suffix == ".gz" else path.stat().st_size
     _limit_memory(_MEMORY_MOST * size + _MEMORY_MORE)
-    with h5py.File(plain, "r") as stored:
+    with h5py.File(file, "r") as stored:
         seconds, counts = _samples(stored, "spikes/times", size)
         channels, others = _samples(stored, "spikes/units", size)
         labels = _checked(stored, "labels", size, _is_number)[:]
@@ -81,19 +81,19 @@ def _limit_memory(more: int) -> None:
 
 
 def _checked(stored: h5py.File, name: str, size: int, fits: Callable[[np.dtype], bool]) -> h5py.Dataset:
-    """Return a data set of one axis, after a look at everything that reading it would believe."""
+    """Return a data set of one axis, after a check of everything that reading it relies on."""
     found = stored
     for part in name.split("/"):
         link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
         if link is None:
             raise Refused(f"not a complete HDF5 file of spikes and labels: it has no {name}")
         if not isinstance(link, h5py.HardLink):
-            raise Refused(f"{name} lies in another file or place")
+            raise Refused(f"{name} is in another file or place")
         found = found[part]
     if not isinstance(found, h5py.Dataset) or found.shape is None or len(found.shape) != 1 or not fits(found.dtype):
         raise Refused(f"{name} is no data set of one axis with the right kind of values")
     if found.external or found.is_virtual:
-        raise Refused(f"{name} lies in another file")
+        raise Refused(f"{name} is in another file")
     if found.shape[0] > size or (found.chunks and found.chunks[0] > size + (1 << 16)):
         raise Refused(f"{name} has a length that a file of {size} bytes can't hold")
     return found
@@ -140,12 +140,11 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             path, names = json.loads(request)
             arrays, classes = read(Path(path), names)
             answer = {"arrays": [(array.dtype.str, len(array)) for array in arrays], "classes": classes}
-        except Refused as error:
-            arrays, answer = [], {"refused": str(error)}
         except Exception as error:
-            # whatever the library raised is an answer, too, and the process lives on
-            text = str(getattr(error, "strerror", None) or error)[:500] or type(error).__name__
-            arrays, answer = [], {"failed": text}
+            # any error of the library is an answer, too, and the process goes on
+            text = str(getattr(error, "strerror", None) or error)[:120] or type(error).__name__
+            problem = text if isinstance(error, Refused) else f"not a complete HDF5 file of spikes and labels ({text})"
+            arrays, answer = [], {"problem": problem}
         answers.write(json.dumps(answer).encode() + b"\n")
         for array in arrays:
             answers.write(np.ascontiguousarray(array).data.cast("B"))

@@ -1,7 +1,7 @@
 """MATLAB's level 5 files (-v6 and -v7), as far as columns of numbers need it.
 
-SciPy's reader is compiled code that trusts the counts in a file, and a damaged one ends the process. The few elements
-that recordings consist of are read here, where every slice has an end.
+SciPy's reader is compiled code that does not check the counts in a file, and a damaged one ends the process. The few
+elements that recordings consist of are read here, where every slice has an end.
 
 Layout: 116 bytes of text, 12 of versions and byte order; then elements of kind (uint32), size (uint32) and content,
 padded to 8 bytes, or of up to 4 bytes behind size and kind in one uint32. An element `matrix` holds elements: flags
@@ -61,7 +61,7 @@ def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview
     while place < len(content):
         kind, size = struct.unpack_from(order + "II", content, place)
         start, place = place + 8, place + 8 + size + (0 if kind == _COMPRESSED else -size % 8)
-        if kind >> 16:  # a small element: its content lies where others have their size
+        if kind >> 16:  # a small element: its content is in the place of the size
             kind, size, start, place = kind & 0xFFFF, kind >> 16, start - 4, start
             if size > 4:
                 raise ValueError("a small element has more than four bytes")

@@ -1,7 +1,7 @@
 """Open what may be damaged or hostile: sizes are limited before they are read, and every failure is one line.
 
-A reader of recordings meets whatever bytes a file holds. Its libraries fail in more ways than they document, so there
-is one boundary that all of them pass, `named`: what is raised within becomes one `UserError` with the file in front.
+A file may hold any bytes, and the libraries that read it fail in more ways than they document. So all readers run
+within `named`, which turns any exception into one `UserError` that begins with the file.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,8 @@ from typing import BinaryIO
 from ...errors import UserError, shown
 
 __all__ = [
-    "LARGEST_FILE",
-    "LARGEST_UNPACKED",
-    "complete",
-    "file_bytes",
-    "limit_unpacked",
-    "named",
-    "read_up_to",
-]
+    "LARGEST_UNPACKED", "after_lines", "complete", "file_bytes", "limit_unpacked", "named", "read_up_to", "reason",
+]  # fmt: skip
 
 LARGEST_FILE = 1 << 30
 """Bytes of a recording; the largest of the known sets has a tenth of them."""
@@ -30,7 +24,7 @@ _PIECE = 1 << 20
 _LONGEST_REASON = 120
 
 
-def file_bytes(path: Path, largest: int = LARGEST_FILE) -> bytes:
+def file_bytes(path: Path) -> bytes:
     """Return the content of a regular file.
 
     Raises:
@@ -40,9 +34,17 @@ def file_bytes(path: Path, largest: int = LARGEST_FILE) -> bytes:
     size = path.stat().st_size
     if not path.is_file():  # a pipe or a device would be read for ever
         raise UserError("can't be read (it is no file)")
-    if size > largest:
-        raise UserError(f"has {size} bytes, more than the {largest} of any recording; fetch it anew")
+    if size > LARGEST_FILE:
+        raise UserError(f"has {size} bytes, more than the {LARGEST_FILE} of any recording; fetch it anew")
     return path.read_bytes()
+
+
+def after_lines(raw: bytes, mark: bytes) -> int:
+    """Return the place after the lines of text at the start of a file, each of which begins with `mark`."""
+    place = 0
+    while raw.startswith(mark, place):
+        place = raw.find(b"\n", place) + 1 or len(raw)
+    return place
 
 
 def limit_unpacked(size: int, largest: int = LARGEST_UNPACKED) -> int:
@@ -66,14 +68,14 @@ def read_up_to(stream: BinaryIO, most: int) -> bytes:
 
 
 @contextmanager
-def complete(what: str) -> Iterator[None]:
-    """Turn whatever a library raises within into the line that this is not a complete `what`."""
+def complete(what: str, problem: str = "not a complete") -> Iterator[None]:
+    """Turn whatever a library raises within into one line: the problem, what it is about, and the reason."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"not a complete {what} ({_reason(error)}); fetch it anew") from error
+        raise UserError(f"{problem} {what} ({reason(error)}); fetch it anew") from error
 
 
 @contextmanager
@@ -85,12 +87,12 @@ def named(path: object) -> Iterator[None]:
     except UserError as error:
         raise UserError(start + shown(str(error).removeprefix(start))) from error
     except OSError as error:
-        raise UserError(f"{start}can't be read ({_reason(error)})") from error
+        raise UserError(f"{start}can't be read ({reason(error)})") from error
     except Exception as error:
-        raise UserError(f"{start}damaged or foreign ({_reason(error)}); fetch it anew") from error
+        raise UserError(f"{start}damaged or foreign ({reason(error)}); fetch it anew") from error
 
 
-def _reason(error: Exception) -> str:
-    """Return why something failed; some errors say nothing but their kind, and a KeyError quotes the key alone."""
+def reason(error: Exception) -> str:
+    """Return in a few words why something failed: some errors have a kind and no text, and a KeyError only a key."""
     text = shown(getattr(error, "strerror", None) or error, _LONGEST_REASON)
     return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) and text else text or type(error).__name__

@@ -1,9 +1,9 @@
 """Arrays of objects in `.npy` files, which are pickles: a parser of the two layouts that recordings have.
 
 Bullying10K's files are an array of packets, each a structured array; N-Omniglot's, as BrainCog cuts them, one
-dictionary of columns. Loading a pickle normally runs whatever it names, and even NumPy's own types can be made to point
-anywhere in memory by what a file says of them. Here nothing that a file names is looked up: a stack of plain values is
-kept, descriptions of arrays among them, and arrays of plain numbers are made of those after their sizes were compared.
+dictionary of columns. Loading a pickle normally calls whatever it names, and even NumPy's own types can be made to
+point anywhere in memory. Here nothing that a file names is looked up: the pickle becomes simple values and descriptions
+of arrays, and arrays of numbers are made from those after their sizes were compared.
 """
 
 import io
@@ -11,6 +11,7 @@ import math
 import pickletools
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,58 +22,55 @@ from ...errors import UserError, shown
 from .arrays import npy_array, npy_heading
 from .opening import complete, file_bytes, named
 
-__all__ = ["Packet", "load_npy", "packets_of"]
+__all__ = ["Packet", "load_npy", "packets_needed"]
 
 Packet = np.ndarray | dict[str, np.ndarray]
 
-# Arrays that were written with NumPy 1 and 2 name the same functions in different modules.
-_REBUILDING = {
+_KNOWN = {"numpy.ndarray": "ndarray", "numpy.dtype": "dtype"} | {
     f"numpy.{core}.{name}": name.split(".")[1]
-    for core in ("core", "_core")
+    for core in ("core", "_core")  # of NumPy 1 and 2
     for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
 }
-_KNOWN = {"numpy.ndarray": "ndarray", "numpy.dtype": "dtype", **_REBUILDING}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
     "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
 }  # fmt: skip
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_TAKEN = {
+    "EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "TUPLE": None, "APPEND": 1, "APPENDS": None, "SETITEM": 2,
+    "SETITEMS": None, "STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1,
+}  # fmt: skip
+"""How many values an instruction takes from the stack; None for all above the last mark."""
 _COLUMNS = {"timestamp", "t", "x", "y", "polarity", "p"}
 _SMALLEST = 32
 """Bytes of a packet without events, at least."""
 _NUMBER = re.compile(r"[biuf](1|2|4|8)")
 
 
+def packets_needed() -> AbstractContextManager[None]:
+    """Turn whatever is raised within into the line that a file needs packets of columns."""
+    return complete("packets of timestamp, x, y and polarity", "needs")
+
+
 def load_npy(path: Path) -> list[Packet]:
-    """Load a `.npy` file, be it of numbers or of packets of columns.
+    """Load a `.npy` file of packets of columns; of one of plain numbers, its array alone.
 
     Raises:
         UserError: for a file that is missing, foreign or truncated, or whose pickle names anything else.
     """
     with named(path):
-        return packets_of(file_bytes(path))
-
-
-def packets_of(raw: bytes) -> list[Packet]:
-    """Return the packets in the bytes of a `.npy` file; of one of plain numbers, its array alone.
-
-    Raises:
-        UserError: as `load_npy`.
-    """
-    _, _, dtype, start = npy_heading(raw)
-    if not dtype.hasobject:
-        return [npy_array(raw)]
-    if dtype.kind != "O":
-        raise UserError("not an array of objects or of plain numbers, but of a mixture; not loaded")
-    file = io.BytesIO(raw)
-    file.seek(start)
-    with complete(".npy array"):
-        stored = _parsed(file)
-    try:
-        return list(_packets(_array(stored), len(raw)))
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        raise UserError(f"needs packets of timestamp, x, y and polarity ({shown(error, 120)})") from error
+        raw = file_bytes(path)
+        _, _, dtype, start = npy_heading(raw)
+        if not dtype.hasobject:
+            return [npy_array(raw)]
+        if dtype.kind != "O":
+            raise UserError("not an array of objects or of plain numbers, but of a mixture; not loaded")
+        file = io.BytesIO(raw)
+        file.seek(start)
+        with complete(".npy array"):
+            stored = _parsed(file)
+        with packets_needed():
+            return list(_packets(_array(stored), len(raw)))
 
 
 def _packets(parts: Any, most: int) -> Iterator[Packet]:
@@ -91,11 +89,8 @@ def _packets(parts: Any, most: int) -> Iterator[Packet]:
         yield packet
 
 
-@dataclass
-class _Named:
+class _Named(str):
     """Stand for something that a pickle names."""
-
-    name: str
 
 
 @dataclass
@@ -108,7 +103,7 @@ class _Described:
 
 
 def _parsed(file: io.BytesIO) -> Any:
-    """Follow a pickle's instructions, apart from those that arrays and plain containers don't need."""
+    """Follow a pickle's instructions; those that arrays and simple containers don't need are refused."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -116,58 +111,48 @@ def _parsed(file: io.BytesIO) -> Any:
         name = instruction.name
         if name in _VALUES:
             stack.append(value)
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[value] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if name == "MEMOIZE" else value] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[value])
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
+        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
+            stack.append([] if name == "EMPTY_LIST" else {})
         elif name == "MARK":
             marks.append(len(stack))
-        elif name in _TUPLES:
-            stack.append(tuple(_taken(stack, len(stack) - _TUPLES[name])))
         elif name == "GLOBAL":
             stack.append(_known(value.replace(" ", ".", 1)))
+        elif name in _TAKEN:
+            count = _TAKEN[name]
+            place = marks.pop() if count is None else len(stack) - count
+            if not 0 <= place <= len(stack):
+                raise ValueError("it takes what is not there")
+            taken = stack[place:]
+            del stack[place:]
+            _compose(name, taken, stack)
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            _compose(name, stack, marks)
+            raise ValueError(f"it has the instruction {name}")
     raise ValueError("it doesn't end")
 
 
-def _compose(name: str, stack: list[Any], marks: list[int]) -> None:
-    """Follow an instruction that joins what lies on the stack."""
-    if name in ("EMPTY_LIST", "EMPTY_DICT"):
-        stack.append([] if name == "EMPTY_LIST" else {})
-    elif name == "TUPLE":
-        stack.append(tuple(_taken(stack, marks.pop())))
-    elif name in ("APPEND", "APPENDS"):
-        parts = _taken(stack, len(stack) - 1 if name == "APPEND" else marks.pop())
-        _of(stack[-1], list).extend(parts)
-    elif name in ("SETITEM", "SETITEMS"):
-        parts = _taken(stack, len(stack) - 2 if name == "SETITEM" else marks.pop())
-        _of(stack[-1], dict).update(zip((_of(key, str) for key in parts[::2]), parts[1::2], strict=True))
+def _compose(name: str, taken: list[Any], stack: list[Any]) -> None:
+    """Follow an instruction that makes a value of those taken from the stack, or adds them to its last one."""
+    if "TUPLE" in name:
+        stack.append(tuple(taken))
+    elif "APPEND" in name:
+        _of(stack[-1], list).extend(taken)
+    elif "SETITEM" in name:
+        _of(stack[-1], dict).update(zip((_of(key, str) for key in taken[::2]), taken[1::2], strict=True))
     elif name == "STACK_GLOBAL":
-        stack.append(_known(".".join(_of(part, str) for part in _taken(stack, len(stack) - 2))))
+        stack.append(_known(".".join(_of(part, str) for part in taken)))
     elif name == "REDUCE":
-        called, arguments = _taken(stack, len(stack) - 2)
-        stack.append(_Described(_of(called, _Named).name, _of(arguments, tuple)))
-    elif name == "BUILD":
-        state = stack.pop()
-        _of(stack[-1], _Described).state = state
+        called, arguments = taken
+        stack.append(_Described(str(_of(called, _Named)), _of(arguments, tuple)))
     else:
-        raise ValueError(f"it has the instruction {name}")
-
-
-def _taken(stack: list[Any], place: int) -> list[Any]:
-    """Take what lies on the stack from a place on."""
-    if place < 0 or place > len(stack):
-        raise ValueError("it takes what is not there")
-    parts = stack[place:]
-    del stack[place:]
-    return parts
+        _of(stack[-1], _Described).state = taken[0]
 
 
 def _of(value: Any, kind: type) -> Any:
@@ -184,7 +169,7 @@ def _known(name: str) -> _Named:
 
 
 def _array(part: Any) -> Any:
-    """Return a described array: of numbers as an array, of objects as a list; and a list of numbers as an array."""
+    """Return the array that is described, one of objects as a list; a list of numbers becomes an array."""
     if type(part) in (list, tuple):
         if not all(type(number) in (bool, int, float) for number in part):
             raise ValueError("a list holds more than numbers")
@@ -205,39 +190,33 @@ def _array(part: Any) -> Any:
 
 
 def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    kind = _dtype(_of(dtype, _Described))
+    kind = _dtype(dtype)
     sides = [_of(side, int) for side in _of(shape, tuple)]
     if type(content) not in (bytes, bytearray) or min(sides, default=0) < 0:
         raise ValueError("an array has no numbers")
     if math.prod(sides) * kind.itemsize != len(content):
-        raise ValueError("an array has another number of bytes than it says")
+        raise ValueError("an array has another number of bytes than its shape")
     return np.frombuffer(content, kind).reshape(sides, order=order)
 
 
-def _dtype(described: _Described) -> np.dtype:
-    """Make a type of plain numbers, or of fields of those, of a description."""
-    code = _of(described.arguments[0], str)
-    state = _of(described.state, tuple)
+def _dtype(part: Any, *, of_field: bool = False) -> np.dtype:
+    """Return the type that is described, of numbers or, except for a field, of fields of numbers."""
+    described = _of(part, _Described)
+    code, state = _of(described.arguments[0], str), _of(described.state, tuple)
     if described.name != "dtype":
         raise ValueError(f"{described.name} in the place of a type")
     if _NUMBER.fullmatch(code):
-        return np.dtype({"<": "<", ">": ">"}.get(state[1], "=") + code)
+        return np.dtype((state[1] if state[1] in ("<", ">") else "=") + code)
+    if of_field:
+        raise ValueError("a field holds other things than numbers")
     fields = _of(state[4], dict)
     chosen = [(name, fields[name]) for name in _of(state[3], tuple) if name in _COLUMNS]
     # NumPy refuses fields that end behind the size of an item; other types than numbers are not made.
     return np.dtype(
         {
             "names": [name for name, _ in chosen],
-            "formats": [_number(field[0]) for _, field in chosen],
+            "formats": [_dtype(field[0], of_field=True) for _, field in chosen],
             "offsets": [_of(field[1], int) for _, field in chosen],
             "itemsize": _of(state[5], int),
         }
     )
-
-
-def _number(field: Any) -> np.dtype:
-    """Return the type of a field, which has no fields of its own."""
-    described = _of(field, _Described)
-    if not _NUMBER.fullmatch(_of(described.arguments[0], str)):
-        raise ValueError("a field holds other things than numbers")
-    return _dtype(described)

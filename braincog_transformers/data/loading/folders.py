@@ -1,4 +1,4 @@
-"""Finding data sets below the data folder, and one line that says how to get what is missing."""
+"""Find data sets below the data folder, and say in one line how to get what is missing."""
 
 import re
 import warnings
@@ -68,7 +68,7 @@ def photo_parts(root: Path, names: Sequence[str]) -> list[Path]:
 
 
 def class_files(
-    root: Path, classes: tuple[str, ...], endings: tuple[str, ...], *, smallest: int = 0
+    root: Path, classes: Sequence[str], endings: tuple[str, ...], *, smallest: int = 0, nested: bool = False
 ) -> list[list[Path]]:
     """Return the recordings in each class's folder, sorted by name as text.
 
@@ -77,16 +77,17 @@ def class_files(
         classes: their names.
         endings: of recordings.
         smallest: size in bytes below which a recording is passed over.
+        nested: whether recordings may be in folders below those of the classes.
 
     Raises:
         UserError: for a class without recordings, or for recordings of two formats side by side.
     """
-    found = [_recordings(root / name, endings, smallest) for name in classes]
+    found = [_recordings(root / name, endings, smallest, nested=nested) for name in classes]
     kinds = {path.suffix.lower() for files in found for path in files}
     if len(kinds) > 1:
         raise UserError(
-            f"{root}: holds recordings in {' and '.join(sorted(kinds))}; the two may differ in orientation and are "
-            "never mixed, keep one of them there"
+            f"{root}: holds recordings in {' and '.join(sorted(kinds))}; keep one of the two there: they may differ in "
+            "orientation and are never mixed"
         )
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
     if empty:
@@ -116,10 +117,11 @@ def warn_if_incomplete(root: Path, info: DatasetInfo, found: Sequence[int]) -> N
         warnings.warn(f"{root}: {counts} recordings of {info.name}; published figures need all of them", stacklevel=4)
 
 
-def _recordings(folder: Path, endings: tuple[str, ...], smallest: int = 0) -> list[Path]:
+def _recordings(folder: Path, endings: tuple[str, ...], smallest: int = 0, *, nested: bool = False) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.suffix.lower() in endings and not path.name.startswith("."))
+    paths = visible(folder, "**/*") if nested else folder.iterdir()
+    found = (path for path in paths if path.suffix.lower() in endings and not path.name.startswith("."))
     # What is no file, such as a link that leads nowhere, stays: its reader names it.
     return sorted(path for path in found if not path.is_file() or path.stat().st_size >= smallest)
 

@@ -1,13 +1,12 @@
 """Bullying10K: violent and everyday actions.
 
-Every fifth clip tests, from the first on, counted over all clips sorted by folder and name: the rule of its authors,
-whose order is that of their disk.
+Every fifth clip is a test sample, starting with the first, over all clips sorted by folder and name: the rule of its
+authors, whose order is that of their disk.
 """
 
 from pathlib import Path
 
-from ...errors import UserError
-from ..loading.folders import MissingData, unpaired, visible
+from ..loading.folders import class_files, unpaired
 from ..registry import EventSet, register_dataset
 from ..settings import Split
 
@@ -20,23 +19,15 @@ _TEST_EVERY = 5
 
 def _sides(root: Path, info: EventSet, split: Split) -> list[tuple[list, list[int]]]:
     from ..events.recordings import Pickled
-    samples, missing, kinds = [], [], set()
-    for name in sorted(info.classes):
-        clips = [path for path in visible(root / name, "**/*") if path.suffix.lower() in info.endings]
-        kinds |= {path.suffix.lower() for path in clips}
-        missing += [] if clips else [name]
-        label = info.classes.index(name)
-        samples += [(Pickled(path) if path.suffix.lower() == ".npy" else path, label) for path in clips]
-    if missing:
-        shown = ", ".join(missing)
-        raise MissingData(f"{root}: no recordings of {len(missing)} of {len(info.classes)} classes ({shown}); add them")
-    if len(kinds) > 1:
-        raise UserError(f"{root}: holds recordings in {' and '.join(sorted(kinds))}; keep one of the two there")
-    chosen = range(0, len(samples), _TEST_EVERY)
-    return [
-        unpaired([sample for place, sample in enumerate(samples) if place not in chosen]),
-        unpaired([samples[place] for place in chosen]),
+
+    names = sorted(info.classes)
+    samples = [
+        (Pickled(path) if path.suffix.lower() == ".npy" else path, info.classes.index(name))
+        for name, clips in zip(names, class_files(root, names, info.endings, nested=True), strict=True)
+        for path in clips
     ]
+    train = [sample for place, sample in enumerate(samples) if place % _TEST_EVERY]
+    return [unpaired(train), unpaired(samples[::_TEST_EVERY])]
 
 
 register_dataset(

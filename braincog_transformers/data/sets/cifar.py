@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from ..registry import PictureSet, SequenceSet, pixel_sequences, register_dataset, torchvision_pictures
 from ..settings import CHARACTERS, Colours
+from .cifar10_dvs import CLASSES as CIFAR10
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100 = (
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
     "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",

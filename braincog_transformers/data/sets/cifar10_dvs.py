@@ -4,10 +4,11 @@ from ..loading.fetching import ByTonic
 from ..registry import EventSet, register_dataset
 from ..settings import Augment
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
 register_dataset(
     EventSet(
-        name="dvsc10", num_classes=10, size=(128, 128), samples=(10000, 0),
-        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        name="dvsc10", num_classes=10, size=(128, 128), classes=CLASSES, samples=(10000, 0),
         tree="dvsc10/<airplane..truck>/*.aedat (or *.aedat4)",
         note="`--download` fetches tonic's `.aedat4`, whose orientation may differ from the official files': never mix "
         "the two",

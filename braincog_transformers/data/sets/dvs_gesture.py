@@ -6,11 +6,11 @@ twice in a trial. tonic's folders hold one .npy file per trial and class, so tha
 """
 
 from pathlib import Path
+from typing import Any
 
-from ...errors import UserError
-from ..formats.text import read_lines
+from ..formats.text import read_lines, read_table
 from ..loading.fetching import ByTonic
-from ..loading.folders import MissingData
+from ..loading.folders import MissingData, unpaired
 from ..registry import EventSet, register_dataset
 from ..settings import Split
 
@@ -22,10 +22,8 @@ CLASSES = (
 _LISTS = ("trials_to_train.txt", "trials_to_test.txt")
 _TONIC_FOLDERS = ("ibmGestureTrain", "ibmGestureTest")
 
-Side = tuple[list, list[int]]
 
-
-def _sides(root: Path, info: EventSet, split: Split) -> list[Side]:
+def _sides(root: Path, info: EventSet, split: Split) -> list[tuple[list, list[int]]]:
     """Return recordings and labels (0 to 10) of training and test: trials in the order of their list, then by time.
 
     Args:
@@ -35,49 +33,36 @@ def _sides(root: Path, info: EventSet, split: Split) -> list[Side]:
         UserError: for a listed file that is missing, a table that can't be read, or a split without samples.
     """
     official = (root / _LISTS[0]).is_file()
-    sides = [_trials(root, name) for name in _LISTS] if official else [_cut(root / name) for name in _TONIC_FOLDERS]
-    for name, (files, _) in zip(_LISTS if official else _TONIC_FOLDERS, sides, strict=True):
-        if not files:
+    names, samples_of = (_LISTS, _gestures) if official else (_TONIC_FOLDERS, _cut)
+    sides = [samples_of(root, name) for name in names]
+    for name, samples in zip(names, sides, strict=True):
+        if not samples:
             raise MissingData(f"{root / name}: names no recordings of dvsg; fetch the data set anew")
-    return sides
+    return [unpaired(samples) for samples in sides]
 
 
-def _trials(root: Path, name: str) -> Side:
+def _gestures(root: Path, name: str) -> list[tuple[Any, int]]:
     from ..readers import Segment
 
-    names = [line.strip() for line in read_lines(root / name) if line]
-    trials = [root / trial for trial in names]
-    needed = [path for trial in trials for path in (trial, _table(trial))]
+    trials = [root / line.strip() for line in read_lines(root / name) if line]
+    trials = [(trial, trial.with_name(f"{trial.stem}_labels.csv")) for trial in trials]
+    needed = [path for pair in trials for path in pair]
     if missing := [path.name for path in needed if not path.is_file()]:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         count = f"{len(missing)} of {len(needed)} files that {name} asks for are missing"
         raise MissingData(f"{root}: {count} ({shown}); unpack DvsGesture.tar.gz anew")
-    rows = [(Segment(trial, start, end), label - 1) for trial in trials for label, start, end in _gestures(trial)]
-    return [segment for segment, _ in rows], [label for _, label in rows]
+    return [
+        (Segment(trial, start, end), label - 1)
+        for trial, table in trials
+        for label, start, end in read_table(table, "class 1 to 11", range(1, 12))
+    ]
 
 
-def _table(trial: Path) -> Path:
-    return trial.with_name(f"{trial.stem}_labels.csv")
-
-
-def _gestures(trial: Path) -> list[list[int]]:
-    """Return class, start and end of each gesture of a trial."""
-    from ..formats.tables import read_table
-
-    path, what = _table(trial), f"rows of class 1 to {len(CLASSES)}, start and a later end"
-    rows = read_table(path, what)
-    if any(not 1 <= label <= len(CLASSES) or start >= end for label, start, end in rows):
-        raise UserError(f"{path}: needs {what}; fetch it anew")
-    return rows
-
-
-def _cut(folder: Path) -> Side:
+def _cut(root: Path, name: str) -> list[tuple[Any, int]]:
     """Return tonic's files `userNN_light/<label>.npy`, sorted by trial and label."""
     names = {f"{label}.npy": label for label in range(len(CLASSES))}
-    found = sorted(
-        (path.parent.name, names[path.name.lower()], path) for path in folder.glob("*/*") if path.name.lower() in names
-    )
-    return [path for _, _, path in found], [label for _, label, _ in found]
+    found = [(path, names[path.name.lower()]) for path in (root / name).glob("*/*") if path.name.lower() in names]
+    return sorted(found, key=lambda sample: (sample[0].parent.name, sample[1], sample[0]))
 
 
 register_dataset(

@@ -18,19 +18,17 @@ def _sides(root: Path, info: EventSet, split: Split) -> list[tuple[list, list[in
 
 def _listed(root: Path, part: str, classes: int) -> tuple[list, list[int]]:
     from ..events.recordings import GivenSteps
+
     path = root / f"{part}label.txt"
     samples = []
-    for line in read_lines(path):
-        row = line.split()
-        if not row:
-            continue
-        numbers = row[1:] if all(_WHOLE.fullmatch(cell) for cell in row[1:]) else []
-        if len(numbers) != 3:
+    for line in filter(None, read_lines(path)):
+        name, *numbers = line.split()
+        if len(numbers) != 3 or not all(map(_WHOLE.fullmatch, numbers)):
             wanted = "lines of file, class, rows and columns"
             raise UserError(f"{path}: needs {wanted}; got {shown(line, 60)!r}, fetch it anew")
         label, tall, wide = map(int, numbers)
-        samples.append((GivenSteps(root / part / f"{Path(row[0]).stem}.npz", tall, wide), label))
-    if not samples or any(not 0 <= label < classes for _, label in samples):
+        samples.append((GivenSteps(root / part / f"{Path(name).stem}.npz", tall, wide), label))
+    if not samples or any(label >= classes for _, label in samples):
         raise UserError(f"{path}: needs at least one line, and classes from 0 to {classes - 1}; fetch it anew")
     return unpaired(samples)
 

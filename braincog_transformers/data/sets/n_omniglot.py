@@ -29,9 +29,7 @@ _ALPHABETS = {
     "Tibetan": 42, "ULOG": 26,
 }  # fmt: skip
 CLASSES = tuple(
-    f"{alphabet}/character{number:02d}"
-    for alphabet, count in _ALPHABETS.items()
-    for number in range(1, count + 1)
+    f"{alphabet}/character{number:02d}" for alphabet, count in _ALPHABETS.items() for number in range(1, count + 1)
 )
 """Under Omniglot's names: 964 characters of background alphabets, then 659 of evaluation alphabets."""
 
@@ -39,13 +37,12 @@ _DRAWINGS, _TRAINING_DRAWINGS = 20, 15
 
 
 def _sides(root: Path, info: EventSet, split: Split) -> list[tuple[list, list[int]]]:
-    cut = not (root / "dvs_background").is_dir()
-    parts = [root / "events_npy" / "background", root / "events_npy" / "evaluation"]
-    parts = parts if cut else [root / "dvs_background", root / "dvs_evaluation"]
+    official = (root / "dvs_background").is_dir()
+    parts = [root / (f"dvs_{half}" if official else f"events_npy/{half}") for half in ("background", "evaluation")]
     sides, missing = [[], []], []
     for label, name in enumerate(info.classes):
         folder = next((found for part in parts if (found := _folder(part, name))), None)
-        drawings = folder and (_cut_drawings(folder) if cut else _drawings(folder))
+        drawings = folder and _drawings(folder, official=official)
         if not drawings:
             missing.append(name)
             continue
@@ -59,24 +56,19 @@ def _sides(root: Path, info: EventSet, split: Split) -> list[tuple[list, list[in
     return [unpaired(side) for side in sides]
 
 
-def _drawings(folder: Path) -> list[Any]:
+def _drawings(folder: Path, *, official: bool) -> list[Any]:
     from ..events.recordings import Character, read_stretches
 
-    found = [_ending_in(folder, ending) for ending in (".aedat4", ".csv")]
-    if [len(paths) for paths in found] != [1, 1]:
-        counts = " and ".join(f"{len(paths)} {name}" for paths, name in zip(found, (".aedat4", ".csv"), strict=True))
+    files = visible(folder, "*")
+    arrays, recordings, tables = (
+        [path for path in files if path.suffix.lower() == ending] for ending in (".npy", ".aedat4", ".csv")
+    )
+    if not official:
+        return [Character(path) for path in arrays]
+    if len(recordings) != 1 or len(tables) != 1:
+        counts = f"{len(recordings)} .aedat4 and {len(tables)} .csv"
         raise UserError(f"{folder}: needs one recording and its table of times; got {counts}")
-    return [Character(found[0][0], *stretch) for stretch in read_stretches(found[1][0])]
-
-
-def _cut_drawings(folder: Path) -> list[Any]:
-    from ..events.recordings import Character
-
-    return [Character(path) for path in _ending_in(folder, ".npy")]
-
-
-def _ending_in(folder: Path, ending: str) -> list[Path]:
-    return [path for path in visible(folder, "*") if path.suffix.lower() == ending]
+    return [Character(recordings[0], *stretch) for stretch in read_stretches(tables[0])]
 
 
 def _folder(parent: Path, name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from ..loading.fetching import ByTonic
 from ..registry import EventSet, register_dataset
+from .nmnist import CITATION
 
 CLASSES = (
     "BACKGROUND_Google", "Faces_easy", "Leopards", "Motorbikes", "accordion", "airplanes", "anchor", "ant", "barrel",
@@ -23,9 +24,7 @@ register_dataset(
         tree="NCALTECH101/Caltech101/<BACKGROUND_Google..yin_yang>/image_NNNN.bin",
         note="stratified by `--split-seed`",
         source="unpack Caltech101.zip of Mendeley data set cy6cvx3ryv (garrickorchard.com/datasets/n-caltech101)",
-        citation="Orchard et al., Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades "
-        "(Frontiers in Neuroscience 2015)",
-        fetch=ByTonic("NCALTECH101", {}),
+        citation=CITATION, fetch=ByTonic("NCALTECH101", {}),
         folders=(
             "ncaltech101", "NCALTECH101/Caltech101", "NCALTECH101", "ncaltech101/Caltech101", "Caltech101",
             "DVS/NCALTECH101/NCALTECH101/Caltech101", "DVS/NCALTECH101/NCALTECH101", ".",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ..formats.opening import complete
 from ..formats.text import read_lines
 from ..loading.folders import MissingData, find_root
 from ..registry import PictureSet, register_dataset
@@ -69,14 +70,9 @@ def _validation(info: PictureSet, root: Path, max_pixels: int) -> Any:
     numbers = {name: number for number, name in enumerate(info.classes)}
     notes, folder = root / "val" / "val_annotations.txt", root / "val" / "images"
     lines = read_lines(notes)
-    try:
+    with complete("list of photos and their classes", f"{notes}: not a"):
         rows = sorted(line.split("\t")[:2] for line in lines if line)
         labels = {name: numbers[wnid] for name, wnid in rows}
-    except (ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{notes}: not a list of photos and their classes ({reason}); unpack the archive anew"
-        ) from None
     if not rows:
         raise UserError(f"{notes}: lists no photos; unpack the archive anew")
     listed = {str(folder / name) for name in labels}

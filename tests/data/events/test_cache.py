@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from writers import random_events, write_bin
 
-from braincog_transformers.data.events import cache
-from braincog_transformers.data.events.cache import FrameRule, cache_key, cached_frames
+from braincog_transformers.data.events import cache, frames
+from braincog_transformers.data.events.cache import cache_key, cached_frames
 from braincog_transformers.data.events.dataset import EventDataset
-from braincog_transformers.data.events.frames import events_to_frames
+from braincog_transformers.data.events.frames import FrameRule, events_to_frames
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.errors import UserError
 
@@ -134,7 +134,7 @@ def test_set_and_format_version_and_folder_are_in_the_key(files, tmp_path, monke
 
 def test_a_second_call_builds_nothing(files, tmp_path, monkeypatch):
     first = cached_frames(tmp_path / "c", "x", files, RULE)
-    monkeypatch.setattr(cache, "read_recording", None)
+    monkeypatch.setattr(frames, "read_recording", None)
     assert cached_frames(tmp_path / "c", "x", files, RULE) == first
 
 
@@ -165,8 +165,8 @@ def test_a_recording_that_changes_while_it_is_read_is_noticed(files, tmp_path, m
         os.utime(path, ns=(1, 1))
         return events
 
-    cache_read = cache.read_recording
-    monkeypatch.setattr(cache, "read_recording", reading)
+    cache_read = frames.read_recording
+    monkeypatch.setattr(frames, "read_recording", reading)
     with pytest.raises(UserError, match="changed while they were read"):
         cached_frames(tmp_path / "c", "x", files, RULE)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from writers import random_events, write_bin
 
-from braincog_transformers.data.events.cache import CachedFrames, FrameRule, cached_frames, damaged_in
+from braincog_transformers.data.events.cache import CachedFrames, cached_frames, damaged_in
+from braincog_transformers.data.events.frames import FrameRule
 from braincog_transformers.data.loading import reading
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.errors import UserError
@@ -131,11 +132,15 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(files, tmp_path, side):
     assert left(tmp_path / "c") == []
 
 
+# the package without its networks, which take seconds to import
 SLOW_BUILD = """
-import sys, time
+import sys, time, types
 from pathlib import Path
+package = sys.modules["braincog_transformers"] = types.ModuleType("braincog_transformers")
+package.__path__ = ["braincog_transformers"]
 from braincog_transformers.data.loading import reading
-from braincog_transformers.data.events.cache import FrameRule, cached_frames
+from braincog_transformers.data.events.cache import cached_frames
+from braincog_transformers.data.events.frames import FrameRule
 
 reading._FEWEST = 1
 real = reading.read_or_damaged
