@@ -9,8 +9,8 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
 from braincog_transformers import LIFNode, PLIFNode, UserError
-from braincog_transformers.layers.linear import LinearBNNode
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.layers import LinearBNNode
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.ops.kernels import fused_neuron
 
 T = 4

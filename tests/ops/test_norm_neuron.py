@@ -8,9 +8,8 @@ import torch
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 
-from braincog_transformers.layers.conv import ConvBNNode
-from braincog_transformers.layers.linear import LinearBNNode
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.layers import ConvBNNode, LinearBNNode
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
 from braincog_transformers.ops.kernels.norm_neuron import Normalisation, normalised_spikes
 from braincog_transformers.ops.neuron import Dynamics
