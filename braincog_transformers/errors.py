@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["UserError", "nearest", "quoted", "shown", "unknown"]
+__all__ = ["Interrupted", "NonFiniteLoss", "UserError", "nearest", "quoted", "shown", "unknown"]
 
 
 class _Short(reprlib.Repr):
@@ -27,6 +27,20 @@ _short = _Short()
 
 class UserError(ValueError):
     """A mistake in the input: an option, a name, a file, a size."""
+
+
+class Interrupted(Exception):
+    """The user asked to stop; the run is saved and the message says how to go on.
+
+    The command line prints the message and exits with status 130.
+    """
+
+
+class NonFiniteLoss(ArithmeticError):
+    """An input, a weight, a gradient or the loss is infinite or not a number; the message names it.
+
+    The command line prints the message and exits with status 1.
+    """
 
 
 def shown(text: object, most: int = 300) -> str:

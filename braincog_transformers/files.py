@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import shown
 
-__all__ = ["clear_temporary", "reason", "sync_folder", "write_whole"]
+__all__ = ["clear_temporary", "reason", "sync_folder", "write_text", "write_whole"]
 
 _TEMPORARY = re.compile(r"\..+\.(?P<writer>\d+)\.tmp")
 
@@ -29,6 +29,11 @@ def write_whole(path: str | os.PathLike, write: Callable[[Path], object]) -> Non
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def clear_temporary(folder: Path) -> None:

@@ -21,7 +21,7 @@ from braincog_transformers.data.pictures.transforms import picture_transforms
 from braincog_transformers.data.readers import make_events
 from braincog_transformers.data.settings import Augment
 from braincog_transformers.recipe import ENTRIES
-from braincog_transformers.training.mixers import ImageMixer
+from braincog_transformers.training.loaders import ImageMixer
 
 STEPS, SIDE = 4, 34
 PLAIN = Augment(

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-from ..errors import UserError, shown, unknown
+from ..errors import Interrupted, NonFiniteLoss, UserError, shown, unknown
 from ..plugins import installed, load_plugins
 from ..recipe import Options
-from ..training.outcome import Interrupted, NonFiniteLoss
 from .data_info import aligned, data_info, data_table
 from .parser import Command, read, resolve
 
@@ -70,7 +69,7 @@ def _obey(command: Command, start: Callable[[Sequence[str]], object]) -> None:
     start(options.run.plugin or ())
     _check_names(options)
     if command.action == "export":
-        from ..training.export import export_trained
+        from ..training.exporting import export_trained
 
         print("\n".join(export_trained(options, command.argument)))
     else:

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import reason, write_whole
+from ..files import reason, write_text
 from ..version import __version__
 from .compare import comparison
 from .formats import date
@@ -95,7 +95,7 @@ def write_report(folders: Sequence[str | Path], path: str | Path | None = None) 
         raise UserError(f"report: the output must end in .html; got {str(path)!r}")
     content = page(runs)
     try:
-        write_whole(path, lambda beside: beside.write_text(content, encoding="utf-8"))
+        write_text(path, content)
     except OSError as error:
         raise UserError(f"report: cannot write {path} ({reason(error)}); give another place with --output") from None
     return path

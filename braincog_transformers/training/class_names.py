@@ -4,40 +4,38 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import read_checkpoint
 from ..errors import UserError
-from ..recipe import Options
+from ..recipe.groups import DataOptions
 
 __all__ = ["compare_classes", "difference_of_classes"]
 
 
 def compare_classes(
-    path: str | Path, classes: Sequence[str], options: Options, *, refuses: bool, say: Callable[[str], object]
-) -> None:
+    content: Mapping[str, Any], path: str | Path, classes: Sequence[str], data: DataOptions, *, refuses: bool,
+    say: Callable[[str], object],
+) -> None:  # fmt: skip
     """Compare the classes that a checkpoint's classifier learnt with those of the data.
 
     A file without names, such as any from elsewhere, is passed over; and a classifier of another number of classes,
     about which loading has its own word.
 
     Args:
-        path: the checkpoint.
+        content: of the checkpoint.
+        path: its file, for messages.
         classes: names of the data's classes in the order of the labels; none where nothing names them.
-        options: of this run.
-        refuses: raise for other classes of the same data set; otherwise they are told.
-        say: is told.
+        data: where this run's data are from.
+        refuses: raise for other classes of the same data set; otherwise `say` names them.
+        say: prints a line.
 
     Raises:
         UserError: for other classes, or another order of them.
     """
-    if not classes or Path(path).suffix == ".safetensors":
-        return
-    content = read_checkpoint(path)
     problem = difference_of_classes(content, classes, same_number=True)
     if problem is None:
         return
     theirs = content.get("options")
     origin = ("dataset", "dataset_source")
-    same = isinstance(theirs, Mapping) and all(theirs.get(name) == options.value(name) for name in origin)
+    same = isinstance(theirs, Mapping) and all(theirs.get(name) == getattr(data, name) for name in origin)
     if refuses and same:
         raise UserError(f"{path}: {problem}; name and sort the classes as there, or its answers mean other ones")
     say(f"{path}: {problem}; its classifier learnt the former")

@@ -4,47 +4,35 @@ A spiking network hides it: a potential that is not a number is not above the th
 and the loss stays finite.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import NonFiniteLoss
 from .distributed import Ranks
-from .outcome import NonFiniteLoss
 
-__all__ = ["bad_batch", "bad_gradients", "describe_non_finite", "has_sound_sum", "is_finite"]
-__all__ += ["non_finite", "non_finite_layers", "require_finite"]
+__all__ = ["bad_batch", "bad_gradients", "describe_non_finite", "has_sound_sum", "is_finite", "require_finite"]
 
 SHOWN = 5
 
 
-def non_finite_layers(network: nn.Module, forward: Callable[[], object]) -> list[str]:
-    """Return the names of the innermost modules whose output is not finite though their input is, first to last.
-
-    Args:
-        network: the plain network, whose modules are watched.
-        forward: runs the batch through the network once more.
-    """
+def _non_finite_layers(network: nn.Module, batch: Tensor) -> list[str]:
+    """Return the names of the innermost modules whose output is not finite though their input is, first to last."""
     found: list[str] = []
-    handles = []
 
-    def watch(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
-            if name not in found and not is_finite(output) and all(is_finite(value) for value in inputs):
-                found.append(name)
+    def watch(name: str, module: nn.Module, inputs: tuple, output: object) -> None:
+        if name not in found and not is_finite(output) and all(map(is_finite, inputs)):
+            found.append(name)
 
-        return hook
-
-    for name, module in network.named_modules():
-        if name and not any(module.children()):
-            handles.append(module.register_forward_hook(watch(name)))
-    try:
-        with torch.no_grad():
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in network.named_modules():
+            if name and not any(module.children()):
+                hooks.enter_context(module.register_forward_hook(partial(watch, name)))
+        network(batch)
     return found
 
 
@@ -59,8 +47,8 @@ def has_sound_sum(x: Tensor) -> Tensor:
 def bad_batch(loader: Iterable[tuple[Tensor, Tensor]], number: int) -> str | None:
     """Read a batch again and say which of its samples are not finite; None where all are."""
     x, _ = next(islice(loader, number, None))
-    told = _bad_samples(x)
-    return told and f"batch {number + 1}, counted from 1: {told}"
+    samples = _bad_samples(x)
+    return samples and f"batch {number + 1}, counted from 1: {samples}"
 
 
 def _bad_samples(x: Tensor) -> str | None:
@@ -73,36 +61,41 @@ def _bad_samples(x: Tensor) -> str | None:
         "are not finite; check the data"
 
 
-def non_finite(named: Iterable[tuple[str, object]]) -> list[str]:
+def _non_finite(named: Iterable[tuple[str, object]]) -> list[str]:
     """Return the names of the values that are not finite."""
     return [name for name, value in named if not is_finite(value)]
 
 
 def require_finite(network: nn.Module, ranks: Ranks, *, when: str) -> None:
     """Raise `NonFiniteLoss` for weights or running statistics that are not finite, on any rank."""
-    found = non_finite(network.state_dict().items())
+    found = _non_finite(network.state_dict().items())
     if ranks.any(bool(found)):
         raise NonFiniteLoss(f"{when} these weights are not finite: {_listed(found) or 'on another rank'}.")
 
 
 def bad_gradients(network: nn.Module) -> str:
     """List the parameters whose gradient is not finite; empty where all are."""
-    return _listed(non_finite((name, parameter.grad) for name, parameter in network.named_parameters()))
+    return _listed(_non_finite((name, parameter.grad) for name, parameter in network.named_parameters()))
 
 
 def is_finite(value: object) -> bool:
-    """Tell whether all values of a tensor are finite; other things and whole numbers are."""
+    """Return whether all values of a tensor are finite; other things and whole numbers are."""
     return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
-def describe_non_finite(network: nn.Module, batch: Tensor, forward: Callable[[], object]) -> str:
-    """Say in half a sentence which values ceased to be finite first: the data, weights, or activations."""
+def describe_non_finite(network: nn.Module, batch: Tensor) -> str:
+    """Say in half a sentence which values ceased to be finite first: the data, weights, or activations.
+
+    Args:
+        network: runs on the batch once more, so that its modules can be watched.
+        batch: input of the network.
+    """
     if not is_finite(batch):
         return f"the batch itself is at fault: {_bad_samples(batch)}"
     # running statistics are no cause: the failing pass itself spoils them
-    if weights := non_finite(network.named_parameters()):
+    if weights := _non_finite(network.named_parameters()):
         return f"weights that are not finite: {_listed(weights)}"
-    if layers := non_finite_layers(network, forward):
+    if layers := _non_finite_layers(network, batch):
         return f"first layers whose activations are not finite: {_listed(layers)}"
     return "all activations are finite, so that it arose in the loss itself"
 

@@ -12,6 +12,7 @@ from timm.utils.distributed import init_distributed_device_so, is_distributed_en
 from torch import Tensor, distributed, nn
 from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from ..errors import UserError
 from ..runtime.compiler import inductor
@@ -45,6 +46,11 @@ class Ranks:
     def first(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line, past a progress bar, in the first process."""
+        if self.first:
+            tqdm.write(text)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process; every process must call this."""
@@ -90,11 +96,11 @@ class Ranks:
                 built = build()
             except (ValueError, OSError) as problem:
                 error = problem
-        told = self.share(None if error is None else str(error))
+        message = self.share(None if error is None else str(error))
         if error is not None:
             raise error
-        if told is not None:
-            raise UserError(told)
+        if message is not None:
+            raise UserError(message)
         return built if self.first else build()
 
     def close(self) -> None:
@@ -124,7 +130,6 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`; among several processes each takes the GPU of its local rank.
-
         backend: `gloo` or `nccl`; by the device if None.
         local_rank: number on this machine where the launcher does not put it into the environment.
 
@@ -137,11 +142,9 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
         raise UserError(f"--device {device!r} is not a device; use cpu, cuda or cuda:N.") from error
     if wanted.type == "cuda":
         _check_cuda(wanted, world_info_from_env()[0])
-        device = str(wanted) if wanted.index is not None or is_distributed_env() else "cuda:0"
+        device = "cuda" if is_distributed_env() else f"cuda:{wanted.index or 0}"
     elif wanted.type != "cpu":
         raise UserError(f"--device {device}: only cpu and cuda are supported.")
-    if is_distributed_env() and wanted.type == "cuda":
-        device = "cuda"
     os.environ.setdefault("LOCAL_RANK", str(local_rank))  # old launchers give it as an argument only
     joined = init_distributed_device_so(device, dist_backend=backend)
     talk = distributed.new_group(backend="gloo") if joined["distributed"] else None
@@ -156,7 +159,7 @@ def compile_for_batches(network: nn.Module, *, backend: str | Callable = inducto
     cheap operations give is computed again in the backward pass instead of kept, in this process from now on.
 
     Args:
-        network: the plain network.
+        network: the network itself, not its compiled form.
         backend: of `torch.compile`; by default one that runs what it can't compile as it is.
     """
     functorch_config.activation_memory_budget = MEMORY_BUDGET
@@ -171,7 +174,7 @@ def wrap(
     Evaluation bypasses the gradient exchange, so that ranks may see different numbers of batches.
 
     Args:
-        network: the plain network on its device.
+        network: the network itself, on its device.
         ranks: the processes of the run.
         sync_bn: share batch statistics over the ranks during training.
         compile_network: pass the network through `compile_for_batches`.
@@ -194,7 +197,7 @@ def share_batch_norm(network: nn.Module, ranks: Ranks, *, mode: str = "") -> Non
     """Give every rank the same running statistics, so that what is measured is what is saved.
 
     Args:
-        network: the plain network.
+        network: the network itself, not its compiled form.
         ranks: the processes of the run.
         mode: `reduce` for the mean over ranks; `broadcast`, or nothing, for those of the first rank.
     """

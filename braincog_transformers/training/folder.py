@@ -34,7 +34,7 @@ def run_folder(
         options: of the run.
         ranks: its processes, of which the first one holds the lock.
         fresh: whether a run begins, which never goes into the folder of an older one.
-        say: is told when the folder has another name than the plain one.
+        say: prints a line, here when the folder got a number behind its name.
 
     Raises:
         UserError: for a folder that is in use, holds a run, or can't be written.

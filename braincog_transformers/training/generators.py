@@ -1,4 +1,4 @@
-"""The random generators of a process as plain tensors and numbers, so that a checkpoint holds them safely."""
+"""The random generators of a process as tensors and numbers, so that a checkpoint holds them safely."""
 
 import random
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def seed_everything(seed: int) -> None:
 
 
 def global_state() -> dict:
-    """Return the state of all global generators, as tensors and plain types."""
+    """Return the state of all global generators, as tensors, numbers and texts."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     state = {

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, a line per epoch, `summary.csv` and TensorBoard.
+"""What a run prints and writes: a progress bar, a line per epoch, `summary.csv` and TensorBoard.
 
 Where one of them can't be written, a line says so and the training goes on: only what it has learnt can't be lost.
 """
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import reason, write_whole
+from ..files import reason, write_text
 
-__all__ = ["Journal", "describe_row", "open_tensorboard"]
+__all__ = ["Journal", "open_tensorboard"]
 
 
 def open_tensorboard(folder: str | Path, *, wanted: bool) -> Any | None:
@@ -58,7 +59,7 @@ def _hush_writing_thread() -> None:
     threading.excepthook = hook
 
 
-def describe_row(row: dict[str, float], *, epochs: int) -> str:
+def _describe_row(row: dict[str, float], *, epochs: int) -> str:
     """Write one epoch's measurements as a line."""
     parts = [
         f"epoch {int(row['epoch']) + 1}/{epochs}",
@@ -75,6 +76,17 @@ def describe_row(row: dict[str, float], *, epochs: int) -> str:
     return " | ".join(parts)
 
 
+def _table(rows: list[dict[str, float]]) -> str:
+    """Write rows as CSV."""
+    text = io.StringIO(newline="")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+@dataclass
 class Journal:
     """Report a run; silent on every rank but the first.
 
@@ -84,35 +96,23 @@ class Journal:
         interval: batches between two lines where there is no terminal, and between two updates of the bar's figures.
         speaks: whether this process reports.
         tensorboard: an open writer, or None.
-        say: prints one line; to the standard output, past the bar, by default.
+        printer: prints one line; to the standard output, past the bar, by default.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        epochs: int,
-        interval: int = 50,
-        speaks: bool = True,
-        tensorboard: Any | None = None,
-        say: Callable[[str], None] | None = None,
-    ):
-        self.folder = folder
-        self.epochs = epochs
-        self.interval = interval
-        self.speaks = speaks
-        self.tensorboard = tensorboard
-        self._say = say or tqdm.write
-        self._bar: tqdm | None = None
-        self._started = 0.0
-        self._first = 0
-        self._lost: set[str] = set()
+    folder: Path
+    epochs: int
+    interval: int = 50
+    speaks: bool = True
+    tensorboard: Any | None = None
+    printer: Callable[[str], None] = tqdm.write
+    _bar: tqdm = field(init=False, default_factory=lambda: tqdm(disable=True))
+    _lost: set[str] = field(init=False, default_factory=set)
 
     def say(self, text: str) -> None:
         """Print one line; where nobody reads any more, or the file behind has no room, the run goes on in silence."""
         if self.speaks:
             with suppress(OSError):
-                self._say(text)
+                self.printer(text)
 
     @contextmanager
     def optional(self, what: str) -> Iterator[None]:
@@ -130,7 +130,7 @@ class Journal:
 
     def begin_epoch(self, epoch: int, *, done: int, total: int) -> None:
         """Show the bar of an epoch of which `done` of `total` batches lie behind."""
-        self._started, self._first = time.perf_counter(), done
+        self._started, self._begun = time.perf_counter(), done
         hidden = not (self.speaks and sys.stderr.isatty())
         label = f"epoch {epoch + 1}/{self.epochs}"
         self._bar = tqdm(total=total, initial=done, desc=label, disable=hidden, leave=False, dynamic_ncols=True)
@@ -141,31 +141,25 @@ class Journal:
 
     def advance(self, batches: int) -> None:
         """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(batches)
+        self._bar.update(batches)
 
     def show(self, *, batch: int, total: int, loss: float, top1: float, lr: float) -> None:
         """Show the running figures of an epoch."""
-        if self._bar is not None and not self._bar.disable:
+        if not self._bar.disable:
             self._bar.set_postfix_str(f"loss {loss:.4f} top-1 {top1:.2f} % lr {lr:.3g}")
         else:
             self.say(f"  batch {batch}/{total} | loss {loss:.4f} top-1 {top1:.2f} % | lr {lr:.3g}")
 
-    def end_epoch(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def speed(self, *, batches: int, samples_per_batch: float) -> float:
-        """Return samples per second since the epoch began or was resumed.
+    def end_epoch(self, *, batches: int, samples_per_batch: float) -> float:
+        """Take the bar away, and return samples per second since the epoch began or was resumed.
 
         Args:
             batches: batches of the epoch that are done.
             samples_per_batch: samples of one batch on all ranks.
         """
+        self._bar.close()
         seconds = time.perf_counter() - self._started
-        return (batches - self._first) * samples_per_batch / seconds if seconds > 0 else 0.0
+        return (batches - self._begun) * samples_per_batch / seconds if seconds > 0 else 0.0
 
     def write_row(self, rows: list[dict[str, float]], *, speed: float | None = None) -> None:
         """Print the newest of the rows, write all of them to `summary.csv`, and the newest to TensorBoard."""
@@ -173,9 +167,9 @@ class Journal:
             return
         # speed is printed alone: a table that resumes exactly holds nothing that a clock decides
         extra = "" if speed is None else f" | {speed:.1f} samples/s"
-        self.say(describe_row(rows[-1], epochs=self.epochs) + extra)
+        self.say(_describe_row(rows[-1], epochs=self.epochs) + extra)
         with self.optional(f"the lines of {self.folder / 'summary.csv'}"):
-            self.write_summary(rows)
+            write_text(self.folder / "summary.csv", _table(rows))
         self._write_board(rows[-1])
 
     def _write_board(self, row: dict[str, float]) -> None:
@@ -188,20 +182,9 @@ class Journal:
             board.flush()
             self.tensorboard = board
 
-    def write_summary(self, rows: list[dict[str, float]]) -> None:
-        """Write the table of all epochs."""
-        if not (self.speaks and rows):
-            return
-        text = io.StringIO(newline="")
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        table = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write_whole(self.folder / "summary.csv", lambda beside: beside.write_text(text.getvalue(), encoding="utf-8"))
-
     def close(self) -> None:
         """Close bar and TensorBoard."""
-        self.end_epoch()
+        self._bar.close()
         if self.tensorboard is not None:
             with self.optional("TensorBoard's logs"):
                 self.tensorboard.close()

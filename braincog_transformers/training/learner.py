@@ -1,8 +1,9 @@
-"""What learns: the network with its optimizer, schedule, average, precision and own generators."""
+"""What a run moves along, and by which rules: the network with all that trains it, its progress, and its plan."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from timm.scheduler.scheduler import Scheduler
@@ -12,28 +13,24 @@ from torch.optim import Optimizer
 
 from .precision import Precision
 
-__all__ = ["Learner", "Place", "Progress", "seeded"]
-
-
-def seeded(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """Return a new generator on the device."""
-    return torch.Generator(device=device).manual_seed(seed)
+__all__ = ["Learner", "Plan", "Progress", "UpdateRules"]
 
 
 @dataclass
 class Learner:
-    """What an optimizer step changes, and what computes it.
+    """What a training step changes, and what computes it.
 
     Args:
-        network: the plain network, whose weights are saved.
+        network: the network itself, whose weights are saved.
         optimizer: updates the network's parameters.
         precision: number formats of forward and backward.
         seed: seed of the generators below.
+        rank: number of this process.
         noise_device: device of the gradients.
         scheduler: timm schedule of the learning rate by epoch.
         ema: moving average of the weights.
-        train_call: the network as training calls it (compiled, exchanging gradients); the plain one by default.
-        test_call: the network as evaluation calls it; the plain one by default.
+        train_call: the network as training calls it (compiled, exchanging gradients); the network itself by default.
+        test_call: the network as evaluation calls it; the network itself by default.
     """
 
     network: nn.Module
@@ -53,26 +50,15 @@ class Learner:
         self.test_call = self.network if self.test_call is None else self.test_call
         self.generators = {
             # every rank draws the same steps and noise, else the weights of the ranks would part
-            "steps": seeded(self.seed),
-            "noise": seeded(self.seed + 1, self.noise_device),
-            "mixing": seeded(self.seed + 2 + self.rank),
+            "steps": torch.Generator().manual_seed(self.seed),
+            "noise": torch.Generator(self.noise_device).manual_seed(self.seed + 1),
+            "mixing": torch.Generator().manual_seed(self.seed + 2 + self.rank),
         }
 
     @property
     def learning_rate(self) -> float:
         """Return the greatest rate among the parameter groups."""
         return max(group["lr"] for group in self.optimizer.param_groups)
-
-    @contextmanager
-    def step_outputs(self, wanted: bool) -> Iterator[None]:
-        """Let the network return the logits of every step for a while."""
-        if wanted:
-            self.network.output_steps = True
-        try:
-            yield
-        finally:
-            if wanted:
-                self.network.output_steps = False
 
 
 @dataclass
@@ -82,7 +68,7 @@ class Progress:
     Args:
         epoch: the epoch that is under way, from 0.
         batch: batches of it that are done.
-        step: optimizer steps done since the start.
+        updates: updates of the weights since the start.
         sums: of this epoch so far, on this rank: loss x samples, right answers, samples.
         rows: what was measured in each finished epoch.
         best: best value of the metric so far, and its epoch.
@@ -90,7 +76,7 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0
-    step: int = 0
+    updates: int = 0
     sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
     rows: list[dict[str, float]] = field(default_factory=list)
     best: float | None = None
@@ -104,24 +90,67 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Bring a batch to where and how the network wants it.
+class UpdateRules:
+    """What a training step does beside the descent along the gradient.
 
     Args:
-        device: device of the network.
-        channels_last: memory format of images.
-        flatten_steps: fold the time of event frames `(B, T, C, H, W)` into the channels `(B, T*C, H, W)`.
+        grad_accum: batches whose gradients make one update of the weights.
+        clip_grad: largest norm of the gradient; None for no limit.
+        noisy_grad: standard deviation of Gaussian noise added to each gradient.
+        random_steps: greatest number of time steps T to draw from for each batch; 0 to leave T alone.
+        step_outputs: ask the network for the logits of every time step.
     """
 
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    channels_last: bool = False
-    flatten_steps: bool = False
+    grad_accum: int = 1
+    clip_grad: float | None = None
+    noisy_grad: float = 0.0
+    random_steps: int = 0
+    step_outputs: bool = False
 
-    def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.to(self.device, non_blocking=True)
-        target = target.to(self.device, non_blocking=True)
-        if self.flatten_steps and x.ndim == 5:
-            x = x.flatten(1, 2)
-        if self.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x, target
+    def updates_of(self, batches: int) -> int:
+        """Return the updates that so many batches of an epoch make; the last may have fewer batches than the others."""
+        return math.ceil(batches / self.grad_accum)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, for how long, and how it is judged.
+
+    Args:
+        epochs: number of epochs, cool-down included.
+        rules: what a training step does.
+        criterion: loss of training; takes the teacher's logits too where there is one.
+        test_criterion: loss of evaluation, on class indices.
+        metric: column of the rows that ranks epochs: `test_top1`, `ema_loss` and so on.
+        max_steps: stop after so many updates of the weights; None for no limit.
+        recovery_interval: updates between two recovery states; 0 for none.
+        bn_mode: how ranks agree on running statistics.
+        seed: seed of evaluation.
+        about: numbers and texts that are saved with every state.
+        teacher: what the network learns from beside the labels; None for labels alone.
+    """
+
+    epochs: int
+    rules: UpdateRules
+    criterion: nn.Module
+    test_criterion: nn.Module
+    metric: str = "test_top1"
+    max_steps: int | None = None
+    recovery_interval: int = 0
+    bn_mode: str = ""
+    seed: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+    teacher: nn.Module | None = None
+
+    def schedule_position(self, progress: Progress, batches: int) -> int:
+        """Return the place on a schedule by update: those of the epochs before, and of this one so far.
+
+        Args:
+            progress: how far the run has come.
+            batches: batches of an epoch.
+        """
+        return progress.epoch * self.rules.updates_of(batches) + self.rules.updates_of(progress.batch)
+
+    def full(self, progress: Progress) -> bool:
+        """Return whether the limit of updates is reached."""
+        return self.max_steps is not None and progress.updates >= self.max_steps

@@ -1,7 +1,7 @@
-"""The loop: `fit` goes through the epochs, `train_one_epoch` through their steps, `evaluate` measures."""
+"""The loop: `fit` goes through the epochs, `train_one_epoch` through their batches, `evaluate` measures."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import NonFiniteLoss, UserError
 from ..files import reason
 from .diagnose import bad_batch, has_sound_sum, require_finite
 from .distributed import Ranks, share_batch_norm
 from .generators import isolated
 from .journal import Journal
-from .learner import Learner, Place, Progress
+from .learner import Learner, Plan, Progress
+from .loaders import Loaders, ToDevice
 from .losses import mean_over_steps
-from .outcome import NonFiniteLoss
-from .plan import Feed, Plan
 from .saving import Checkpoints
 from .state import collect
-from .step import train_step
 from .stopping import StopRequest
+from .update import update_weights
 
 __all__ = ["evaluate", "fit", "train_one_epoch"]
 
@@ -35,7 +34,7 @@ def _averages(sums: Tensor, ranks: Ranks) -> tuple[float, float, float]:
 
 @torch.no_grad()
 def evaluate(
-    call: Callable[[Tensor], Tensor], loader: Any, *, criterion: nn.Module, place: Place, ranks: Ranks,
+    call: Callable[[Tensor], Tensor], loader: Any, *, criterion: nn.Module, to_device: ToDevice, ranks: Ranks,
     autocast: Callable, seed: int = 0, most: int | None = None, stop: StopRequest | None = None,
 ) -> dict[str, float] | None:  # fmt: skip
     """Measure loss and accuracy over all ranks; the generators of training stay untouched.
@@ -44,7 +43,7 @@ def evaluate(
         call: the network in evaluation mode, or its compiled form.
         loader: gives this rank's share of the samples.
         criterion: loss of logits and class indices, a mean over the batch.
-        place: brings a batch to the device.
+        to_device: brings a batch to the device.
         ranks: the processes of the run.
         autocast: returns the context of a forward pass.
         seed: seed of random encodings.
@@ -57,13 +56,13 @@ def evaluate(
     Raises:
         NonFiniteLoss: for an input or a loss that is infinite or not a number, on any rank.
     """
-    sums, classes, sound = torch.zeros(4, dtype=torch.float64, device=place.device), 0, []
+    sums, classes, sound = torch.zeros(4, dtype=torch.float64, device=to_device.device), 0, []
+    stop = _own_stop(stop, ranks)
     with isolated(seed):
-        alone = stop if ranks.world_size == 1 else None
-        for batch in islice(loader if alone is None else alone.until(loader), most):
-            if alone is not None and alone.requested:
+        for batch in islice(stop.until(loader), most):
+            if stop.requested:
                 return None
-            x, target = place(*batch)
+            x, target = to_device(*batch)
             sound.append(has_sound_sum(x))
             with autocast():
                 logits = mean_over_steps(call(x)).float()
@@ -71,7 +70,7 @@ def evaluate(
             hits = logits.topk(min(5, classes), dim=1).indices == target[:, None]
             loss = criterion(logits, target).double() * len(x)
             sums += torch.stack([loss, hits[:, 0].sum().double(), hits.sum().double(), sums.new_tensor(len(x))])
-        if alone is not None and alone.cut_short:
+        if stop.cut_short:
             return None
     _require_sound(sound, loader, ranks)
     loss, top1, top5, count = ranks.sum(sums).tolist()
@@ -89,57 +88,54 @@ def _require_sound(sound: list[Tensor], loader: Any, ranks: Ranks) -> None:
         raise NonFiniteLoss(f"evaluation: {found or 'a batch on another rank holds values that are not finite'}.")
 
 
-def _groups(
-    loader: Any, *, done: int, size: int, stop: StopRequest | None
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield the rest of an epoch's batches by optimizer step."""
-    rest = loader if done < len(loader) else ()
-    batches = iter(rest) if stop is None else stop.until(rest)
-    while group := list(islice(batches, size)):
-        yield group
+def _own_stop(stop: StopRequest | None, ranks: Ranks) -> StopRequest:
+    """Return a process's own request to stop; one among several never stops alone, they agree after each update."""
+    return stop if stop is not None and ranks.world_size == 1 else StopRequest()
 
 
 def train_one_epoch(
-    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, ranks: Ranks, journal: Journal,
+    learner: Learner, progress: Progress, *, loaders: Loaders, plan: Plan, ranks: Ranks, journal: Journal,
     save_midway: Callable[[], object], stop: StopRequest,
 ) -> bool:  # fmt: skip
-    """Go through the rest of an epoch's optimizer steps.
+    """Go through the rest of an epoch's batches.
 
     Returns:
-        Whether the epoch came to its end; not so when asked to stop, or when the limit of steps was reached before.
+        Whether the epoch came to its end; not so when asked to stop, or when the limit of updates was reached before.
     """
     learner.network.train()
-    total, mixer = len(feed.train), feed.mixer_of(progress.epoch)
-    progress.sums = progress.sums.to(feed.place.device)
-    feed.train.set_epoch(progress.epoch, skip_batches=progress.batch)
+    learner.network.output_steps = plan.rules.step_outputs
+    total, mixer = len(loaders.train), loaders.mixer_of(progress.epoch)
+    progress.sums = progress.sums.to(loaders.to_device.device)
+    loaders.train.set_epoch(progress.epoch, skip_batches=progress.batch)
     journal.begin_epoch(progress.epoch, done=progress.batch, total=total)
-    with learner.step_outputs(plan.rules.step_outputs):
-        alone = stop if ranks.world_size == 1 else None
-        for group in _groups(feed.train, done=progress.batch, size=plan.rules.grad_accum, stop=alone):
-            progress.sums += train_step(
-                learner, group, step=progress.step, criterion=plan.criterion, place=feed.place,
-                rules=plan.rules, ranks=ranks, mixer=mixer, teacher=plan.teacher,
-            )  # fmt: skip
-            progress.batch += len(group)
-            progress.step += 1
-            if learner.scheduler is not None:
-                learner.scheduler.step_update(plan.updates(progress, total))
-            journal.advance(len(group))
-            if journal.due(progress.batch, len(group)):
-                loss, top1, _ = _averages(progress.sums, ranks)
-                journal.show(batch=progress.batch, total=total, loss=loss, top1=top1, lr=learner.learning_rate)
-            if ranks.any(stop.requested) or (plan.full(progress) and progress.batch < total):
-                return False
-            if plan.recovery_interval and progress.step % plan.recovery_interval == 0:
-                save_midway()
-    return not stop.cut_short
+    own = _own_stop(stop, ranks)
+    batches = own.until(loaders.train if progress.batch < total else ())
+    while group := list(islice(batches, plan.rules.grad_accum)):
+        progress.sums += update_weights(
+            learner, group, update=progress.updates, criterion=plan.criterion, to_device=loaders.to_device,
+            rules=plan.rules, ranks=ranks, mixer=mixer, teacher=plan.teacher,
+        )  # fmt: skip
+        progress.batch += len(group)
+        progress.updates += 1
+        if learner.scheduler is not None:
+            learner.scheduler.step_update(plan.schedule_position(progress, total))
+        journal.advance(len(group))
+        if journal.due(progress.batch, len(group)):
+            loss, top1, _ = _averages(progress.sums, ranks)
+            journal.show(batch=progress.batch, total=total, loss=loss, top1=top1, lr=learner.learning_rate)
+        if ranks.any(stop.requested) or (plan.full(progress) and progress.batch < total):
+            return False
+        if plan.recovery_interval and progress.updates % plan.recovery_interval == 0:
+            save_midway()
+    return not own.cut_short
 
 
 def _measure(
-    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, ranks: Ranks,
+    learner: Learner, progress: Progress, *, loaders: Loaders, plan: Plan, ranks: Ranks,
     stop: StopRequest | None, rate: Callable[[], float] | None, most: int | None = None,
 ) -> dict[str, float] | None:  # fmt: skip
     """Evaluate the network and its average; return the row of this epoch, or None when asked to stop."""
+    learner.network.output_steps = False
     if plan.rules.random_steps:
         learner.network.set_attr("step", plan.rules.random_steps)
     share_batch_norm(learner.network, ranks, mode=plan.bn_mode)
@@ -151,13 +147,13 @@ def _measure(
         calls["ema"] = learner.ema.module
     for name, call in calls.items():
         found = evaluate(
-            call, feed.test, criterion=plan.test_criterion, place=feed.place, ranks=ranks,
+            call, loaders.test, criterion=plan.test_criterion, to_device=loaders.to_device, ranks=ranks,
             autocast=learner.precision.autocast, seed=plan.seed, most=most, stop=stop,
         )  # fmt: skip
         if found is None:
             return None
         row |= {f"{name}_{key}": value for key, value in found.items()}
-    if rate is not None and most is None:
+    if rate is not None:
         with isolated(plan.seed):
             row["firing_rate"] = ranks.share(rate())
     return row
@@ -190,7 +186,7 @@ def _write(write: Callable[[], object], folder: Path, ranks: Ranks) -> None:
 
 
 def fit(
-    learner: Learner, progress: Progress, *, feed: Feed, plan: Plan, checkpoints: Checkpoints, ranks: Ranks,
+    learner: Learner, progress: Progress, *, loaders: Loaders, plan: Plan, checkpoints: Checkpoints, ranks: Ranks,
     journal: Journal, stop: StopRequest, rate: Callable[[], float] | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train for the rest of the epochs; evaluate and save after each.
@@ -198,16 +194,16 @@ def fit(
     Args:
         learner: what learns.
         progress: where the run stands; moved along.
-        feed: training and test samples.
+        loaders: training and test samples.
         plan: what is run, for how long, and how it is judged.
         checkpoints: where states are saved.
         ranks: the processes of the run.
-        journal: what is told.
-        stop: asked between two optimizer steps; `progress` then stands there, saved, and fit returns.
+        journal: prints and writes how the run goes.
+        stop: asked between two updates; `progress` then stands there, saved, and fit returns.
         rate: measures a mean firing rate for each epoch's row.
 
     Returns:
-        The rows of all epochs; the last one covers a part of its epoch when the limit of steps ended it.
+        The rows of all epochs; the last one covers a part of its epoch when the limit of updates ended it.
 
     Raises:
         NonFiniteLoss: when a loss, a gradient, a weight or an input is no longer finite.
@@ -215,21 +211,20 @@ def fit(
     """
 
     def save(write: Callable[[dict], object]) -> None:
-        require_finite(learner.network, ranks, when=f"after step {progress.step}")
-        state = collect(learner, progress, ranks, about=plan.about or {})
+        require_finite(learner.network, ranks, when=f"after step {progress.updates}")
+        state = collect(learner, progress, ranks, about=plan.about)
         _write(lambda: write(state), checkpoints.folder, ranks)
 
-    around = {"feed": feed, "plan": plan, "ranks": ranks, "stop": stop}
+    around = {"loaders": loaders, "plan": plan, "ranks": ranks, "stop": stop}
     require_finite(learner.network, ranks, when="before the first step")
-    if progress.step == 0:  # a fault in evaluation shows before the first epoch, not after it
+    if progress.updates == 0:  # a fault in evaluation shows before the first epoch, not after it
         _measure(learner, progress, **around, rate=None, most=2)
     while progress.epoch < plan.epochs and not plan.full(progress):
         ended = train_one_epoch(
             learner, progress, **around, journal=journal, save_midway=lambda: save(checkpoints.save_midway)
         )
-        seen = ranks.sum(progress.sums)[2].item() / max(progress.batch, 1)
-        speed = journal.speed(batches=progress.batch, samples_per_batch=seen)
-        journal.end_epoch()
+        *_, seen = _averages(progress.sums, ranks)
+        speed = journal.end_epoch(batches=progress.batch, samples_per_batch=seen / max(progress.batch, 1))
         row = None if ranks.any(stop.requested) else _measure(learner, progress, **around, rate=rate)
         if row is None or not ended:
             save(checkpoints.save_midway)

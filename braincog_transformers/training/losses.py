@@ -9,18 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UserError, unknown
+from ..recipe.groups import TrainOptions
 
-__all__ = [
-    "LOSSES",
-    "CrossEntropy",
-    "Distillation",
-    "MeanSquaredError",
-    "TemporalEfficientLoss",
-    "build_loss",
-    "dominating_label",
-    "mean_over_steps",
-    "soft_labels",
-]
+__all__ = ["LOSSES", "CrossEntropy", "Distillation", "MeanSquaredError", "TemporalEfficientLoss"]
+__all__ += ["build_loss", "build_losses", "dominating_label", "mean_over_steps", "soft_labels"]
 
 
 def dominating_label(target: Tensor) -> Tensor:
@@ -148,12 +140,7 @@ LOSSES = {"ce": CrossEntropy, "mse": MeanSquaredError, "bce": BinaryCrossEntropy
 
 
 def build_loss(
-    name: str,
-    *,
-    smoothing: float = 0.0,
-    tet: bool = False,
-    tet_weight: float = 0.0,
-    tet_mean: float = 1.0,
+    name: str, *, smoothing: float = 0.0, tet: bool = False, tet_weight: float = 0.0, tet_mean: float = 1.0
 ) -> nn.Module:
     """Build the training loss.
 
@@ -173,3 +160,12 @@ def build_loss(
         raise UserError(f"--smoothing must lie in [0, 1); got {smoothing}.")
     loss = LOSSES[name](smoothing=smoothing)
     return TemporalEfficientLoss(loss, weight=tet_weight, mean=tet_mean) if tet else loss
+
+
+def build_losses(train: TrainOptions) -> tuple[nn.Module, nn.Module]:
+    """Return the losses of training and of evaluation; the latter knows no smoothing and no steps."""
+    tet = {"tet": train.tet_loss, "tet_weight": train.tet_lambda, "tet_mean": train.tet_means}
+    training = build_loss(train.loss_fn, smoothing=train.smoothing, **tet)
+    if train.teacher:
+        training = Distillation(training, kind=train.distill, alpha=train.distill_alpha, tau=train.distill_tau)
+    return training, build_loss(train.loss_fn)

@@ -1,7 +1,10 @@
 """Optimizer and schedule from timm, and the rule that scales the learning rate with the batch."""
 
-from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler import create_scheduler_v2
+from dataclasses import asdict
+from types import SimpleNamespace
+
+from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -20,7 +23,7 @@ def scaled_rate(rate: float, *, batch: int, base: int) -> float:
 
     Args:
         rate: the learning rate at a batch of `base` samples.
-        batch: samples of one optimizer step, over all processes and accumulated batches.
+        batch: samples of one training step, over all processes and accumulated batches.
         base: the batch that `rate` is meant for; 0 leaves it as it is.
     """
     return rate * batch / base if base else rate
@@ -37,12 +40,9 @@ def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> 
         raise unknown("optimizer", options.opt, list_optimizers())
     if any(name.endswith(kind) for kind in SECOND_ORDER):
         raise UserError(f"--opt {options.opt}: it needs second derivatives or a closure, which the loop lacks.")
-    more = {"eps": options.opt_eps, "betas": options.opt_betas}
-    given = {key: value for key, value in more.items() if value is not None} | keywords(options.opt_kwargs)
+    given = optimizer_kwargs(SimpleNamespace(**asdict(options), lr=lr)) | {"opt": name} | keywords(options.opt_kwargs)
     try:
-        return create_optimizer_v2(
-            network, opt=name, lr=lr, weight_decay=options.weight_decay, momentum=options.momentum, **given
-        )
+        return create_optimizer_v2(network, **given)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"--opt {options.opt} refuses its options: {error}") from error
 
@@ -50,14 +50,14 @@ def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> 
 def build_schedule(
     optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int, updates: int
 ) -> tuple[Scheduler, int]:
-    """Build timm's schedule, by epoch or by optimizer step.
+    """Build timm's schedule, by epoch or by update of the weights.
 
     Args:
         optimizer: whose learning rates are set, to those of epoch 0 at once.
         options: names and numbers of the schedule.
         metric: what the plateau schedule watches; a loss should fall, an accuracy rise.
         seed: seed of the noise on the rate.
-        updates: optimizer steps of an epoch.
+        updates: updates of an epoch.
 
     Returns:
         The schedule, and the number of epochs with its cool-down.
@@ -65,29 +65,11 @@ def build_schedule(
     Raises:
         UserError: when the schedule refuses its numbers.
     """
+    # timm's poly reads its exponent from the decay rate
+    rate = options.power if options.sched == "poly" else options.decay_rate
+    given = SimpleNamespace(**asdict(options) | {"decay_rate": rate}, seed=seed)
+    kwargs = scheduler_kwargs(given, decreasing_metric="loss" in metric)
     try:
-        return create_scheduler_v2(
-            optimizer,
-            sched=options.sched,
-            num_epochs=options.epochs,
-            decay_epochs=options.decay_epochs,
-            cooldown_epochs=options.cooldown_epochs,
-            patience_epochs=options.patience_epochs,
-            # timm's poly reads its exponent from the decay rate
-            decay_rate=options.power if options.sched == "poly" else options.decay_rate,
-            min_lr=options.min_lr,
-            warmup_lr=options.warmup_lr,
-            warmup_epochs=options.warmup_epochs,
-            warmup_prefix=options.warmup_prefix,
-            step_on_epochs=not options.sched_on_updates,
-            updates_per_epoch=updates,
-            noise=None if options.lr_noise is None else list(options.lr_noise),
-            noise_pct=options.lr_noise_pct,
-            noise_std=options.lr_noise_std,
-            noise_seed=seed,
-            cycle_mul=options.lr_cycle_mul,
-            cycle_limit=options.lr_cycle_limit,
-            plateau_mode="min" if "loss" in metric else "max",
-        )
+        return create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates)
     except (TypeError, ValueError, AssertionError, ArithmeticError) as error:
         raise UserError(f"--sched {options.sched} refuses its options: {error}") from error

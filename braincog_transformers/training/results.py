@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..data.build import DataBundle
-from ..files import write_whole
+from ..files import write_text
 from ..models import REGISTERED, describe
 from ..recipe import Options, arguments
 from ..version import __version__
+from .assembly import Parts
 from .machine import processor
 
 __all__ = ["repeating", "training_record", "write_results"]
@@ -38,27 +37,16 @@ def training_record(folder: Path) -> dict[str, Any] | None:
 
 
 def write_results(
-    folder: Path,
-    *,
-    options: Options,
-    network: nn.Module,
-    bundle: DataBundle,
-    device: torch.device,
-    results: dict[str, float],
-    checkpoint: str | None,
-    trained: bool,
+    folder: Path, parts: Parts, *, results: dict[str, float], checkpoint: str | None, trained: bool,
     pictures: Sequence[str],
-) -> Path:
+) -> Path:  # fmt: skip
     """Write `results.json` into the folder of a run and return its path.
 
     An evaluation in the folder of a training is noted beside it, under `evaluation`.
 
     Args:
         folder: of the run.
-        options: of the run.
-        network: the plain network.
-        bundle: its data.
-        device: where it ran.
+        parts: what the run was made of.
         results: final figures by name, as in `summary.csv`.
         checkpoint: file of the weights that they belong to; None for random ones.
         trained: whether they come from a training.
@@ -68,24 +56,21 @@ def write_results(
     outcome = {
         "kind": "training" if trained else "evaluation",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": repeating(options),
+        "command": repeating(parts.options),
         "results": results,
         "checkpoint": checkpoint,
     }
     if not trained and (earlier := training_record(folder)) is not None:
         content = earlier | {"evaluation": outcome, "pictures": list(dict.fromkeys(earlier["pictures"] + drawn))}
     else:
-        content = outcome | _facts(folder, options, network, bundle, device) | {"pictures": drawn}
-    text = json.dumps(content, indent=1)
-    path = folder / FILE
-    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-    return path
+        content = outcome | _facts(folder, parts) | {"pictures": drawn}
+    write_text(folder / FILE, json.dumps(content, indent=1))
+    return folder / FILE
 
 
-def _facts(
-    folder: Path, options: Options, network: nn.Module, bundle: DataBundle, device: torch.device
-) -> dict[str, Any]:
+def _facts(folder: Path, parts: Parts) -> dict[str, Any]:
     """Describe network, data, settings and machine."""
+    options, network, bundle = parts.options, parts.network, parts.bundle
     return {
         "experiment": folder.name,
         "model": {
@@ -100,7 +85,7 @@ def _facts(
         "samples": {"train": len(bundle.train), "test": len(bundle.test)},
         "options": options.to_dict(),
         "changed": options.changed(),
-        "environment": _environment(device),
+        "environment": _environment(parts.ranks.device),
     }
 
 

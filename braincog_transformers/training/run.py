@@ -1,50 +1,38 @@
-"""Assemble a run from its options, train or evaluate, and tell what came of it."""
+"""Assemble a run from its options, train or evaluate, and report what came of it."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from timm.utils import ModelEmaV3
-from torch import nn
 
 from ..analysis.doctor import diagnose, format_checkup
 from ..analysis.pictures.plots import training_curves
-from ..checkpoints import load_checkpoint
-from ..data.build import DataBundle
-from ..errors import UserError
-from ..files import write_whole
+from ..checkpoints import load_content
+from ..errors import Interrupted, UserError
+from ..files import write_text
 from ..recipe import ENTRIES, Options
 from ..report import write_report
-from ..version import __version__
-from .build import build_losses, check_batch, evaluates
+from .assembly import Parts, build_learner, build_parts, check_batch
 from .class_names import compare_classes, difference_of_classes
 from .diagnose import require_finite
 from .distributed import device_of, set_up
-from .failures import explain
 from .folder import run_folder
 from .generators import isolated, seed_everything
 from .journal import Journal, open_tensorboard
-from .learner import Learner, Progress
-from .look import Look, mean_rate
+from .learner import Learner, Plan, Progress
 from .loop import fit
-from .machine import fast_in_bfloat16, keep_freed_memory
-from .optim import build_optimizer, build_schedule, scaled_rate
-from .outcome import Interrupted
-from .parts import Parts, build_parts
-from .plan import Plan, updates_per_epoch
+from .losses import build_losses
+from .machine import explain, fast_in_bfloat16, keep_freed_memory
+from .network import evaluates
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
 from .state import difference, restore, saved_options
-from .step import StepRules
 from .stopping import StopRequest
-from .teacher import build_teacher
+from .visualization import draw_first_batch, mean_rate, visualize_run
 
 __all__ = ["run"]
 
-_TOLD = 10
+_NAMED = 10
 """Damaged recordings that are named one by one."""
 FREE = frozenset(name for name, entry in ENTRIES.items() if not entry.metadata["numbers"])
 """Options that a run may be resumed with other values of."""
@@ -74,7 +62,7 @@ def run(options: Options) -> dict[str, Any]:
         parts = build_parts(options, ranks)
         if evaluates(options):
             return _evaluate(parts)
-        check_batch(options, parts.bundle, parts.network, parts.feed.place, ranks)
+        check_batch(parts)
         return _check_up(parts) if options.analysis.doctor else _train(parts)
     except (OSError, RuntimeError, MemoryError, EOFError) as error:
         if isinstance(error, FileNotFoundError) or (line := explain(error)) is None:
@@ -85,82 +73,90 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _check_up(parts: Parts) -> dict[str, Any]:
-    """Look at one training step, and tell."""
-    options, feed = parts.options, parts.feed
-    batch = feed.place(*next(iter(feed.train)))
+    """Examine the network in one training step, and print what was found."""
+    options, loaders = parts.options, parts.loaders
+    batch = loaders.to_device(*next(iter(loaders.train)))
     parts.network.output_steps = options.train.tet_loss
     with parts.precision.autocast():
-        found = diagnose(parts.network, batch, build_losses(options)[0])
+        found = diagnose(parts.network, batch, build_losses(options.train)[0])
     epochs = options.sched.epochs + options.sched.cooldown_epochs
-    parts.say(format_checkup(found, samples=epochs * len(feed.train) * options.data.batch_size))
+    parts.ranks.say(format_checkup(found, samples=epochs * len(loaders.train) * options.data.batch_size))
     return {"loss": found.loss, "advice": found.advice}
 
 
 def _evaluate(parts: Parts) -> dict[str, Any]:
-    with run_folder(parts.options, parts.ranks, fresh=False, say=parts.say) as folder:
-        return _evaluate_in(folder, parts)
-
-
-def _evaluate_in(folder: Path, parts: Parts) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
-    path = options.run.eval_checkpoint or options.run.resume
-    earlier = training_record(folder)
-    if earlier is not None and earlier["model"]["name"] != options.model.model:
-        raise UserError(
-            f"--experiment: {str(folder)!r} holds a training of {earlier['model']['name']}; name another folder"
-        )
-    journal = Journal(folder, epochs=0, speaks=ranks.first)
-    if path:
-        path = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
-        compare_classes(path, parts.bundle.classes, options, refuses=True, say=journal.say)
-    elif (options.analysis.analyze or options.analysis.audit) and not (
-        options.model.initial_checkpoint or options.model.pretrained
-    ):
+    with run_folder(options, ranks, fresh=False, say=ranks.say) as folder:
+        earlier = training_record(folder)
+        if earlier is not None and earlier["model"]["name"] != options.model.model:
+            raise UserError(
+                f"--experiment: {str(folder)!r} holds a training of {earlier['model']['name']}; name another folder"
+            )
+        journal = Journal(folder, epochs=0, speaks=ranks.first)
+        weights = _load_weights(parts, journal)
+        require_finite(parts.network, ranks, when="before the evaluation")
+        _name_left_out(parts, journal)
+        found = {f"test_{name}": value for name, value in parts.evaluate().items()}
+        journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
+        if not ranks.first:
+            return found | {"folder": str(folder)}
+        return found | _conclude(parts, found, journal, checkpoint=weights)
+
+
+def _load_weights(parts: Parts, journal: Journal) -> str | None:
+    """Load the checkpoint to evaluate, if one is named, and say where the network's weights are from."""
+    options, model = parts.options, parts.options.model
+    if path := options.run.eval_checkpoint or options.run.resume:
+        path, content = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
+        compare_classes(content, path, parts.bundle.classes, options.data, refuses=True, say=journal.say)
+        return path
+    weights = model.initial_checkpoint or ("pretrained" if model.pretrained else None)
+    if weights is None and (options.analysis.analyze or options.analysis.audit):
         journal.say("the weights are random, and so are the rates; --eval_checkpoint names trained ones")
-    require_finite(parts.network, ranks, when="before the evaluation")
-    _tell_left_out(parts, journal)
-    found = {f"test_{name}": value for name, value in parts.evaluate().items()}
-    journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
-    if not ranks.first:
-        return found | {"folder": str(folder)}
-    weights = path or options.model.initial_checkpoint or ("pretrained" if options.model.pretrained else None)
-    return found | _conclude(parts, found, journal, checkpoint=weights)
+    return weights
 
 
 def _conclude(
-    parts: Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None,
-    trained: bool = False, drawn: Sequence[Path] = (),
-) -> dict[str, Any]:  # fmt: skip
-    """Look at the network, and write down what came of the run; on the first rank only."""
-    options, folder = parts.options, journal.folder
-    with isolated(options.run.seed):
-        rate, pictures = Look(options, parts.bundle, parts.feed.place).show(parts.network, folder, journal)
-    pictures = [str(path) for path in (*drawn, *pictures)]
+    parts: Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None, curves: Path | None = None
+) -> dict[str, Any]:
+    """Draw and print what was asked for, and write down what came of the run; on the first rank only.
+
+    Args:
+        curves: picture of a training's curves; None for an evaluation.
+    """
+    with isolated(parts.options.run.seed):
+        rate, pictures = visualize_run(parts, journal)
+    pictures = [str(path) for path in (curves, *pictures) if path]
     write_results(
-        folder, options=options, network=parts.network, bundle=parts.bundle, device=parts.ranks.device,
-        results=figures | {"firing_rate": rate}, checkpoint=checkpoint, trained=trained, pictures=pictures,
+        journal.folder, parts, results=figures | {"firing_rate": rate}, checkpoint=checkpoint,
+        trained=curves is not None, pictures=pictures,
     )  # fmt: skip
-    if options.analysis.report:
-        journal.say(f"report {write_report([folder])}")
-    return {"folder": str(folder), "pictures": pictures}
+    if parts.options.analysis.report:
+        journal.say(f"report {write_report([journal.folder])}")
+    return {"folder": str(journal.folder), "pictures": pictures}
 
 
 def _train(parts: Parts) -> dict[str, Any]:
-    options = parts.options
-    continues = options.run.resume and not options.run.no_resume_opt
-    if options.run.resume and not continues:
-        start, _ = find_state(options.run.resume, parts.say)
-        parts.say(load_checkpoint(parts.network, start, ema=options.run.use_ema))
-        compare_classes(start, parts.bundle.classes, options, refuses=False, say=parts.say)
-    with run_folder(options, parts.ranks, fresh=not continues, say=parts.say) as folder:
-        path, state = _found_state(parts) if continues else (None, None)
-        return _train_in(folder, parts, path, state)
+    given, ranks = parts.options.run, parts.ranks
+    if given.resume and given.no_resume_opt:
+        _start_from_resumed(parts)
+    continues = bool(given.resume and not given.no_resume_opt)
+    with run_folder(parts.options, ranks, fresh=not continues, say=ranks.say) as folder:
+        return _train_in(folder, parts, continues=continues)
 
 
-def _found_state(parts: Parts) -> tuple[Path, dict[str, Any]]:
-    """Return the state that --resume continues, of a run with the same options and classes, and its file."""
+def _start_from_resumed(parts: Parts) -> None:
+    """Take the weights alone of the run that --resume names."""
+    options, say = parts.options, parts.ranks.say
+    path, content = find_state(options.run.resume, say)
+    say(load_content(parts.network, content, path, ema=options.run.use_ema))
+    compare_classes(content, path, parts.bundle.classes, options.data, refuses=False, say=say)
+
+
+def _find_continued(parts: Parts) -> tuple[Path, dict[str, Any]]:
+    """Return the file and the state that --resume continues, of a run with the same options and classes."""
     options = parts.options
-    path, state = find_state(options.run.resume, parts.say)
+    path, state = find_state(options.run.resume, parts.ranks.say)
     if changed := difference(saved_options(state, Options().to_dict(), path=path), options.to_dict(), free=FREE):
         raise UserError(
             f"--resume {options.run.resume}: {changed}; a run continues with its own options "
@@ -171,108 +167,39 @@ def _found_state(parts: Parts) -> tuple[Path, dict[str, Any]]:
     return path, state
 
 
-def _train_in(folder: Path, parts: Parts, path: Path | None, state: dict[str, Any] | None) -> dict[str, Any]:
+def _train_in(folder: Path, parts: Parts, *, continues: bool) -> dict[str, Any]:
     options, ranks = parts.options, parts.ranks
-    metric = _metric(options, parts.bundle)
-    learner, plan = _learner(parts, metric)
-    checkpoints = Checkpoints(folder, decreasing=metric.endswith("loss"), history=options.run.checkpoint_hist)
+    path, state = _find_continued(parts) if continues else (None, None)
+    learner, plan = build_learner(parts)
+    checkpoints = Checkpoints(folder, decreasing=plan.metric.endswith("loss"), history=options.run.checkpoint_hist)
     progress = Progress(epoch=options.sched.start_epoch or 0)
     seed_everything(options.run.seed + ranks.rank)
-    if state is not None:
+    if continues:
         restore(state, learner, progress, ranks, path=path)
-        checkpoints.continue_from(state, metric=metric)
+        checkpoints.continue_from(state, metric=plan.metric)
     elif progress.epoch:
         learner.scheduler.step(progress.epoch)
-        learner.scheduler.step_update(plan.updates(progress, len(parts.feed.train)))
+        learner.scheduler.step_update(plan.schedule_position(progress, len(parts.loaders.train)))
     del state
     journal = _journal(parts, folder, plan)
     _announce(parts, learner, plan, progress, journal)
     if options.run.save_images:
         with isolated(options.run.seed), journal.optional("pictures of the first batch"):
-            Look(options, parts.bundle, parts.feed.place).show_first_batch(folder, journal)
-    rate = mean_rate(parts.network, parts.feed, journal.say)
+            draw_first_batch(parts, journal)
+    rate = mean_rate(parts.network, parts.loaders, journal.say)
     with StopRequest(patient=ranks.world_size > 1) as stop:
         rows = fit(
-            learner, progress, feed=parts.feed, plan=plan, checkpoints=checkpoints, ranks=ranks, journal=journal,
+            learner, progress, loaders=parts.loaders, plan=plan, checkpoints=checkpoints, ranks=ranks, journal=journal,
             stop=stop, rate=rate,
         )  # fmt: skip
         stopped = ranks.any(stop.requested) and progress.epoch < plan.epochs
     journal.close()
     if stopped:
         raise Interrupted(
-            f"stopped after step {progress.step} and saved; continue with: "
+            f"stopped after step {progress.updates} and saved; continue with: "
             f"main.py -c {folder / 'args.yaml'} --resume {folder}"
         )
-    return _report(parts, rows, progress, checkpoints, journal, metric)
-
-
-def _metric(options: Options, bundle: DataBundle) -> str:
-    """Return the column that ranks epochs: that of the average where it is evaluated, as in timm."""
-    train, metric = options.train, options.run.eval_metric
-    if metric == "top5" and bundle.num_classes < 5:
-        raise UserError(f"--eval-metric top5 needs five classes; {bundle.info.name} has {bundle.num_classes}.")
-    averaged = train.model_ema and not train.model_ema_force_cpu
-    return f"{'ema' if averaged else 'test'}_{metric}"
-
-
-def _learner(parts: Parts, metric: str) -> tuple[Learner, Plan]:
-    """Build what learns, and the plan of the run."""
-    options, train = parts.options, parts.options.train
-    lr = scaled_rate(options.sched.lr, batch=math.prod(parts.batch), base=options.sched.lr_base_size)
-    optimizer = build_optimizer(parts.network, options.optim, lr=lr)
-    updates = updates_per_epoch(len(parts.feed.train), options.optim.grad_accum)
-    scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
-    average = None
-    if train.model_ema:
-        place = torch.device("cpu") if train.model_ema_force_cpu else None
-        average = ModelEmaV3(parts.network, decay=train.model_ema_decay, device=place)
-    learner = Learner(
-        network=parts.network, optimizer=optimizer, precision=parts.precision, seed=options.run.seed,
-        rank=parts.ranks.rank, noise_device=str(parts.ranks.device), scheduler=scheduler, ema=average,
-        train_call=parts.train_call, test_call=parts.test_call,
-    )  # fmt: skip
-    criterion, test_criterion = build_losses(options)
-    rules = StepRules(
-        grad_accum=options.optim.grad_accum,
-        clip_grad=options.optim.clip_grad,
-        noisy_grad=options.optim.noisy_grad,
-        random_steps=parts.shape.step if options.model.rand_step else 0,
-        step_outputs=train.tet_loss,
-    )
-    about = {
-        "version": __version__,
-        "arch": options.model.model,
-        "options": options.to_dict(),
-        "classes": list(parts.bundle.classes),
-    }
-    plan = Plan(
-        epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
-        max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
-        seed=options.run.seed, about=about, teacher=_teacher(parts),
-    )  # fmt: skip
-    return learner, plan
-
-
-def _teacher(parts: Parts) -> nn.Module | None:
-    """Build the teacher, if one is named, and let the network's distillation head learn from it."""
-    options, bundle, ranks = parts.options, parts.bundle, parts.ranks
-    if not options.train.teacher:
-        return None
-    ends = {"size": parts.shape.size, "in_chans": bundle.input_shape[0], "num_classes": bundle.num_classes}
-    teacher = ranks.first_alone(lambda: build_teacher(options, **ends, device=ranks.device))
-    has_head = getattr(parts.network, "distilled", False)
-    if has_head:
-        parts.network.set_distilled_training(True)
-    count = sum(parameter.numel() for parameter in teacher.parameters())
-    parts.say(
-        f"teacher {options.train.teacher}: {count:,} parameters, {options.train.distill} distillation "
-        + ("on the network's distillation head" if has_head else "on the network's own logits")
-    )
-    colours = [tuple(options.value(name) or getattr(bundle.info, name)) for name in ("mean", "std")]
-    learnt = [tuple(teacher.default_cfg[name]) for name in ("mean", "std")]
-    if learnt != colours and not options.train.teacher_checkpoint:
-        parts.say(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
-    return teacher
+    return _report(parts, rows, progress, checkpoints, journal, plan.metric)
 
 
 def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
@@ -280,8 +207,7 @@ def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
     options, first = parts.options, parts.ranks.first
     journal = Journal(folder, epochs=plan.epochs, interval=options.run.log_interval, speaks=first)
     if first:
-        text = yaml.safe_dump(options.to_dict(), sort_keys=False)
-        write_whole(folder / "args.yaml", lambda beside: beside.write_text(text, encoding="utf-8"))
+        write_text(folder / "args.yaml", yaml.safe_dump(options.to_dict(), sort_keys=False))
         if options.run.tensorboard_dir:
             wanted = options.run.tensorboard_dir != type(options.run)().tensorboard_dir
             with journal.optional("TensorBoard's logs"):
@@ -289,16 +215,16 @@ def _journal(parts: Parts, folder: Path, plan: Plan) -> Journal:
     return journal
 
 
-def _tell_left_out(parts: Parts, journal: Journal) -> None:
+def _name_left_out(parts: Parts, journal: Journal) -> None:
     """Name the first recordings that --skip-bad left out, and write all of them into the folder."""
     texts = parts.bundle.left_out
     if not texts or not parts.ranks.first:
         return
     path = journal.folder / "left_out.txt"
     with journal.optional(f"the lines of {path}"):
-        write_whole(path, lambda beside: beside.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8"))
+        write_text(path, "".join(f"{text}\n" for text in texts))
     journal.say(f"left out {len(texts)} recordings that can't be read (--skip-bad), all named in {path}:")
-    for text in texts[:_TOLD]:
+    for text in texts[:_NAMED]:
         journal.say(f"  {text}")
 
 
@@ -312,7 +238,7 @@ def _announce(parts: Parts, learner: Learner, plan: Plan, progress: Progress, jo
         f"{len(bundle.train):,} training and {len(bundle.test):,} test samples of {shape}, "
         f"{bundle.num_classes} classes | {ranks.device}, {ranks.world_size} process{'es' * (ranks.world_size > 1)}"
     )
-    _tell_left_out(parts, journal)
+    _name_left_out(parts, journal)
     base = learner.scheduler.base_values[0] if learner.scheduler else learner.learning_rate
     samples, processes, accumulated = parts.batch
     batch = samples * processes * accumulated
@@ -324,35 +250,34 @@ def _announce(parts: Parts, learner: Learner, plan: Plan, progress: Progress, jo
     )
     if not options.train.amp and fast_in_bfloat16(ranks.device):
         journal.say("this device multiplies bfloat16 matrices several times as fast as float32: --amp uses that")
-    if progress.step:
-        journal.say(f"resumed at epoch {progress.epoch + 1}, batch {progress.batch}, after step {progress.step}")
+    if progress.updates:
+        journal.say(f"resumed at epoch {progress.epoch + 1}, batch {progress.batch}, after step {progress.updates}")
 
 
 def _report(
     parts: Parts, rows: list[dict[str, float]], progress: Progress, checkpoints: Checkpoints, journal: Journal,
     metric: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Tell the final figures, draw what was asked for, and return figures and paths."""
+    """Print the final figures, draw what was asked for, and return figures and paths."""
     folder = journal.folder
     if not rows:
         raise UserError(f"nothing to train in {folder}: --max-steps or --epochs is reached before the first step.")
     last = rows[-1]
-    result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.step, "best": progress.best}
+    result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.updates, "best": progress.best}
     if not parts.ranks.first:
         return result
+    figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))} | {"epochs": len(rows)}
     journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
     if progress.best is not None:
         journal.say(f"best {metric} {progress.best:.4f} in epoch {progress.best_epoch + 1}: {checkpoints.best}")
         result["best_checkpoint"] = str(checkpoints.best)
-    figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))} | {"epochs": len(rows)}
-    if progress.best is not None:
         figures |= {"best": progress.best, "best_epoch": progress.best_epoch + 1}
     result["checkpoint"] = str(checkpoints.last)
-    told = f"checkpoint {checkpoints.last}"
+    line = f"checkpoint {checkpoints.last}"
     with journal.optional("pictures and results of the run"):
         curves = training_curves(rows, folder / "curves.png")
-        found = _conclude(parts, figures, journal, checkpoint=checkpoints.last.name, trained=True, drawn=[curves])
+        found = _conclude(parts, figures, journal, checkpoint=checkpoints.last.name, curves=curves)
         result |= found | {"curves": str(curves)}
-        told += f" | training curves {curves}"
-    journal.say(told)
+        line += f" | training curves {curves}"
+    journal.say(line)
     return result

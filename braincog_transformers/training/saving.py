@@ -10,7 +10,7 @@ import torch
 from timm.utils import CheckpointSaver
 from torch import nn
 
-from ..checkpoints import load_checkpoint, read_checkpoint
+from ..checkpoints import load_content, read_checkpoint
 from ..errors import UserError, shown
 from ..files import sync_folder, write_whole
 from .state import position, require_run
@@ -33,14 +33,8 @@ class Checkpoints(CheckpointSaver):
     """
 
     def __init__(self, folder: str | os.PathLike, *, decreasing: bool = False, history: int = 3):
-        super().__init__(
-            model=None,
-            optimizer=None,
-            checkpoint_dir=str(folder),
-            recovery_dir=str(folder),
-            decreasing=decreasing,
-            max_history=history,
-        )
+        places = {"checkpoint_dir": str(folder), "recovery_dir": str(folder)}
+        super().__init__(model=None, optimizer=None, **places, decreasing=decreasing, max_history=history)
         self.folder = Path(folder)
         self._state: dict[str, Any] = {}
 
@@ -61,15 +55,11 @@ class Checkpoints(CheckpointSaver):
         self.save_checkpoint(row["epoch"], row[metric])
         self._state = {}
 
-    def save_midway(self, state: dict[str, Any]) -> Path:
+    def save_midway(self, state: dict[str, Any]) -> None:
         """Save a state in the middle of an epoch; the two newest of them are kept."""
         self._state = state
         self.save_recovery(*position(state))
         self._state = {}
-        return Path(self.curr_recovery_file)
-
-    def _path_of(self, epoch: int) -> Path:
-        return self.folder / f"checkpoint-{epoch}{ENDING}"
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save a state as the last one without ranking it."""
@@ -84,13 +74,12 @@ class Checkpoints(CheckpointSaver):
         """
         if any(not isinstance(row.get(metric), (int, float)) for row in state["rows"]):
             raise UserError(f"--resume: the rows of the state have no column {metric!r}, which ranks the epochs.")
-        paths = [(row, self._path_of(row["epoch"])) for row in state["rows"]]
-        found = [(str(path), row[metric]) for row, path in paths if path.exists()]
+        ranked = [(self.folder / f"checkpoint-{row['epoch']}{ENDING}", row[metric]) for row in state["rows"]]
+        found = [(str(path), value) for path, value in ranked if path.exists()]
         self.checkpoint_files = sorted(found, key=lambda entry: entry[1], reverse=not self.decreasing)
         self.best_metric, self.best_epoch = state["best"], state["best_epoch"]
-        recovery = sorted(self.folder.glob(f"recovery-*{ENDING}"), key=_named_position)[-2:]
-        self.curr_recovery_file = str(recovery[-1]) if recovery else ""
-        self.prev_recovery_file = str(recovery[-2]) if len(recovery) > 1 else ""
+        recovery = sorted(self.folder.glob(f"recovery-*{ENDING}"), key=_named_position)
+        self.prev_recovery_file, self.curr_recovery_file = ["", "", *map(str, recovery)][-2:]
 
     # below: what timm's saver calls, made safe against a crash at any moment
 
@@ -104,13 +93,8 @@ class Checkpoints(CheckpointSaver):
         sync_folder(self.folder)
 
     def _duplicate(self, src: str, dst: str) -> None:
-        beside = Path(dst).with_name(f".{Path(dst).name}.{os.getpid()}.tmp")
-        beside.unlink(missing_ok=True)
-        try:
-            super()._duplicate(src, str(beside))
-            os.replace(beside, dst)
-        finally:
-            beside.unlink(missing_ok=True)
+        copy = super()._duplicate
+        write_whole(dst, lambda beside: copy(src, str(beside)))
 
 
 def _write(state: dict[str, Any], path: str | os.PathLike) -> None:
@@ -139,7 +123,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Tell whether a file is a checkpoint that a process was about to rename when it was killed."""
+    """Return whether a file is a checkpoint that a process was about to rename when it was killed."""
     return bool(_UNFINISHED.fullmatch(path.name))
 
 
@@ -158,7 +142,7 @@ def _named_position(path: Path) -> tuple[int, int]:
 
 
 def _candidates(folder: Path, say: Callable[[str], None]) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """Yield the states of a folder from the newest to the oldest, read already where their name tells no position."""
+    """Yield the states of a folder from the newest to the oldest, read already where their name has no position."""
     found: list[tuple[tuple[int, int], Path, dict[str, Any] | None]] = [
         (_named_position(path), path, None) for path in folder.glob(f"*{ENDING}") if NAMED.fullmatch(path.name)
     ]
@@ -181,19 +165,12 @@ def _try(path: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
     return state
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long, a folder that may not be read
-        return False
-
-
 def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
     """Find the state to resume from.
 
     Args:
         path: a checkpoint, or the folder of a run, of which the newest sound checkpoint is taken.
-        say: told of each damaged checkpoint that is passed over.
+        say: prints a line, here about each damaged checkpoint that is passed over.
 
     Returns:
         The checkpoint's path and its state.
@@ -202,7 +179,7 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
         UserError: when there is none.
     """
     path = Path(path)
-    if not _exists(path):
+    if not os.path.exists(path):  # `Path.exists` raises for a name too long
         raise UserError(f"--resume: no file or folder {shown(path)!r}; give a checkpoint or the folder of a run.")
     own_error = None
     if path.is_file():
@@ -225,16 +202,17 @@ def find_state(path: str | os.PathLike, say: Callable[[str], None]) -> tuple[Pat
     raise UserError(f"--resume: {str(folder)!r} holds no sound checkpoint (*{ENDING}); {way_out}")
 
 
-def load_weights(network: nn.Module, path: str, say: Callable[[str], None], *, ema: bool | None = None) -> str:
-    """Load the weights of a checkpoint, or of the newest one in a run's folder, and return the path of the file.
+def load_weights(
+    network: nn.Module, path: str, say: Callable[[str], None], *, ema: bool | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Load the weights of a checkpoint, or of the newest one in a run's folder; return the file and what it holds.
 
     Args:
         network: takes the weights.
         path: the file or folder.
-        say: is told which weights were read, and of damaged checkpoints.
+        say: prints a line, here which weights were read, and about damaged checkpoints.
         ema: which weights of the file, see `checkpoints.load_checkpoint`.
     """
-    if Path(path).is_dir():
-        path = str(find_state(path, say)[0])
-    say(load_checkpoint(network, path, ema=ema))
-    return path
+    file, content = find_state(path, say) if Path(path).is_dir() else (path, read_checkpoint(path))
+    say(load_content(network, content, file, ema=ema))
+    return str(file), content

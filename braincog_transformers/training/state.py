@@ -1,7 +1,8 @@
-"""Everything that a run needs to go on bit for bit, in one dictionary of tensors and plain types."""
+"""Everything that a run needs to go on bit for bit, in one dictionary of tensors, numbers and texts."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -19,6 +20,8 @@ __all__ = ["collect", "difference", "position", "require_run", "restore", "saved
 
 FORMAT = 1
 _PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+_PROGRESS = {"epoch": "epoch", "batch": "batch", "step": "updates", "best": "best", "best_epoch": "best_epoch"}
+"""Keys of a state, and the fields of `Progress` that stand there."""
 
 
 def _schedule_state(scheduler: Scheduler | None) -> dict:
@@ -31,15 +34,12 @@ def _schedule_state(scheduler: Scheduler | None) -> dict:
 
 def _restore_schedule(scheduler: Scheduler | None, state: dict) -> None:
     if isinstance(scheduler, PlateauLRScheduler) and state:
-        for name in _PLATEAU:
-            value = state["plateau"][name]
+        values, rates = {name: state["plateau"][name] for name in _PLATEAU}, state["restore_lr"]
+        for value in (*values.values(), *(rates or ())):
             if not isinstance(value, (int, float)):
-                raise UserError(f"'scheduler' of the state has {quoted(value, 80)} for {name}")
-            setattr(scheduler.lr_scheduler, name, value)
-        restored = state["restore_lr"]
-        if restored is not None and not all(isinstance(value, (int, float)) for value in restored):
-            raise UserError(f"'scheduler' of the state has {quoted(restored, 80)} for restore_lr")
-        scheduler.restore_lr = restored
+                raise UserError(f"'scheduler' of the state has {quoted(value, 80)} where a number is usual")
+        vars(scheduler.lr_scheduler).update(values)
+        scheduler.restore_lr = rates
 
 
 def _rank_state(learner: Learner, progress: Progress) -> dict:
@@ -54,7 +54,7 @@ def collect(learner: Learner, progress: Progress, ranks: Ranks, *, about: dict[s
         learner: what learns.
         progress: how far the run has come.
         ranks: the processes of the run.
-        about: plain values that say what the run is: version, model, options.
+        about: numbers and texts that say what the run is: version, model, options.
     """
     return {
         "format": FORMAT,
@@ -63,13 +63,9 @@ def collect(learner: Learner, progress: Progress, ranks: Ranks, *, about: dict[s
         _place_of_average(about): None if learner.ema is None else learner.ema.module.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
         "scheduler": _schedule_state(learner.scheduler),
-        "scaler": learner.precision.state_dict(),
-        "epoch": progress.epoch,
-        "batch": progress.batch,
-        "step": progress.step,
+        "scaler": learner.precision.scaler.state_dict(),
+        **{key: getattr(progress, name) for key, name in _PROGRESS.items()},
         "rows": deepcopy(progress.rows),
-        "best": progress.best,
-        "best_epoch": progress.best_epoch,
         "ranks": ranks.gather(_rank_state(learner, progress)),
     }
 
@@ -95,6 +91,15 @@ def require_run(state: Mapping[str, Any]) -> None:
     check_state(state)
 
 
+@contextmanager
+def _naming(path: str | os.PathLike) -> Iterator[None]:
+    """Put the name of a file, if there is one, in front of what is wrong with its state."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{shown(path)}: {error}" if str(path) else str(error)) from error
+
+
 def saved_options(
     state: Mapping[str, Any], defaults: Mapping[str, Any], *, path: str | os.PathLike = ""
 ) -> dict[str, Any]:
@@ -108,10 +113,8 @@ def saved_options(
     Raises:
         UserError: for a state that training has not written.
     """
-    try:
+    with _naming(path):
         require_run(state)
-    except UserError as error:
-        raise UserError(f"{shown(path)}: {error}" if str(path) else str(error)) from error
     return {**defaults, **state.get("options", {})}
 
 
@@ -131,22 +134,22 @@ def restore(
         UserError: for a state of another number of processes, or without what the run needs, or in which a part is not
             what training writes there.
     """
-    where = f"{shown(path)}: " if str(path) else ""
-    try:
+    with _naming(path):
         require_run(state)
         if len(state["ranks"]) != ranks.world_size:
             raise UserError(
                 f"--resume: the run had {len(state['ranks'])} processes and this one has {ranks.world_size}; "
                 "start as many, or use --no-resume-opt."
             )
-        _take_over(state, learner, progress, ranks)
-    except UserError as error:
-        raise UserError(f"{where}{error}") from error
-    except Exception as error:  # whatever PyTorch and the generators make of a changed file
-        raise UserError(
-            f"{where}the state does not fit this run ({type(error).__name__}: {shown(error, 200)}); it was changed, or "
-            "written by another version"
-        ) from error
+        try:
+            _take_over(state, learner, progress, ranks)
+        except UserError:
+            raise
+        except Exception as error:  # whatever PyTorch and the generators make of a changed file
+            raise UserError(
+                f"the state does not fit this run ({type(error).__name__}: {shown(error, 200)}); it was changed, or "
+                "written by another version"
+            ) from error
 
 
 def _take_over(state: dict[str, Any], learner: Learner, progress: Progress, ranks: Ranks) -> None:
@@ -161,9 +164,10 @@ def _take_over(state: dict[str, Any], learner: Learner, progress: Progress, rank
     check_optimizer(learner.optimizer, usual)
     _require_memory(state, learner)
     _restore_schedule(learner.scheduler, state["scheduler"])
-    learner.precision.load_state_dict(state["scaler"])
-    for name in ("epoch", "batch", "step", "best", "best_epoch"):
-        setattr(progress, name, state[name])
+    if state["scaler"]:
+        learner.precision.scaler.load_state_dict(state["scaler"])
+    for key, name in _PROGRESS.items():
+        setattr(progress, name, state[key])
     progress.rows[:] = deepcopy(state["rows"])
     mine = state["ranks"][ranks.rank]
     if mine["sums"].shape != progress.sums.shape or mine["sums"].dtype != progress.sums.dtype:
@@ -177,8 +181,8 @@ def _take_over(state: dict[str, Any], learner: Learner, progress: Progress, rank
 def _require_memory(state: Mapping[str, Any], learner: Learner) -> None:
     """Refuse an optimizer that has forgotten its steps; in float16 (a scaler) all of them may have been skipped."""
     name, group = type(learner.optimizer).__name__, learner.optimizer.param_groups[0]
-    plain = "sgd" in name.lower() and not group.get("momentum")
-    if state["step"] and not (state["optimizer"]["state"] or state["scaler"] or plain):
+    keeps_nothing = "sgd" in name.lower() and not group.get("momentum")
+    if state["step"] and not (state["optimizer"]["state"] or state["scaler"] or keeps_nothing):
         raise UserError(
             f"'optimizer' of the state holds no memory after {state['step']} steps of {name}; --no-resume-opt starts "
             "anew from the weights"
@@ -197,16 +201,16 @@ def difference(before: dict[str, Any], now: dict[str, Any], *, free: frozenset[s
         One line, or None where nothing differs.
     """
     names = sorted((before.keys() | now.keys()) - free)
-    changed = [name for name in names if _plain(before.get(name)) != _plain(now.get(name))]
+    changed = [name for name in names if _as_list(before.get(name)) != _as_list(now.get(name))]
     if not changed:
         return None
-    told = [
+    lines = [
         f"--{shown(name.replace('_', '-'), 60)} was {shown(before.get(name), 80)}, now {shown(now.get(name), 80)}"
         for name in changed[:5]
     ]
     more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-    return "; ".join(told) + more
+    return "; ".join(lines) + more
 
 
-def _plain(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

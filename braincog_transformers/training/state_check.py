@@ -12,7 +12,7 @@ from ..errors import UserError, quoted, shown
 __all__ = ["check_optimizer", "check_state", "hyperparameters"]
 
 _WORDS = 624
-"""Words of the Mersenne twister's state: NumPy reads beyond them when told so."""
+"""Words of the Mersenne twister's state: NumPy reads beyond them where the position says so."""
 _COLUMNS = {"epoch", "train_loss", "train_top1", "lr", "test_loss", "test_top1"}
 """What each row of a run has measured."""
 
@@ -25,8 +25,8 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def _plain(value: Any) -> bool:
-    """Tell whether a value is what an option can be."""
+def _setting(value: Any) -> bool:
+    """Return whether a value is what an option can be."""
     return value is None or type(value) in (bool, int, float, str) or (
         isinstance(value, (list, tuple)) and all(type(one) in (int, float, str) for one in value)
     )  # fmt: skip
@@ -52,17 +52,8 @@ def _row(value: Any) -> bool:
     return _texts_to(_number)(value) and value.keys() >= _COLUMNS and _whole(value["epoch"])
 
 
-def _optimizer(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("state"), dict) and isinstance(
-        value.get("param_groups"), list
-    )  # fmt: skip
-
-
-def _rank(value: Any) -> bool:
-    parts = ("own", "global")
-    return isinstance(value, dict) and all(isinstance(value.get(name), dict) for name in parts) and isinstance(
-        value.get("sums"), Tensor
-    )  # fmt: skip
+def _parts(**kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(isinstance(value.get(part), kinds[part]) for part in kinds)
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
@@ -73,25 +64,25 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "best": _or_none(_number),
     "best_epoch": _or_none(_whole),
     "state_dict": _weights,
-    "optimizer": _optimizer,
-    "scheduler": lambda value: isinstance(value, dict),
+    "optimizer": _parts(state=dict, param_groups=list),
+    "scheduler": _parts(),
     "scaler": _texts_to(_number),
-    "ranks": _list_of(_rank),
+    "ranks": _list_of(_parts(own=dict, sums=Tensor, **{"global": dict})),
 }
 # absent from states of other versions
 _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "state_dict_ema": _or_none(_weights),
     UNRANKED: _or_none(_weights),
-    "options": _texts_to(_plain),
+    "options": _texts_to(_setting),
 }
 
 
 def check_state(state: Mapping[Any, Any]) -> None:
     """Raise `UserError` that names the first part of a state that is not what training writes there."""
     for name, kind in (_KINDS | _OPTIONAL).items():
-        if name not in state and name in _OPTIONAL:
-            continue
         if name not in state:
+            if name in _OPTIONAL:
+                continue
             raise UserError(f"the state has no {name!r}; it was changed or comes from elsewhere")
         if not kind(state[name]):
             raise UserError(f"{name!r} of the state is not what training writes there: {quoted(state[name], 120)}")
@@ -107,13 +98,8 @@ def check_state(state: Mapping[Any, Any]) -> None:
 
 def _check_generator(numpy: Any) -> None:
     """Refuse a state of NumPy's generator whose position lies beyond its words."""
-    keys = numpy.get("keys") if isinstance(numpy, dict) else None
-    if (
-        not isinstance(keys, Tensor)
-        or keys.shape != (_WORDS,)
-        or not _whole(numpy.get("position"))
-        or numpy["position"] > _WORDS
-    ):
+    sound = _parts(keys=Tensor, position=int)(numpy) and numpy["keys"].shape == (_WORDS,)
+    if not sound or not 0 <= numpy["position"] <= _WORDS:
         raise UserError("'ranks' of the state holds no state of NumPy's random numbers")
 
 
@@ -156,7 +142,7 @@ def _kind(value: Any, parameter: Tensor) -> tuple:
 
 
 def _alike(usual: Any, value: Any, *, moves: bool = False) -> bool:
-    """Tell whether a hyperparameter from a file is of the usual one's kind, and in its range; rates and counts move."""
+    """Return whether a hyperparameter of a file is of the usual kind, and in its range; rates and counts move."""
     if usual is None or isinstance(usual, (bool, str)):
         return type(value) is type(usual) and value == usual
     if isinstance(usual, (list, tuple)):
@@ -168,7 +154,7 @@ def _alike(usual: Any, value: Any, *, moves: bool = False) -> bool:
 
 
 def _odd_entries(entries: Mapping[Any, Any], parameter: Tensor) -> Iterator[str]:
-    """Yield what an optimizer remembers about a weight in another shape, or in no plain numbers."""
+    """Yield what an optimizer remembers about a weight in another shape, or in no usual numbers."""
     sides = {*parameter.shape, 1}
     for name, value in entries.items():
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Stop on request: the first Ctrl-C, or SIGTERM, is noted and acted upon between two optimizer steps."""
+"""Stop on request: the first Ctrl-C, or SIGTERM, is noted and acted upon between two training steps."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TypeVar
 
-from .failures import worker_died
+from .machine import worker_died
 
 __all__ = ["StopRequest"]
 
@@ -39,7 +39,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.requested = True
         if hasattr(signal, "SIGCHLD"):
-            # the loading processes may have got the signal too; torch would raise an error in the middle of a step
+            # the loading processes may have got the signal too; torch would raise an error in the middle of one
             self._before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
 
     def until(self, batches: Iterable[Item]) -> Iterator[Item]:
@@ -51,7 +51,7 @@ class StopRequest:
                 raise
             if not self.requested:
                 if self._before and hasattr(signal, "SIGCHLD"):
-                    # torch would raise a second error while this one is being told
+                    # torch would raise a second error while this one is being reported
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 raise
             self.cut_short = True

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints import read_checkpoint, weights_of
 from ..errors import UserError, shown, unknown
-from ..recipe import Options
+from ..recipe.groups import TrainOptions
 
 __all__ = ["build_teacher", "find_teacher"]
 
@@ -43,9 +43,7 @@ def find_teacher(name: str) -> tuple[Callable[..., nn.Module], PretrainedCfg]:
     return entry, config
 
 
-def _create(
-    name: str, *, published: bool, size: tuple[int, int], in_chans: int, num_classes: int
-) -> nn.Module:  # fmt: skip
+def _create(name: str, *, published: bool, size: tuple[int, int], in_chans: int, num_classes: int) -> nn.Module:
     entry, config = find_teacher(name)
     asked: dict[str, Any] = {"pretrained_cfg": config}
     if config.fixed_input_size:
@@ -86,16 +84,18 @@ def _load(teacher: nn.Module, path: str, ema: bool | None) -> None:
 
 
 def build_teacher(
-    options: Options, *, size: tuple[int, int], in_chans: int, num_classes: int, device: torch.device
-) -> nn.Module:
+    options: TrainOptions, *, size: tuple[int, int], in_chans: int, num_classes: int, device: torch.device,
+    ema: bool | None = None,
+) -> nn.Module:  # fmt: skip
     """Build the teacher with its weights, in evaluation mode and without gradients.
 
     Args:
-        options: of the run; `--teacher` is set.
+        options: of the training; `--teacher` is set.
         size: height and width of the network's images.
         in_chans: their channels.
         num_classes: classes K.
         device: where it computes.
+        ema: which weights of `--teacher-checkpoint`, see `checkpoints.load_checkpoint`.
 
     Returns:
         A module that maps images `(B, C, H, W)` to logits `(B, K)`.
@@ -103,11 +103,11 @@ def build_teacher(
     Raises:
         UserError: for an unknown teacher, one that does not fit the data, or one whose weights cannot be had.
     """
-    name, path = options.train.teacher, options.train.teacher_checkpoint
+    name, path = options.teacher, options.teacher_checkpoint
     try:
         teacher = _create(name, published=not path, size=size, in_chans=in_chans, num_classes=num_classes)
         if path:
-            _load(teacher, path, options.run.use_ema)
+            _load(teacher, path, ema)
         teacher = teacher.eval().requires_grad_(False).to(device)
         with torch.no_grad():
             found = teacher(torch.zeros(1, in_chans, *size, device=device))

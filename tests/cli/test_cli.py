@@ -8,8 +8,7 @@ import pytest
 
 from braincog_transformers import cli, list_models
 from braincog_transformers.cli import resolve
-from braincog_transformers.errors import UserError
-from braincog_transformers.training.outcome import Interrupted, NonFiniteLoss
+from braincog_transformers.errors import Interrupted, NonFiniteLoss, UserError
 
 ROOT = Path(__file__).parents[2]
 

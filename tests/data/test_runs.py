@@ -14,8 +14,8 @@ from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
 from braincog_transformers.nodes import LIFNode
 from braincog_transformers.ops.kernels import fused_neuron
-from braincog_transformers.training.build import build_network, find_shape
 from braincog_transformers.training.distributed import Ranks
+from braincog_transformers.training.network import build_network, find_shape
 from braincog_transformers.training.run import run
 
 SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "3", "--tensorboard-dir", ""]

@@ -8,9 +8,8 @@ import pytest
 import torch
 from tiny_run import Run
 
-from braincog_transformers.errors import UserError
+from braincog_transformers.errors import NonFiniteLoss, UserError
 from braincog_transformers.recipe import Options
-from braincog_transformers.training.outcome import NonFiniteLoss
 from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import difference, restore, saved_options
 
@@ -89,7 +88,7 @@ def test_a_changed_state_is_resumed_or_refused_in_one_short_line(fuzz_cases, tmp
             difference(saved_options(state, Options().to_dict()), Options().to_dict(), free=frozenset())
             restore(state, run.learner, run.progress, run.ranks, path=found)
             run.checkpoints.continue_from(state, metric=run.plan_arguments["metric"])
-            run.fit(max_steps=run.progress.step + 1)
+            run.fit(max_steps=run.progress.updates + 1)
             counts["resumed"] += 1
         except NonFiniteLoss:
             counts["resumed"] += 1

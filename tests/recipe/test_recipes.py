@@ -9,7 +9,7 @@ from torch import nn
 import braincog_transformers
 from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.training.build import find_shape
+from braincog_transformers.training.network import find_shape
 from braincog_transformers.training.optim import build_optimizer, build_schedule
 
 FOLDER = Path(__file__).parents[2] / "examples" / "recipes"

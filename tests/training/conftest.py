@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 from braincog_transformers.cli import resolve
 from braincog_transformers.data.build import build_datasets
 from braincog_transformers.ops.kernels import fused_neuron
-from braincog_transformers.training import build
+from braincog_transformers.training import loaders
 from braincog_transformers.training.run import run as run_options
 
 SAMPLES = 32
@@ -34,7 +34,7 @@ def small_digits(monkeypatch):
         train, test = (Subset(part, range(SAMPLES)) for part in (bundle.train, bundle.test))
         return replace(bundle, train=train, test=test)
 
-    monkeypatch.setattr(build, "build_datasets", few)
+    monkeypatch.setattr(loaders, "build_datasets", few)
     monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
 
 

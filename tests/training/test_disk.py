@@ -79,7 +79,7 @@ ROW = {"epoch": 0, "train_loss": 1.0, "train_top1": 1.0, "test_loss": 1.0, "test
 def test_tensorboard_that_cannot_write_any_more_is_given_up_in_one_line(tmp_path, capfd):
     pytest.importorskip("tensorboard")
     told = []
-    journal = Journal(tmp_path, epochs=3, say=told.append)
+    journal = Journal(tmp_path, epochs=3, printer=told.append)
     journal.tensorboard = open_tensorboard(tmp_path / "logs", wanted=True)
     journal.write_row([ROW])
     shutil.rmtree(tmp_path / "logs")

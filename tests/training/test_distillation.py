@@ -1,7 +1,6 @@
 """Learning from a teacher: who is found, what is learnt on which head, and what never changes."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,15 +8,12 @@ import timm
 import torch
 from timm.models import _registry
 from tiny_run import Oracle, TwoHeads, samples
-from torch.utils.data import Subset
 
 from braincog_transformers.checkpoints import read_checkpoint
 from braincog_transformers.cli import resolve
-from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
-from braincog_transformers.ops.kernels import fused_neuron
 from braincog_transformers.recipe import Options
-from braincog_transformers.training import build, teacher
+from braincog_transformers.training import teacher
 from braincog_transformers.training.losses import Distillation, build_loss
 from braincog_transformers.training.run import run
 
@@ -80,16 +76,8 @@ def teacher_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def go(tmp_path, monkeypatch):
-    """Return a function that runs the options given on 32 digits, with plain neurons."""
-
-    def few(*args, **kwargs):
-        bundle = build_datasets(*args, **kwargs)
-        train, test = (Subset(part, range(32)) for part in (bundle.train, bundle.test))
-        return replace(bundle, train=train, test=test)
-
-    monkeypatch.setattr(build, "build_datasets", few)
-    monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
+def go(tmp_path, small_digits):
+    """Return a function that runs the options given on 32 digits."""
     return lambda *more: run(resolve([*DIGITS, *SHORT, "--output", str(tmp_path), *more]))
 
 
@@ -153,7 +141,7 @@ def _build(name, *, in_chans=3, num_classes=1000, side=64, checkpoint=""):
     options = Options.from_dict({"dataset": "imnet", "teacher": name, "teacher_checkpoint": str(checkpoint)})
     place = torch.device("cpu")
     return teacher.build_teacher(
-        options, size=(side, side), in_chans=in_chans, num_classes=num_classes, device=place
+        options.train, size=(side, side), in_chans=in_chans, num_classes=num_classes, device=place
     )  # fmt: skip
 
 

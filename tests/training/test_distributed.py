@@ -10,8 +10,8 @@ from torch import distributed, multiprocessing
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.distributed import Ranks, set_up, wrap
+from braincog_transformers.training.learner import UpdateRules
 from braincog_transformers.training.losses import Distillation, build_loss
-from braincog_transformers.training.step import StepRules
 
 OPTIONS = {"norm": False, "drop": 0.0, "mixup": False, "ema": True, "opt": "sgd", "lr": 0.1, "count": 22}
 
@@ -45,7 +45,7 @@ def _work(rank: int, port: int, folder) -> None:
     whole = _fit(folder / "whole", ranks)
     _fit(folder / "parts", ranks, stop_after=4)
     parts = _fit(folder / "parts", ranks, resume=True)
-    noisy = _fit(folder / "noisy", ranks, stop_after=3, rules=StepRules(noisy_grad=0.5))
+    noisy = _fit(folder / "noisy", ranks, stop_after=3, rules=UpdateRules(noisy_grad=0.5))
     noisy = ranks.gather(noisy["weights"])
     taught = _fit(folder / "taught", ranks, **_taught())
     if ranks.first:

@@ -12,7 +12,7 @@ import torch
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training import run as assembly
-from braincog_transformers.training.failures import explain, worker_died
+from braincog_transformers.training.machine import explain, worker_died
 from braincog_transformers.training.stopping import StopRequest
 
 
@@ -35,7 +35,7 @@ def begins(monkeypatch):
 DYING = """
 import os, signal, sys
 from torch.utils.data import DataLoader, Dataset
-from braincog_transformers.training.failures import explain
+from braincog_transformers.training.machine import explain
 from braincog_transformers.training.stopping import StopRequest
 
 class Dying(Dataset):
@@ -98,7 +98,7 @@ def test_a_run_whose_loading_processes_got_the_signal_too_is_saved(run):
                     raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
                 yield batch
 
-    object.__setattr__(parts.feed, "train", Dying(parts.feed.train))
+    object.__setattr__(parts.loaders, "train", Dying(parts.loaders.train))
     parts.fit()
     assert (parts.progress.epoch, parts.progress.batch) == (0, 2)
     resumed = run("parts").resume().fit()

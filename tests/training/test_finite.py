@@ -7,12 +7,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from braincog_transformers.data.loading.loader import make_loader
-from braincog_transformers.errors import UserError
+from braincog_transformers.errors import NonFiniteLoss, UserError
 from braincog_transformers.nodes import LIFNode
 from braincog_transformers.training.diagnose import has_sound_sum
 from braincog_transformers.training.distributed import Ranks
-from braincog_transformers.training.outcome import NonFiniteLoss
-from braincog_transformers.training.step import StepRules
+from braincog_transformers.training.learner import UpdateRules
 
 
 class Spiking(TinyNet):
@@ -48,35 +47,35 @@ def test_the_loss_of_a_spiking_network_hides_what_is_not_finite(spiking):
 @pytest.mark.parametrize("norm", [False, True], ids=["without norm", "with norm"])
 def test_a_pixel_that_is_not_finite_stops_the_training(spiking, value, mixup, norm):
     one = spiking(mixup=mixup, norm=norm)
-    one.feed.train.x[7, 0, 1, 1] = value
-    one.feed.test.x = samples()[0]
+    one.loaders.train.x[7, 0, 1, 1] = value
+    one.loaders.test.x = samples()[0]
     with pytest.raises(NonFiniteLoss, match=r"the batch itself is at fault: samples? .*check the data"):
         one.fit()
 
 
 def test_the_sample_of_a_batch_is_named(spiking):
     one = spiking(batch_size=24)
-    one.feed.test.x = samples()[0]
-    one.feed.train.x[7, 0, 1, 1] = torch.nan
-    place = one.feed.train._own().tolist().index(7)
+    one.loaders.test.x = samples()[0]
+    one.loaders.train.x[7, 0, 1, 1] = torch.nan
+    place = one.loaders.train._own().tolist().index(7)
     with pytest.raises(NonFiniteLoss, match=rf"sample {place} \(counted from 0\) holds values"):
         one.fit()
 
 
 def test_a_test_sample_that_is_not_finite_stops_the_evaluation(spiking):
     one = spiking()
-    one.feed.train.x = samples()[0]
-    one.feed.test.x[13, 0, 1, 1] = torch.nan  # batches of 5
+    one.loaders.train.x = samples()[0]
+    one.loaders.test.x[13, 0, 1, 1] = torch.nan  # batches of 5
     with pytest.raises(NonFiniteLoss, match=r"evaluation: batch 3, counted from 1: sample 3 \(counted from 0\)"):
         one.fit()
 
 
 def test_values_whose_sum_overflows_are_no_fault(spiking):
     one = spiking(epochs=1, norm=False)
-    x = one.feed.train.x
+    x = one.loaders.train.x
     x[3:6, 0] = torch.finfo(torch.float32).max / 4
     assert not has_sound_sum(x)
-    assert one.fit().progress.step == 6
+    assert one.fit().progress.updates == 6
 
 
 @pytest.mark.parametrize("name", ["conv.weight", "head.bias", "norm.running_var", "node.threshold"])
@@ -100,7 +99,7 @@ def _spoil_gradients(network: nn.Module, *, at: int, value: float = torch.nan) -
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("rules", [StepRules(), StepRules(clip_grad=1.0)], ids=["plain", "clipped"])
+@pytest.mark.parametrize("rules", [UpdateRules(), UpdateRules(clip_grad=1.0)], ids=["plain", "clipped"])
 @pytest.mark.parametrize("amp", [None, "bfloat16"])
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(spiking, value, rules, amp):
     one = spiking(rules=rules, amp=amp)
@@ -108,20 +107,20 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(spiking, 
     with pytest.raises(NonFiniteLoss, match=r"at step 8, .*gradients are not finite .*: conv\.weight\."):
         one.fit()
     assert all(value.isfinite().all() for value in one.weights.values())
-    assert spiking().resume().progress.step == 6
+    assert spiking().resume().progress.updates == 6
 
 
 def test_gradients_whose_norm_overflows_are_no_fault(spiking):
     one = spiking(epochs=1, opt="sgd", norm=False)
     # the conv's gradient may be 0, that of the head isn't
     one.learner.network.head.weight.register_hook(lambda gradient: gradient.sign() * 1e25)
-    assert one.fit().progress.step == 6
+    assert one.fit().progress.updates == 6
 
 
 def test_a_step_that_overflows_float16_is_left_out_and_not_the_end(spiking):
     one = spiking(amp="float16")
     _spoil_gradients(one.learner.network, at=2, value=torch.inf)
-    assert one.fit().progress.step == 18
+    assert one.fit().progress.updates == 18
     assert all(value.isfinite().all() for value in one.weights.values())
 
 
@@ -130,7 +129,7 @@ def test_steps_that_overflow_float16_without_end_are_named(spiking):
     one.learner.network.conv.weight.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(NonFiniteLoss, match="overflow float16 however small they are scaled"):
         one.fit()
-    assert one.progress.step < 30
+    assert one.progress.updates < 30
 
 
 def test_weights_that_overflow_are_not_saved(spiking):

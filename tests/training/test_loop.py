@@ -9,15 +9,15 @@ import torch
 from tiny_run import CLASSES, MemoryLoader, TinyNet, assert_same, samples
 from torch import nn
 
+from braincog_transformers.errors import NonFiniteLoss
 from braincog_transformers.training.distributed import Ranks
-from braincog_transformers.training.learner import Learner, Place
+from braincog_transformers.training.learner import Learner, UpdateRules
+from braincog_transformers.training.loaders import ToDevice
 from braincog_transformers.training.loop import evaluate
 from braincog_transformers.training.losses import build_loss
-from braincog_transformers.training.outcome import NonFiniteLoss
 from braincog_transformers.training.precision import Precision
-from braincog_transformers.training.saving import write_whole
-from braincog_transformers.training.step import StepRules, train_step
 from braincog_transformers.training.stopping import StopRequest
+from braincog_transformers.training.update import update_weights
 
 ALONE = Ranks(device=torch.device("cpu"))
 
@@ -25,9 +25,9 @@ ALONE = Ranks(device=torch.device("cpu"))
 def _step(network, batches, *, rules=None, loss=None, amp=None, lr=0.1):
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     learner = Learner(network=network, optimizer=optimizer, precision=Precision("cpu", amp))
-    return train_step(
-        learner, batches, step=3, criterion=loss or build_loss("ce"), place=Place(), rules=rules or StepRules(),
-        ranks=ALONE,
+    return update_weights(
+        learner, batches, update=3, criterion=loss or build_loss("ce"), to_device=ToDevice(),
+        rules=rules or UpdateRules(), ranks=ALONE,
     )  # fmt: skip
 
 
@@ -52,16 +52,16 @@ def test_accumulation_equals_the_big_batch(accumulated):
 
 
 def test_last_short_group_of_batches_is_a_step_too(run):
-    assert run("one", grad_accum=4, epochs=2).fit().progress.step == 4
+    assert run("one", grad_accum=4, epochs=2).fit().progress.updates == 4
 
 
 def test_max_steps_ends_in_the_middle_and_at_the_end_of_an_epoch(run):
     middle = run("middle").fit(max_steps=8)
-    assert (middle.progress.step, middle.progress.epoch, middle.progress.batch) == (8, 1, 2)
+    assert (middle.progress.updates, middle.progress.epoch, middle.progress.batch) == (8, 1, 2)
     assert [row["epoch"] for row in middle.rows] == [0, 1]
     assert middle.checkpoints.last.exists()
     end = run("end").fit(max_steps=6)
-    assert (end.progress.step, end.progress.epoch, end.progress.batch) == (6, 1, 0)
+    assert (end.progress.updates, end.progress.epoch, end.progress.batch) == (6, 1, 0)
     assert [row["epoch"] for row in end.rows] == [0]
 
 
@@ -94,7 +94,7 @@ def test_signal_finishes_the_step_saves_and_resumes(run, number):
     parts.learner.train_call = interrupted
     with parts.stop:
         parts.fit()
-    assert (parts.progress.step, parts.progress.epoch, parts.progress.batch) == (8, 1, 2)
+    assert (parts.progress.updates, parts.progress.epoch, parts.progress.batch) == (8, 1, 2)
     assert_same(run("parts").resume().fit(), whole)
 
 
@@ -154,7 +154,7 @@ def test_non_finite_data_and_weights_are_told_apart():
 
 def test_non_finite_loss_keeps_the_state_of_before(run):
     one = run("one")
-    x = one.feed.train.x
+    x = one.loaders.train.x
     plain = one.learner.train_call
     calls = []
 
@@ -182,7 +182,7 @@ def test_evaluation_counts_each_sample_once_and_leaves_the_generators():
         return network(x) + 0 * torch.rand(())  # as a random encoding draws
 
     found = evaluate(
-        call, loader, criterion=build_loss("ce"), place=Place(), ranks=ALONE, autocast=Precision("cpu").autocast
+        call, loader, criterion=build_loss("ce"), to_device=ToDevice(), ranks=ALONE, autocast=Precision("cpu").autocast
     )
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_few_classes_have_no_top5():
     x, y = samples(8)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     found = evaluate(
-        network, MemoryLoader(x, y % 4, 5, train=False), criterion=build_loss("ce"), place=Place(), ranks=ALONE,
+        network, MemoryLoader(x, y % 4, 5, train=False), criterion=build_loss("ce"), to_device=ToDevice(), ranks=ALONE,
         autocast=Precision("cpu").autocast,
     )  # fmt: skip
     assert found.keys() == {"loss", "top1"}
@@ -207,7 +207,7 @@ def test_clipping_limits_the_gradient():
     x, y = samples(8)
     network = TinyNet(drop=0.0)
     before = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
-    _step(network, [(x, y)], rules=StepRules(clip_grad=0.01), lr=1.0)
+    _step(network, [(x, y)], rules=UpdateRules(clip_grad=0.01), lr=1.0)
     after = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
@@ -217,13 +217,13 @@ def test_noise_has_the_wished_deviation():
     plain, noisy = TinyNet(drop=0.0), TinyNet(drop=0.0)
     noisy.load_state_dict(plain.state_dict())
     _step(plain, [(x, y)], lr=1.0)
-    _step(noisy, [(x, y)], lr=1.0, rules=StepRules(noisy_grad=0.5))
+    _step(noisy, [(x, y)], lr=1.0, rules=UpdateRules(noisy_grad=0.5))
     difference = torch.cat([(a - b).flatten() for a, b in zip(plain.parameters(), noisy.parameters(), strict=True)])
     assert difference.std().item() == pytest.approx(0.5, rel=0.1)
 
 
 def test_random_steps_vary_and_are_put_back(run):
-    one = run("one", rules=StepRules(random_steps=4))
+    one = run("one", rules=UpdateRules(random_steps=4))
     seen = []
     plain = one.learner.train_call
     one.learner.train_call = lambda x: (seen.append(one.learner.network.step), plain(x))[1]
@@ -236,17 +236,3 @@ def test_random_steps_vary_and_are_put_back(run):
 def test_lower_precision_still_learns(run, amp):
     one = run("one", amp=amp, epochs=30, count=8, mixup=False, drop=0.0, ema=False, loss=build_loss("ce")).fit()
     assert one.rows[-1]["test_top1"] == 100.0
-
-
-def test_failing_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "last.pth.tar"
-    path.write_text("old")
-
-    def fail(beside):
-        beside.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

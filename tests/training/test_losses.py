@@ -7,6 +7,7 @@ import torch
 from timm.data import Mixup
 
 from braincog_transformers.errors import UserError
+from braincog_transformers.training.loaders import EventMixer, ImageMixer
 from braincog_transformers.training.losses import (
     Distillation,
     build_loss,
@@ -14,7 +15,6 @@ from braincog_transformers.training.losses import (
     mean_over_steps,
     soft_labels,
 )
-from braincog_transformers.training.mixers import EventMixer, ImageMixer
 
 
 def test_tet_by_hand():

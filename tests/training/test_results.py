@@ -96,7 +96,7 @@ def test_options_reach_the_method(go):
 
 
 def test_spikes_are_packed_and_integers_multiply_unless_told_not_to(go, monkeypatch):
-    from braincog_transformers.training import parts as assembly
+    from braincog_transformers.training import assembly
 
     built, build_network = [], assembly.build_network
     monkeypatch.setattr(assembly, "build_network", lambda *a, **k: built.append(build_network(*a, **k)) or built[-1])

@@ -13,10 +13,10 @@ from tiny_run import Run, assert_same
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training.distributed import Ranks
+from braincog_transformers.training.learner import UpdateRules
 from braincog_transformers.training.losses import build_loss
 from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import difference, restore
-from braincog_transformers.training.step import StepRules
 
 # 24 samples in batches of 4: six batches an epoch, three epochs
 STEPS = 18
@@ -27,14 +27,14 @@ def test_equals_the_run_that_was_not_stopped(run, k):
     whole = run("whole").fit()
     run("parts").fit(max_steps=k)
     assert_same(run("parts").resume().fit(), whole)
-    assert whole.progress.step == STEPS
+    assert whole.progress.updates == STEPS
 
 
 CASES = {
     "accumulation with a short last group": {"grad_accum": 4},
-    "random steps": {"rules": StepRules(random_steps=4)},
-    "noise on gradients": {"rules": StepRules(noisy_grad=0.1, clip_grad=1.0)},
-    "TET": {"rules": StepRules(step_outputs=True), "loss": build_loss("ce", tet=True, tet_weight=0.1)},
+    "random steps": {"rules": UpdateRules(random_steps=4)},
+    "noise on gradients": {"rules": UpdateRules(noisy_grad=0.1, clip_grad=1.0)},
+    "TET": {"rules": UpdateRules(step_outputs=True), "loss": build_loss("ce", tet=True, tet_weight=0.1)},
     "bfloat16": {"amp": "bfloat16"},
     "plateau schedule": {"sched": "plateau", "epochs": 5, "lr": 1e-7},  # nothing improves, so that the rate falls
     "momentum": {"opt": "sgd"},
@@ -89,7 +89,7 @@ def test_survives_sigkill(run, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     resumed = Run(folder, recovery_interval=2).resume()
-    assert 0 < resumed.progress.step < STEPS
+    assert 0 < resumed.progress.updates < STEPS
     assert_same(resumed.fit(), whole)
 
 

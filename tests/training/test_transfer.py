@@ -1,20 +1,15 @@
 """Starting from the weights of another run: other numbers of steps, classes, sizes, channels, heads."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import nn
-from torch.utils.data import Subset
 
 from braincog_transformers.checkpoints import load_state, read_checkpoint
 from braincog_transformers.cli import resolve
-from braincog_transformers.data.build import build_datasets
 from braincog_transformers.errors import UserError
-from braincog_transformers.ops.kernels import fused_neuron
-from braincog_transformers.training import build
 from braincog_transformers.training.run import run
 
 SHORT = ["--epochs", "1", "--warmup-epochs", "0", "--cooldown-epochs", "0", "-b", "8", "--tensorboard-dir", ""]
@@ -22,16 +17,8 @@ DIGITS = ["--dataset", "digits", "--model", "spikformer_digits", "--device", "cp
 
 
 @pytest.fixture
-def go(tmp_path, monkeypatch):
-    """Return a function that runs the options given on 32 samples, with plain neurons."""
-
-    def few(*args, **kwargs):
-        bundle = build_datasets(*args, **kwargs)
-        train, test = (Subset(part, range(32)) for part in (bundle.train, bundle.test))
-        return replace(bundle, train=train, test=test)
-
-    monkeypatch.setattr(build, "build_datasets", few)
-    monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: False)
+def go(tmp_path, small_digits):
+    """Return a function that runs the options given on 32 samples."""
     return lambda *more: run(resolve([*DIGITS, *SHORT, "--output", str(tmp_path), *more]))
 
 

@@ -8,7 +8,8 @@ from tiny_run import DIGITS, Run
 from braincog_transformers.checkpoints import read_checkpoint
 from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.training import build, export
+from braincog_transformers.training import exporting
+from braincog_transformers.training import network as networks
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.saving import find_state, load_weights
 from braincog_transformers.training.state import restore
@@ -63,15 +64,16 @@ def test_fine_tuning_and_export_read_the_weights_that_evaluation_reads(tmp_path,
     path = str(tmp_path / "run.pth.tar")
     torch.save(_state(state_dict=1.0, state_dict_ema=2.0), path)
     options = resolve([*DIGITS, "--initial-checkpoint", path, *given])
-    network = build.build_network(
-        options, build.find_shape(options), Ranks(device=torch.device("cpu")), say=lambda _: None
+    network = networks.build_network(
+        options, networks.find_shape(options), Ranks(device=torch.device("cpu")), say=lambda _: None
     )
     assert set(network.head.bias.tolist()) == {value}
     seen = []
-    monkeypatch.setattr(export, "export", lambda network, *_, **__: seen.extend(network.head.bias.tolist()) or tmp_path)
-    monkeypatch.setattr(export, "load_exported", lambda _: None)
-    monkeypatch.setattr(export, "agreement", lambda *_: "")
-    lines = export.export_trained(resolve([*DIGITS, "--eval_checkpoint", path, *given]), str(tmp_path / "x.onnx"))
+    biases = lambda network, *_, **__: seen.extend(network.head.bias.tolist()) or tmp_path  # noqa: E731
+    monkeypatch.setattr(exporting, "export", biases)
+    monkeypatch.setattr(exporting, "load_exported", lambda _: None)
+    monkeypatch.setattr(exporting, "agreement", lambda *_: "")
+    lines = exporting.export_trained(resolve([*DIGITS, "--eval_checkpoint", path, *given]), str(tmp_path / "x.onnx"))
     assert set(seen) == {value}
     assert ("the moving average" in lines[0]) == (value == 2.0)
 

@@ -12,15 +12,13 @@ from torch import nn
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.generators import seed_everything
 from braincog_transformers.training.journal import Journal
-from braincog_transformers.training.learner import Learner, Place, Progress
+from braincog_transformers.training.learner import Learner, Plan, Progress, UpdateRules
+from braincog_transformers.training.loaders import ImageMixer, Loaders, ToDevice
 from braincog_transformers.training.loop import fit
 from braincog_transformers.training.losses import build_loss
-from braincog_transformers.training.mixers import ImageMixer
-from braincog_transformers.training.plan import Feed, Plan
 from braincog_transformers.training.precision import Precision
 from braincog_transformers.training.saving import Checkpoints, find_state
 from braincog_transformers.training.state import restore
-from braincog_transformers.training.step import StepRules
 from braincog_transformers.training.stopping import StopRequest
 
 CLASSES = 6
@@ -133,16 +131,16 @@ class Run:
         x, y = samples(count)
         share = {"rank": self.ranks.rank, "world_size": self.ranks.world_size}
         mixer = ImageMixer(Mixup(mixup_alpha=0.5, cutmix_alpha=1.0, num_classes=CLASSES)) if mixup else None
-        self.feed = Feed(
+        self.loaders = Loaders(
             train=MemoryLoader(x, y, batch_size, train=True, **share),
             test=MemoryLoader(x, y, 5, train=False, **share),
-            place=Place(),
+            to_device=ToDevice(),
             mixer=mixer,
             mixing_ends=mixing_ends,
         )
         self.plan_arguments = {
             "epochs": epochs,
-            "rules": rules or StepRules(grad_accum=grad_accum),
+            "rules": rules or UpdateRules(grad_accum=grad_accum),
             "criterion": loss or build_loss("ce", smoothing=0.1),
             "test_criterion": build_loss("ce"),
             "metric": "ema_top1" if ema else "test_top1",
@@ -161,11 +159,11 @@ class Run:
 
     def fit(self, *, max_steps: int | None = None) -> "Run":
         journal = Journal(
-            self.folder, epochs=self.plan_arguments["epochs"], interval=1000, say=self.said.append,
+            self.folder, epochs=self.plan_arguments["epochs"], interval=1000, printer=self.said.append,
             speaks=self.ranks.first,
         )  # fmt: skip
         self.rows = fit(
-            self.learner, self.progress, feed=self.feed, plan=Plan(**self.plan_arguments, max_steps=max_steps),
+            self.learner, self.progress, loaders=self.loaders, plan=Plan(**self.plan_arguments, max_steps=max_steps),
             checkpoints=self.checkpoints, ranks=self.ranks, journal=journal, stop=self.stop,
         )  # fmt: skip
         return self

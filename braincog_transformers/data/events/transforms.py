@@ -35,7 +35,7 @@ def _level(limit: float) -> float:
 
 
 def _affine(frames: Tensor, *, angle: float = 0.0, shift: tuple[int, int] = (0, 0), shear: float = 0.0) -> Tensor:
-    """Move all frames about their centre, nearest pixel, zeros from outside; angle and shear in degrees."""
+    """Rotate, shift and shear all frames, by the nearest pixel and with zeros outside; angle and shear in degrees."""
     return vision.affine(frames, angle=angle, translate=list(shift), scale=1.0, shear=[shear, 0.0])
 
 
@@ -98,7 +98,7 @@ class Roll:
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turn about the centre.
+    """Rotate about the centre.
 
     Args:
         degrees: largest angle to either side; 15 in BrainCog and STEP.

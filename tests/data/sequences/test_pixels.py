@@ -12,7 +12,7 @@ from braincog_transformers.data.loading.loader import make_loader
 from braincog_transformers.data.registry import DATASETS
 from braincog_transformers.data.sequences.pixels import pixel_order
 from braincog_transformers.errors import UserError
-from braincog_transformers.training.build import find_shape
+from braincog_transformers.training.network import find_shape
 
 FIRST = [319, 576, 323, 107, 355, 716]
 

@@ -5,8 +5,8 @@ import torch
 from ..errors import UserError
 from ..export import agreement, export, form_of, load_exported, samples_for
 from ..recipe import Options
-from .build import build_network, find_shape
 from .distributed import Ranks, device_of
+from .network import build_network, find_shape
 from .saving import load_weights
 
 __all__ = ["export_trained"]
@@ -40,10 +40,7 @@ def export_trained(options: Options, path: str) -> list[str]:
     steps = shape.info.kind != "image" and not options.model.temporal_flatten
     batch = samples_for(network, steps=steps)
     written = export(network, path, batch=batch)
-    lines.append(f"{written}: {written.stat().st_size / 2**20:.1f} MiB, input {_shown(batch)}, fused")
+    sizes = ", ".join(map(str, ("B", *batch.shape[1:])))
+    lines.append(f"{written}: {written.stat().st_size / 2**20:.1f} MiB, input ({sizes}), fused")
     lines.append(f"{agreement(network, load_exported(written), batch)}")
     return lines
-
-
-def _shown(batch: torch.Tensor) -> str:
-    return "(B, " + ", ".join(map(str, batch.shape[1:])) + ")"

@@ -1,0 +1,182 @@
+"""Assemble a run from its options: data, network, precision, batches; for a training also what learns, and the plan."""
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from ..data.build import DataBundle
+from ..errors import UserError
+from ..recipe import Options
+from ..version import __version__
+from .distributed import Ranks, wrap
+from .generators import seed_everything
+from .learner import Learner, Plan, UpdateRules
+from .loaders import Loaders, ToDevice, build_data, build_loaders, build_mixer
+from .loop import evaluate
+from .losses import build_losses
+from .network import Shape, build_network, find_shape
+from .optim import build_optimizer, build_schedule, scaled_rate
+from .precision import Precision
+from .teacher import build_teacher, find_teacher
+
+__all__ = ["Parts", "build_learner", "build_parts", "check_batch"]
+
+
+@dataclass
+class Parts:
+    """What every kind of run is made of."""
+
+    options: Options
+    ranks: Ranks
+    shape: Shape
+    bundle: DataBundle
+    network: nn.Module
+    train_call: Any
+    test_call: Any
+    loaders: Loaders
+    precision: Precision
+
+    @property
+    def batch(self) -> tuple[int, int, int]:
+        """Return samples of a forward pass, processes, and accumulated passes, whose product makes one update.
+
+        A set that is smaller than what was asked for has no update of that size, for which no learning rate is scaled.
+        """
+        options, processes = self.options, self.ranks.world_size
+        samples = min(options.data.batch_size, max(1, len(self.bundle.train) // processes))
+        return samples, processes, min(options.optim.grad_accum, len(self.loaders.train))
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure the network on the test samples."""
+        self.network.eval()
+        return evaluate(
+            self.test_call, self.loaders.test, criterion=build_losses(self.options.train)[1],
+            to_device=self.loaders.to_device, ranks=self.ranks, autocast=self.precision.autocast,
+            seed=self.options.run.seed,
+        )  # fmt: skip
+
+
+def build_parts(options: Options, ranks: Ranks) -> Parts:
+    """Build everything but what learns.
+
+    Raises:
+        UserError: for a mistake of the user's making.
+        FileNotFoundError: for missing data.
+    """
+    seed_everything(options.run.seed)
+    precision = Precision(ranks.device.type, options.train.amp_dtype if options.train.amp else None)
+    shape = find_shape(options)
+    if options.train.teacher:
+        find_teacher(options.train.teacher)  # a wrong name shows before the data are read
+    bundle = ranks.first_alone(lambda: build_data(options, shape, ranks))
+    shape = replace(shape, num_classes=bundle.num_classes)
+    repeats = max(1, options.aug.aug_repeats)
+    train_loader, test_loader = build_loaders(options.data, bundle, ranks, seed=options.run.seed, repeats=repeats)
+    seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
+    network = build_network(options, shape, ranks, say=ranks.say, classes=bundle.classes)
+    network, train_call, test_call = wrap(
+        network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
+    )
+    to_device = ToDevice(ranks.device, options.train.channels_last, options.model.temporal_flatten)
+    mixer = build_mixer(
+        options.mix, batch_size=options.data.batch_size, smoothing=options.train.smoothing,
+        num_classes=bundle.num_classes, size=shape.size,
+    )  # fmt: skip
+    loaders = Loaders(train_loader, test_loader, to_device, mixer, options.mix.mixup_off_epoch)
+    return Parts(options, ranks, shape, bundle, network, train_call, test_call, loaders, precision)
+
+
+def check_batch(parts: Parts) -> None:
+    """Refuse a batch of one where a normalisation would have a single value to go by.
+
+    Raises:
+        UserError: with the smallest batch that trains.
+    """
+    options, processes = parts.options, parts.ranks.world_size
+    smallest = min(options.data.batch_size, len(parts.bundle.train) // processes)
+    if smallest > 1 or (options.train.sync_bn and processes > 1):
+        return
+    probe = deepcopy(parts.network).to("meta").train()
+    x, _ = parts.loaders.to_device(torch.zeros(1, *parts.bundle.input_shape), torch.zeros(1))
+    try:
+        with torch.no_grad():
+            probe(x.to("meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"--batch-size 1: {options.model.model} normalises over the samples of a batch and can't train on one "
+            "alone; give 2 or more (--grad-accum does not help)."
+        ) from None
+
+
+def _ranking_metric(parts: Parts) -> str:
+    """Return the column that ranks epochs: that of the average where it is evaluated, as in timm."""
+    train, metric, bundle = parts.options.train, parts.options.run.eval_metric, parts.bundle
+    if metric == "top5" and bundle.num_classes < 5:
+        raise UserError(f"--eval-metric top5 needs five classes; {bundle.info.name} has {bundle.num_classes}.")
+    averaged = train.model_ema and not train.model_ema_force_cpu
+    return f"{'ema' if averaged else 'test'}_{metric}"
+
+
+def build_learner(parts: Parts) -> tuple[Learner, Plan]:
+    """Build what learns, and the plan of the run."""
+    options, train, metric = parts.options, parts.options.train, _ranking_metric(parts)
+    lr = scaled_rate(options.sched.lr, batch=math.prod(parts.batch), base=options.sched.lr_base_size)
+    optimizer = build_optimizer(parts.network, options.optim, lr=lr)
+    rules = UpdateRules(
+        grad_accum=options.optim.grad_accum, clip_grad=options.optim.clip_grad, noisy_grad=options.optim.noisy_grad,
+        random_steps=parts.shape.step if options.model.rand_step else 0, step_outputs=train.tet_loss,
+    )  # fmt: skip
+    updates = rules.updates_of(len(parts.loaders.train))
+    scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
+    average = None
+    if train.model_ema:
+        device = torch.device("cpu") if train.model_ema_force_cpu else None
+        average = ModelEmaV3(parts.network, decay=train.model_ema_decay, device=device)
+    learner = Learner(
+        network=parts.network, optimizer=optimizer, precision=parts.precision, seed=options.run.seed,
+        rank=parts.ranks.rank, noise_device=str(parts.ranks.device), scheduler=scheduler, ema=average,
+        train_call=parts.train_call, test_call=parts.test_call,
+    )  # fmt: skip
+    criterion, test_criterion = build_losses(train)
+    about = {
+        "version": __version__,
+        "arch": options.model.model,
+        "options": options.to_dict(),
+        "classes": list(parts.bundle.classes),
+    }
+    plan = Plan(
+        epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
+        max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
+        seed=options.run.seed, about=about, teacher=_teacher(parts),
+    )  # fmt: skip
+    return learner, plan
+
+
+def _teacher(parts: Parts) -> nn.Module | None:
+    """Build the teacher, if one is named, and let the network's distillation head learn from it."""
+    options, bundle, ranks = parts.options, parts.bundle, parts.ranks
+    if not options.train.teacher:
+        return None
+    ends = {"size": parts.shape.size, "in_chans": bundle.input_shape[0], "num_classes": bundle.num_classes}
+    given = ends | {"device": ranks.device, "ema": options.run.use_ema}
+    teacher = ranks.first_alone(lambda: build_teacher(options.train, **given))
+    has_head = getattr(parts.network, "distilled", False)
+    if has_head:
+        parts.network.set_distilled_training(True)
+    count = sum(parameter.numel() for parameter in teacher.parameters())
+    ranks.say(
+        f"teacher {options.train.teacher}: {count:,} parameters, {options.train.distill} distillation "
+        + ("on the network's distillation head" if has_head else "on the network's own logits")
+    )
+    colours = [tuple(options.value(name) or getattr(bundle.info, name)) for name in ("mean", "std")]
+    learnt = [tuple(teacher.default_cfg[name]) for name in ("mean", "std")]
+    if learnt != colours and not options.train.teacher_checkpoint:
+        ranks.say(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
+    return teacher
