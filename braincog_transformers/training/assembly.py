@@ -16,7 +16,7 @@ from ..version import __version__
 from .distributed import Ranks, wrap
 from .generators import seed_everything
 from .learner import Learner, Plan, UpdateRules
-from .loaders import Loaders, ToDevice, build_data, build_loaders, build_mixer
+from .loaders import Loaders, build_data, build_loaders
 from .loop import evaluate
 from .losses import build_losses
 from .network import Shape, build_network, find_shape
@@ -75,19 +75,12 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
         find_teacher(options.train.teacher)  # a wrong name shows before the data are read
     bundle = ranks.first_alone(lambda: build_data(options, shape, ranks))
     shape = replace(shape, num_classes=bundle.num_classes)
-    repeats = max(1, options.aug.aug_repeats)
-    train_loader, test_loader = build_loaders(options.data, bundle, ranks, seed=options.run.seed, repeats=repeats)
+    loaders = build_loaders(options, bundle, shape, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
     network = build_network(options, shape, ranks, say=ranks.say, classes=bundle.classes)
     network, train_call, test_call = wrap(
         network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
     )
-    to_device = ToDevice(ranks.device, options.train.channels_last, options.model.temporal_flatten)
-    mixer = build_mixer(
-        options.mix, batch_size=options.data.batch_size, smoothing=options.train.smoothing,
-        num_classes=bundle.num_classes, size=shape.size,
-    )  # fmt: skip
-    loaders = Loaders(train_loader, test_loader, to_device, mixer, options.mix.mixup_off_epoch)
     return Parts(options, ranks, shape, bundle, network, train_call, test_call, loaders, precision)
 
 
@@ -141,8 +134,7 @@ def build_learner(parts: Parts) -> tuple[Learner, Plan]:
         average = ModelEmaV3(parts.network, decay=train.model_ema_decay, device=device)
     learner = Learner(
         network=parts.network, optimizer=optimizer, precision=parts.precision, seed=options.run.seed,
-        rank=parts.ranks.rank, noise_device=str(parts.ranks.device), scheduler=scheduler, ema=average,
-        train_call=parts.train_call, test_call=parts.test_call,
+        rank=parts.ranks.rank, scheduler=scheduler, ema=average, train_call=parts.train_call, test_call=parts.test_call,
     )  # fmt: skip
     criterion, test_criterion = build_losses(train)
     about = {

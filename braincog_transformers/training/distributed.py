@@ -109,15 +109,6 @@ class Ranks:
             distributed.destroy_process_group()
 
 
-def _check_cuda(device: torch.device, local_rank: int) -> None:
-    if not torch.cuda.is_available():
-        raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu.")
-    count = torch.cuda.device_count()
-    index = local_rank if is_distributed_env() else device.index or 0
-    if index >= count:
-        raise UserError(f"--device cuda:{index} is not there: this machine has {count} (cuda:0 to cuda:{count - 1}).")
-
-
 def device_of(wanted: str | None) -> str:
     """Return the device that `--device` means: 1 is the second GPU, nothing the best there is."""
     if wanted is None:
@@ -141,8 +132,13 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
     except RuntimeError as error:
         raise UserError(f"--device {device!r} is not a device; use cpu, cuda or cuda:N.") from error
     if wanted.type == "cuda":
-        _check_cuda(wanted, world_info_from_env()[0])
-        device = "cuda" if is_distributed_env() else f"cuda:{wanted.index or 0}"
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu.")
+        index = world_info_from_env()[0] if is_distributed_env() else wanted.index or 0
+        if index >= (count := torch.cuda.device_count()):
+            found = f"{count} (cuda:0 to cuda:{count - 1})"
+            raise UserError(f"--device cuda:{index} is not there: this machine has {found}.")
+        device = "cuda" if is_distributed_env() else f"cuda:{index}"
     elif wanted.type != "cpu":
         raise UserError(f"--device {device}: only cpu and cuda are supported.")
     os.environ.setdefault("LOCAL_RANK", str(local_rank))  # old launchers give it as an argument only
