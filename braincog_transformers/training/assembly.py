@@ -29,7 +29,7 @@ __all__ = ["Parts", "build_learner", "build_parts", "check_batch"]
 
 @dataclass
 class Parts:
-    """What every kind of run is made of."""
+    """The parts of a run, whether it trains or evaluates."""
 
     options: Options
     ranks: Ranks
@@ -45,7 +45,7 @@ class Parts:
     def batch(self) -> tuple[int, int, int]:
         """Return samples of a forward pass, processes, and accumulated passes, whose product makes one update.
 
-        A set that is smaller than what was asked for has no update of that size, for which no learning rate is scaled.
+        They describe the largest update that there is: a set may be smaller than the batch that was asked for.
         """
         options, processes = self.options, self.ranks.world_size
         samples = min(options.data.batch_size, max(1, len(self.bundle.train) // processes))
@@ -85,7 +85,7 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
 
 
 def check_batch(parts: Parts) -> None:
-    """Refuse a batch of one where a normalisation would have a single value to go by.
+    """Refuse a batch of one sample if a normalisation would see a single value.
 
     Raises:
         UserError: with the smallest batch that trains.

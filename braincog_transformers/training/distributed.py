@@ -34,13 +34,13 @@ class Ranks:
         device: where this process computes.
         rank: number of this process, from 0.
         world_size: number of processes.
-        talk: process group on the host for flags and generator states; None when alone.
+        host_group: process group on the host for flags and generator states; None when alone.
     """
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    talk: distributed.ProcessGroup | None = None
+    host_group: distributed.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -57,7 +57,7 @@ class Ranks:
         if self.world_size == 1:
             return flag
         flags = torch.tensor([int(flag)])
-        distributed.all_reduce(flags, op=distributed.ReduceOp.MAX, group=self.talk)
+        distributed.all_reduce(flags, op=distributed.ReduceOp.MAX, group=self.host_group)
         return bool(flags.item())
 
     def sum(self, values: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Ranks:
         if self.world_size == 1:
             return [value]
         gathered: list = [None] * self.world_size
-        distributed.all_gather_object(gathered, value, group=self.talk)
+        distributed.all_gather_object(gathered, value, group=self.host_group)
         return gathered
 
     def share(self, value: object) -> object:
@@ -81,7 +81,7 @@ class Ranks:
         if self.world_size == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, src=0, group=self.talk)
+        distributed.broadcast_object_list(box, src=0, group=self.host_group)
         return box[0]
 
     def first_alone(self, build: Callable[[], Built]) -> Built:
@@ -110,7 +110,7 @@ class Ranks:
 
 
 def device_of(wanted: str | None) -> str:
-    """Return the device that `--device` means: 1 is the second GPU, nothing the best there is."""
+    """Return the device that `--device` means: 1 is the second GPU; without the option a GPU, or else the CPU."""
     if wanted is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return f"cuda:{wanted}" if wanted.isdigit() else wanted
@@ -143,9 +143,9 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
         raise UserError(f"--device {device}: only cpu and cuda are supported.")
     os.environ.setdefault("LOCAL_RANK", str(local_rank))  # old launchers give it as an argument only
     joined = init_distributed_device_so(device, dist_backend=backend)
-    talk = distributed.new_group(backend="gloo") if joined["distributed"] else None
+    group = distributed.new_group(backend="gloo") if joined["distributed"] else None
     place = torch.device(joined["device"])
-    return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], talk=talk)
+    return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], host_group=group)
 
 
 def compile_for_batches(network: nn.Module, *, backend: str | Callable = inductor) -> nn.Module:

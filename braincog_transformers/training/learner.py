@@ -1,4 +1,4 @@
-"""What a run moves along, and by which rules: the network with all that trains it, its progress, and its plan."""
+"""The network with all that trains it, the progress of a run, and its plan."""
 
 import math
 from collections.abc import Callable

@@ -30,7 +30,7 @@ _PASSED = {one.name for one in fields(DataOptions)} & (_RULES | {"polarity_sum",
 
 @dataclass(frozen=True)
 class ToDevice:
-    """Bring a batch to where and how the network wants it.
+    """Bring a batch to the device and into the format of the network.
 
     Args:
         device: device of the network.
