@@ -20,7 +20,7 @@ from .charts import plot_comparisons, plot_scaling
 __all__ = ["COMMANDS", "insert", "main"]
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "loss_curves", "evaluation", "scaling", "compilation", "neuron", "events")
+COMMANDS = ("run", "loss_curves", "evaluation", "scaling", "compilation", "neuron", "neurons", "events")
 WRITES_JSON = ("run", "scaling", "compilation")
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from braincog_transformers import LIFNode
-from braincog_transformers.ops.dynamics import Dynamics
-from braincog_transformers.ops.neuron import multi_step
+from braincog_transformers.ops.kernels.fused_neuron import multi_step
+from braincog_transformers.ops.neuron import Dynamics
 
 SHAPE = (4, 16, 384, 64)
 

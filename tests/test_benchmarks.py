@@ -17,7 +17,7 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import compilation, evaluation, run, scaling  # noqa: E402
+from benchmarks import compilation, evaluation, neurons, run, scaling  # noqa: E402
 from benchmarks.all import COMMANDS, insert  # noqa: E402
 from benchmarks.charts import plot_comparisons, plot_scaling  # noqa: E402
 from benchmarks.harness import Summary, as_plain, markdown, measure, memory, summarise  # noqa: E402
@@ -192,9 +192,17 @@ def test_forms_of_an_evaluation_agree(capsys):
     assert "3 of 3" in rows["fused"]
 
 
+def test_kinds_of_neurons_are_compared_with_the_first(capsys):
+    neurons.main(["--kinds", "LIFNode", "CLIFNode", "--shape", "8", "3", "--rounds", "2"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == 2 * ["| neuron", "| ---", "| LIFNode", "| CLIFNode"]
+    assert rows[2][2:] == ["1.00", "1.00 to 1.00 |"]
+
+
 def test_attentions_tokens_grow_fourfold():
     for case in scaling.ATTENTIONS.values():
-        small, large = (scaling.received(case, side, 1)[1] for side in (case.side, 2 * case.side))
+        with torch.device("meta"):
+            small, large = (scaling.received(case, side, 1)[1] for side in (case.side, 2 * case.side))
         assert large.numel() == 4 * small.numel(), case
 
 

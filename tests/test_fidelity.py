@@ -1,5 +1,6 @@
 """Every vector of the official networks: outputs to 1e-9, gradients to 1e-6, in float64."""
 
+import functools
 import json
 import logging
 
@@ -48,6 +49,12 @@ class Vector:
         for kind, logits in zip(kinds, outputs, strict=True):
             assert (logits - self.tensors[f"logits_train{kind}"]).abs().max() < VALUE
         sum((y * self.tensors[f"probe{kind}"]).sum() for kind, y in zip(kinds, outputs, strict=True)).backward()
+        return model
+
+    @functools.cached_property
+    def trained(self):
+        """The network after its training pass, with gradients: read only."""
+        return self.train(self.network().train())
 
 
 def pytest_generate_tests(metafunc):
@@ -55,7 +62,7 @@ def pytest_generate_tests(metafunc):
         return
     built, others = vectors_in(metafunc.config.getoption("--golden-dir"))
     if "vector_path" in metafunc.fixturenames:
-        metafunc.parametrize("vector_path", built, ids=[path.stem for path in built])
+        metafunc.parametrize("vector_path", built, ids=[path.stem for path in built], scope="module")
     elif "vector_to_compile" in metafunc.fixturenames:
         chosen = [path for path in built if path.stem in COMPILED] or built[:1]
         metafunc.parametrize("vector_to_compile", chosen, ids=[path.stem for path in chosen])
@@ -63,8 +70,9 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("unbuilt", [path.stem for path in others])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vector(vector_path):
+    """Return a vector for all tests of it, which follow each other."""
     return Vector(vector_path)
 
 
@@ -98,10 +106,8 @@ def test_evaluation_matches_layer_by_layer(vector):
 
 
 def test_training_matches_in_value_and_gradient(vector):
-    model = vector.network().train()
-    vector.train(model)
-    parameters = dict(model.named_parameters())
-    names = model.official_names
+    model = vector.trained
+    parameters, names = dict(model.named_parameters()), model.official_names
     for name, expected in vector.grads.items():
         grad = parameters[names.translate(name)].grad.view(expected.shape)
         error = (grad - expected).norm() / expected.double().norm().clamp_min(1e-12)
@@ -127,8 +133,7 @@ def test_training_from_fresh_statistics_matches(vector):
 
 def test_every_gradient_norm_matches(vector):
     """The metadata has the norm of each parameter's gradient, null for the dead ones."""
-    model = vector.network().train()
-    vector.train(model)
+    model = vector.trained
     names, parameters = model.official_names, dict(model.named_parameters())
     norms = json.loads(vector.meta["grad_norms"])
     largest = max(norm for norm in norms.values() if norm)
@@ -152,8 +157,7 @@ def test_step_by_step_gives_the_same_logits(vector):
 
 def _check_gradients_of_kernels(vector, monkeypatch):
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 1)
-    model = vector.network().train()
-    vector.train(model)
+    model = vector.train(vector.network().train())
     for name, expected in vector.grads.items():
         grad = model.get_parameter(model.official_names.translate(name)).grad.view(expected.shape)
         assert (grad - expected).norm() / expected.double().norm().clamp_min(1e-12) < GRADIENT, name

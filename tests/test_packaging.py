@@ -165,13 +165,10 @@ def test_the_scripts_of_docs_find_nothing_stale(name, monkeypatch, capsys):
     assert script(name).main() == 0, capsys.readouterr().err
 
 
-QUICK_EXAMPLES = ("stream_events", "swap_neuron")
-
-
 @pytest.mark.parametrize(
     "example",
     [
-        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK_EXAMPLES else pytest.mark.slow)
+        pytest.param(path, id=path.stem, marks=() if path.stem == "swap_neuron" else pytest.mark.slow)
         for path in sorted((ROOT / "examples").glob("*.py"))
     ],
 )

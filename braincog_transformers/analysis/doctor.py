@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nodes.neurons import FusableNode
-from ..ops.dynamics import charge, membrane_dtype, reset
+from ..ops.neuron import charge, membrane_dtype, reset
 from ..ops.surrogate import SURROGATES, fire
 from .firing import SATURATED, SILENT
 from .memory import memory

@@ -39,7 +39,7 @@ class dtype:
 
 
 def _scalar(kind: dtype, raw: bytes) -> bool | int | float | complex | str:
-    """Return the plain value of a NumPy scalar."""
+    """Return the value of a NumPy scalar as one of Python's."""
     if type(kind) is not dtype or not isinstance(kind.code, str) or not _PLAIN.fullmatch(kind.code):
         raise pickle.UnpicklingError("a NumPy scalar that is neither a number nor a text")
     if kind.code.startswith("U"):
@@ -85,8 +85,8 @@ _SAFE = [
 def read_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU, without running any code in it, and compare the sums that it holds.
 
-    Beside tensors and plain values it may hold `argparse.Namespace`, paths (read as pure ones), `defaultdict` (read as
-    a dictionary) and NumPy scalars (read as numbers).
+    Besides tensors and Python's own values it may hold `argparse.Namespace`, paths (read as pure ones), `defaultdict`
+    (read as a dictionary) and NumPy scalars (read as numbers).
 
     Args:
         path: a `.safetensors` file, or one written by `torch.save`.
@@ -149,7 +149,7 @@ def _check_archive(path: pathlib.Path) -> None:
 
 
 def _refusal(path: pathlib.Path, text: str) -> UserError:
-    """Say why PyTorch's reader of plain data has refused a file."""
+    """Return the error for a file that `weights_only` refuses, with the reason."""
     found = re.search(r"GLOBAL (\S+)", text)
     if found:
         return UserError(
@@ -159,8 +159,8 @@ def _refusal(path: pathlib.Path, text: str) -> UserError:
     if "DTensor" in text:
         return UserError(f"checkpoint {shown(path)} holds distributed tensors; save it with whole ones (full_tensor())")
     reason = re.search(r"WeightsUnpickler error:\s*(.+)", text)
-    told = shown(reason[1] if reason else text.split("\n")[0], 120)
-    return UserError(f"checkpoint {shown(path)} is damaged or no checkpoint ({told})")
+    detail = shown(reason[1] if reason else text.split("\n")[0], 120)
+    return UserError(f"checkpoint {shown(path)} is damaged or no checkpoint ({detail})")
 
 
 def _reason(error: Exception) -> str:

@@ -1,12 +1,13 @@
 """Load official state dicts, and our own, into the networks here.
 
-A file is data, never code (`files`); which of its weights are read, `state_dicts` decides. An official state dict goes
+A file is data, never code (`files`); `state_dicts` decides which of its weights are read. An official state dict goes
 through the network's `official_names`: names are translated, dead keys (declared and never used by the official class)
 dropped, layouts brought to ours. Loading ends strict: what does not fit is named.
 """
 
 import logging
 import pathlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,15 +16,10 @@ from torch import Tensor, nn
 from ..errors import UserError, shown
 from ..models.official import OfficialNames
 from .files import read_checkpoint
-from .foreign import describe_foreign
 from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
 
 __all__ = [
-    "class_count",
-    "convert_official",
-    "load_checkpoint",
-    "load_content",
-    "load_state",
+    *("class_count", "convert_official", "describe_foreign", "load_checkpoint", "load_content", "load_state"),
     "misfits",
 ]
 
@@ -34,6 +30,32 @@ _HEADS = ("head.", "head_dist.")
 
 # What BrainCog's nodes and this package add, and official checkpoints do not have.
 _OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state")
+
+_ONE_PROJECTION = "one projection makes its queries, keys and values, where the paper's network has"
+# Networks of other libraries that resemble ours: a name that no other has, what they are, and why they don't load.
+_FOREIGN = (
+    (
+        r"(^|\.)patch_embed\.stages\.0\.conv_bn\.block\.0\.",
+        "SpikingJelly's Spikformer, another network: its stem pools in front of the neurons, "
+        f"{_ONE_PROJECTION} several, and its projections and MLPs have no biases",
+    ),
+    (
+        r"(^|\.)stage1\.0\.attn\.qk_conv_bn\.0\.",
+        "SpikingJelly's QKFormer, another network: "
+        f"{_ONE_PROJECTION} several, and its attention's projections have no biases",
+    ),
+    (
+        r"(^|\.)stage1\.0\.dwconv\.",
+        "SpikingJelly's MaxFormer, of which this package has no network: its first stages have depthwise convolutions "
+        "in the place of attention",
+    ),
+)
+
+
+def describe_foreign(names: Iterable[str]) -> str:
+    """Say of which other library's network these are the weights, and what differs; "" for none that is known."""
+    names = list(names)
+    return next((text for pattern, text in _FOREIGN if any(re.search(pattern, name) for name in names)), "")
 
 
 def _to_layout(value: Tensor, like: Tensor | None) -> Tensor:
@@ -71,7 +93,7 @@ def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
 def _absorb_biases(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Move the biases of convolutions that have none here into the running mean of the normalisation behind them.
 
-    The normalisation takes the mean off, so that nothing else changes, not even in training.
+    The normalisation subtracts the mean, so that nothing else changes, not even in training.
     """
     for name in [name for name in state if name.endswith(".conv.bias") and name not in own]:
         mean = f"{name.removesuffix('conv.bias')}bn.running_mean"
@@ -116,13 +138,13 @@ class _Fitted(NamedTuple):
     Args:
         state: tensors by our name, the network's own where the file's classifier is left out.
         official: whether names were translated.
-        told: clauses about what was replaced.
+        notes: clauses about what was replaced.
         problems: see `misfits`.
     """
 
     state: Mapping[str, Tensor]
     official: bool
-    told: str
+    notes: str
     problems: Mapping[str, set[str]]
 
     @property
@@ -140,28 +162,28 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool
     """Bring a state dict to our names, and compare it with a network."""
     converted = convert_official(state, model)
     official = converted.keys() != state.keys()
-    state, own, told = converted, model.state_dict(), ""
+    state, own, notes = converted, model.state_dict(), ""
     theirs, ours = class_count(state), class_count(own)
     if replace_classifier and theirs and theirs != ours:
-        told = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
+        notes = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
         state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
         state |= {name: value for name, value in own.items() if name.startswith(_HEADS)}
     fresh = {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}
     if replace_classifier and fresh:  # a head that has learnt nothing must not count in evaluation
-        told += "; new distillation head"
+        notes += "; new distillation head"
         state = {**state, **fresh}
-    return _Fitted(state, official, told, misfits(model, state))
+    return _Fitted(state, official, notes, misfits(model, state))
 
 
 def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str, set[str]]) -> UserError:
     """Name what keeps weights from fitting a network."""
     if foreign := describe_foreign(state):
         return UserError(f"the checkpoint does not fit {type(model).__name__}: it is {foreign}")
-    told = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+    differences = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
     if any(name.startswith("head_dist.") for name in problems["unexpected"]):
-        told += "; distilled=True (--distilled) builds the second classifier"
+        differences += "; distilled=True (--distilled) builds the second classifier"
     return UserError(
-        f"the checkpoint does not fit {type(model).__name__}: {told} (main.py --identify FILE says what it fits)"
+        f"the checkpoint does not fit {type(model).__name__}: {differences} (main.py --identify FILE says what it fits)"
     )
 
 
@@ -180,8 +202,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
         One line that says what was loaded.
 
     Raises:
-        UserError: naming what is missing, unexpected or of another shape, or a weight that is not finite or no plain
-            tensor; nothing is loaded then.
+        UserError: naming what is missing, unexpected or of another shape, or a weight that is not finite or of no
+            ordinary kind; nothing is loaded then.
     """
     refuse_odd(state)
     found = _fit(model, state, replace_classifier)
@@ -190,18 +212,18 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classif
         if not prefix:
             raise _misfit(model, state, found.problems)
         found = _fit(model, inner, replace_classifier)
-        found = found._replace(told=f"{found.told}; without the prefix {prefix}")
-    state, told = found.state, found.told
+        found = found._replace(notes=f"{found.notes}; without the prefix {prefix}")
+    state, notes = found.state, found.notes
     refuse_broken(state)
     if found.official and getattr(model, "fault", "") and model.as_released != (released := model.shows_fault(state)):
         model.set_as_released(released)  # before loading: where the file says more, as in thresholds, the file counts
-        told += (
+        notes += (
             f"; computing as the released code does: {model.fault} (set_as_released(False) for the paper's network)"
             if released
             else "; computing as the paper says, as this file's network did"
         )
     model.load_state_dict(state, strict=False)
-    return f"loaded {len(state)} tensors into {type(model).__name__}{told}"
+    return f"loaded {len(state)} tensors into {type(model).__name__}{notes}"
 
 
 def load_checkpoint(
@@ -232,7 +254,7 @@ def load_content(
     """Load what `read_checkpoint` has read from `path`, as `load_checkpoint` does."""
     try:
         weights = find_weights(content, ema=ema)
-        told = load_state(model, weights.state, replace_classifier=replace_classifier)
+        loaded = load_state(model, weights.state, replace_classifier=replace_classifier)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
-    return f"{told} from {shown(path)}: {weights.told}"
+    return f"{loaded} from {shown(path)}: {weights.description}"

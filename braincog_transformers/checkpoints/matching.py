@@ -1,4 +1,4 @@
-"""Tell which registered network a checkpoint belongs to, from the names and shapes of its weights alone."""
+"""Find the registered network that a checkpoint belongs to, from nothing but the names and shapes of its weights."""
 
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,7 @@ from torch import Tensor
 from ..errors import UserError, shown
 from ..models.registry import REGISTERED
 from .files import read_checkpoint
-from .foreign import describe_foreign
-from .loading import class_count, convert_official, misfits
+from .loading import class_count, convert_official, describe_foreign, misfits
 from .state_dicts import find_weights, without_prefix
 
 __all__ = ["Fit", "identify"]
@@ -57,7 +56,7 @@ def identify(checkpoint: str | pathlib.Path | Mapping[str, Tensor]) -> list[Fit]
     """Find the registered networks whose weights a checkpoint has, official or our own.
 
     Number of heads, thresholds, time constants and the order of pooling and neuron leave no trace in weights: several
-    names may fit, and papers with equal layers (Spikingformer and its CML form) cannot be told apart.
+    names may fit. Networks with equal layers (Spikingformer and its CML form) fit the same files.
 
     Args:
         checkpoint: a file, see `checkpoints.read_checkpoint`, or tensors by name.
@@ -78,7 +77,7 @@ def identify(checkpoint: str | pathlib.Path | Mapping[str, Tensor]) -> list[Fit]
 
 
 def _several_parts(names: Iterable[str]) -> bool:
-    """Tell whether names begin differently, as those of every network here do behind the prefix of a wrapper."""
+    """Return whether the first parts of the names differ, as they do in every network here without a wrapper."""
     return len({name.partition(".")[0] for name in names}) > 1
 
 

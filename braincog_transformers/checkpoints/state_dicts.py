@@ -1,4 +1,4 @@
-"""Find the weights in what a training script saved, and say what keeps them from being weights."""
+"""Find the weights in what a training script saved, and name what makes them unusable."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -46,8 +46,8 @@ class Weights(NamedTuple):
     passed_over: bool = False
 
     @property
-    def told(self) -> str:
-        """Say which weights were read, in a clause."""
+    def description(self) -> str:
+        """Which weights were read, as a clause."""
         if self.averaged:
             return f"the moving average ({shown(self.place, 60)}; --no-use-ema for the weights themselves)"
         if self.passed_over:
@@ -68,7 +68,7 @@ def find_weights(content: Mapping[str, Any], *, ema: bool | None = None) -> Weig
         Plain tensors by name, and where they were.
 
     Raises:
-        UserError: if there are none, or they are no plain tensors with names.
+        UserError: if there are none, or they are no ordinary tensors with names.
     """
     averages = {None: _RANKED, True: _AVERAGES, False: ()}[ema]
     average = _search(content, averages, alone=False) if averages else None
@@ -97,8 +97,8 @@ def _search(
     Args:
         content: where to look.
         names: of dictionaries that may hold it, or others that do.
-        alone: whether `content` itself, or the only dictionary of tensors in it, will do.
-        depth: how many dictionaries may lie around it.
+        alone: accept `content` itself, or the only dictionary of tensors in it.
+        depth: greatest number of dictionaries around it.
     """
     around = names if alone else (*names, *_CONTAINERS)
     for name in around if depth else ():
@@ -148,7 +148,7 @@ def refuse_odd(state: Mapping[Any, Any]) -> None:
 
 
 def _odd(value: Tensor) -> str:
-    """Name the kind of a tensor that is no plain array of real numbers, "" for one that is."""
+    """Name the kind of a tensor that is no ordinary array of real numbers, "" for one that is."""
     if type(value) not in (Tensor, torch.nn.Parameter):
         return type(value).__name__
     kinds = {
@@ -185,7 +185,7 @@ def without_prefix(
 
     Args:
         state: tensors by name.
-        fits: tells whether such a state fits.
+        fits: returns whether such a state fits.
 
     Returns:
         What was taken off, "" for nothing, and the tensors by the names that are left.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..data.registry import DATASETS, DatasetInfo, lookup
 from ..errors import UserError
 from ..recipe import ENTRIES, arguments, published, read_recipe
+from ..recipe.options import convert_all
 
 __all__ = ["aligned", "data_info", "data_table"]
 
@@ -107,7 +108,7 @@ def _published(info: DatasetInfo) -> Iterator[tuple[str, str]]:
     ]
     title = "recipes"
     for path in published().values():
-        recipe = {str(name).replace("-", "_"): value for name, value in read_recipe(path).items()}
+        recipe, _ = convert_all(read_recipe(path))
         if recipe.get("dataset") == info.name:
             made = arguments({name: recipe[name] for name in chosen if name in recipe})
             yield title, f"{path.name}: {' '.join(made) or 'the defaults'}"
@@ -134,6 +135,5 @@ def _found(info: DatasetInfo, data_dir: str) -> list[tuple[str, str]]:
 
 
 def _range(counts: Counter, num_classes: int) -> str:
-    values: Sequence[int] = [counts[label] for label in range(num_classes)]
-    least, most = min(values), max(values)
+    least, *_, most = sorted(counts[label] for label in range(num_classes))
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -99,8 +99,9 @@ def build_datasets(
     augment = (augment or Augment()).filled(info.augment)
     chans = _channels(info, in_chans, frames, appended=polarity_sum)
     order = _class_order(info, label_order)
-    if not info.splits:
-        _refuse_split(info, split)
+    validates = info.validation and split.rule == "valid"
+    if not info.splits and (split.portion != 0.9 or not (split.rule is None or validates)):
+        raise UserError(f"data set {name} has its own test split; leave out --split and --train-portion")
     if info.kind == "image":
         mean, std = colours.per_channel(info.colours, chans)
         pair = picture_transforms(size, augment, mean=mean, std=std, normalize=colours.normalize)
@@ -199,8 +200,3 @@ def _with_steps(info: EventSet, frames: FrameRule) -> FrameRule:
     if (frames.by, frames.remainder) != ("number", "last"):
         raise UserError(f"data set {info.name} comes in steps of its own; leave out --frames-by and --remainder")
     return replace(frames, by="given")
-
-
-def _refuse_split(info: DatasetInfo, split: Split) -> None:
-    if split.portion != 0.9 or (split.rule is not None and not (info.validation and split.rule == "valid")):
-        raise UserError(f"data set {info.name} has its own test split; leave out --split and --train-portion")

@@ -29,7 +29,7 @@ from .formats.aedat4 import decode_aedat4
 from .formats.arrays import npy_array
 from .formats.columns import LATEST_US, check_clock, inside, make_events, whole_numbers
 from .formats.mat5 import mat_columns
-from .formats.opening import behind_lines, complete, file_bytes, named
+from .formats.opening import after_lines, complete, file_bytes, named
 
 __all__ = ["READERS", "Recording", "Segment", "encode_bin", "make_events", "read_recording"]
 
@@ -103,7 +103,7 @@ def read_aedat2(raw: bytes) -> np.ndarray:
     """
     if not raw.startswith(_AEDAT2_MAGIC):
         raise UserError("not an AEDAT 2.0 recording; it doesn't begin with '#!AER-DAT2.', fetch it anew")
-    start = behind_lines(raw, b"#")
+    start = after_lines(raw, b"#")
     if raw[start - 1 : start] != b"\n":
         raise UserError("truncated AEDAT 2.0 recording; the heading doesn't end, fetch it anew")
     if (len(raw) - start) % 8:
@@ -145,7 +145,7 @@ def read_dat(raw: bytes) -> np.ndarray:
 
     The address has x in bits 13..0, y in bits 27..14 and the polarity above. Both axes stay as they were stored.
     """
-    start = behind_lines(raw, b"%")
+    start = after_lines(raw, b"%")
     version = re.search(rb"^% Version (\d+)", raw[:start], re.MULTILINE)
     if not start or (version and version.group(1) != b"2"):
         raise UserError("not a DAT recording of version 2; it doesn't begin with such lines, fetch it anew")

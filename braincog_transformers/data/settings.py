@@ -49,7 +49,7 @@ def option(name: str, keyword: str = "", *, default: Any = MISSING, **other: Any
             a number.
     """
     entry = ENTRIES.get(name)
-    about = {"keyword": keyword or name, "flag": "--" + name.replace("_", "-"), "kind": "", "unit": ""}
+    about = {"option": keyword or name, "flag": "--" + name.replace("_", "-"), "kind": "", "unit": ""}
     facts = {**(entry.metadata if entry else FACTS), **about, **other}
     return field(default=entry.default if default is MISSING else default, metadata=facts)
 
@@ -76,7 +76,7 @@ class Rule:
 
     def with_options(self, given: dict[str, Any]) -> Any:
         """Return the rule with the values that are given under the names of its options, and take them out."""
-        names = {one.metadata["keyword"]: one.name for one in fields(self) if one.metadata}
+        names = {one.metadata["option"]: one.name for one in fields(self) if one.metadata}
         return replace(self, **{names[name]: given.pop(name) for name in names.keys() & given.keys()})
 
 
@@ -121,19 +121,15 @@ class Colours(Rule):
 
     def per_channel(self, own: "Colours", chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation of each of `chans` channels, where nothing is said those of the set."""
-        pairs = (("--mean", self.mean or own.mean), ("--std", self.std or own.std))
-        mean, std = (_per_channel(tuple(values), chans, flag) for flag, values in pairs)
+        found = []
+        for flag, values in (("--mean", self.mean or own.mean), ("--std", self.std or own.std)):
+            found.append(tuple(values) * (chans if len(values) == 1 else 1))
+            if len(found[-1]) != chans:
+                raise UserError(f"{flag} needs one number, or one for each of {chans} channels; got {len(values)}")
+        mean, std = found
+        if min(std) <= 0:
+            raise UserError(f"--std must be above 0; got {min(std)}")
         return mean, std
-
-
-def _per_channel(values: tuple[float, ...], chans: int, flag: str) -> tuple[float, ...]:
-    if len(values) == 1:
-        values *= chans
-    if len(values) != chans:
-        raise UserError(f"{flag} needs one number, or one for each of {chans} channels; got {len(values)}")
-    if flag == "--std" and min(values) <= 0:
-        raise UserError(f"--std must be above 0; got {min(values)}")
-    return values
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,16 +8,16 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["baked", "foldable", "folded"]
+__all__ = ["Foldable", "baked", "foldable", "folded"]
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
-# Hooks that write a layer's weight anew before each call; any other hook may look at what is folded away.
+# Hooks that compute a layer's weight before each call; any other hook may read what is folded away.
 _REWRITING = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 
 def foldable(*modules: nn.Module) -> bool:
-    """Tell whether layers and normalisations, in evaluation, compute what their parameters say and nothing else.
+    """Return whether layers and normalisations, in evaluation, compute nothing but what their parameters define.
 
     A normalisation without running statistics, or in training mode, depends on the batch; a class of someone else's
     may do anything; and whoever hooks a module expects to see what it gives.
@@ -62,3 +62,14 @@ def folded(layer: nn.Module, bn: nn.Module) -> tuple[nn.Module, nn.Module]:
     layer = baked(layer)
     fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
     return fuse(layer, bn), nn.Identity()
+
+
+class Foldable:
+    """Mixin of a module whose normalisation `bn` stands behind its layer, `conv` or `linear`."""
+
+    def fuse(self) -> "Foldable":
+        """Fold the normalisation's running statistics into the layer, if they are `foldable`."""
+        name = "conv" if hasattr(self, "conv") else "linear"
+        layer, self.bn = folded(getattr(self, name), self.bn)
+        setattr(self, name, layer)
+        return self

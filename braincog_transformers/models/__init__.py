@@ -12,17 +12,6 @@ from .spikingresformer import SpikingResformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "REGISTERED",
-    "MetaSpikeformer",
-    "QKFormer",
-    "SGLFormer",
-    "SGLFormerImageNet",
-    "SpikeDrivenTransformer",
-    "Spikformer",
-    "Spikingformer",
-    "SpikingResformer",
-    "TIMSpikformer",
-    "ModelInfo",
-    "describe",
-    "list_models",
-]
+    "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
+    "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
+]  # fmt: skip

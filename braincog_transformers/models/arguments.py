@@ -1,4 +1,5 @@
-"""Check what a network or its neurons are built with, by the types that the constructors declare and by name."""
+"""Check what a network or its neurons are built with, by the types that the constructors declare and by name, and what
+a network is fed."""
 
 import inspect
 import math
@@ -8,11 +9,13 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from torch import nn
+import torch
+from timm.layers import to_2tuple
+from torch import Tensor, nn
 
 from ..errors import UserError, nearest, quoted, unknown
 
-__all__ = ["check_arguments", "hints_of"]
+__all__ = ["ArgumentChecks", "check_arguments", "hints_of", "sides"]
 
 _PACKAGE = __name__.partition(".")[0]
 _NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name", type: "a class"}
@@ -55,7 +58,7 @@ def check_arguments(owner: str, hints: Mapping[str, Any], arguments: Mapping[str
         if not _is(hint, value):
             if get_origin(hint) is Literal and nearest(value, choices := [str(one) for one in get_args(hint)]):
                 raise unknown(f"{owner} {name}", value, choices)
-            raise UserError(f"{owner}: {name} must be {_told(hint)}; got {quoted(value, 80)}")
+            raise UserError(f"{owner}: {name} must be {_in_words(hint)}; got {quoted(value, 80)}")
         for one in _numbers(value):
             low, high = _ENDS.get(name, (-math.inf, math.inf))
             if hint is not Any and not low <= one <= high:
@@ -72,7 +75,7 @@ def _numbers(value: Any) -> Iterator[Real]:
 
 
 def _is(hint: Any, value: Any) -> bool:
-    """Tell whether a value is what a type hint says."""
+    """Return whether a value is what a type hint says."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
         return any(_is(one, value) for one in inner)
@@ -91,13 +94,78 @@ def _is(hint: Any, value: Any) -> bool:
     return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
 
 
-def _told(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """Name a type in words."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
-        return " or ".join(_told(one) for one in inner)
+        return " or ".join(_in_words(one) for one in inner)
     if kind is Literal:
         return " or ".join(map(repr, inner))
     if kind in (tuple, Sequence):
-        return f"{len(inner) if kind is tuple and ... not in inner else 'several'} values, each {_told(inner[0])}"
+        return f"{len(inner) if kind is tuple and ... not in inner else 'several'} values, each {_in_words(inner[0])}"
     return "None" if hint is NoneType else _NAMES.get(hint, str(hint))
+
+
+def sides(owner: str, img_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width; raise `UserError` unless they are one or two whole numbers from 1 on."""
+    check_arguments(owner, {"img_size": int | tuple[int, int]}, {"img_size": img_size})
+    return to_2tuple(img_size)
+
+
+class ArgumentChecks:
+    """Mixin of `SpikingTransformer`: rules on widths, heads and sides, and the shape of the input."""
+
+    def _require_heads(self, dim: int, num_heads: int) -> None:
+        """Raise `UserError` unless the heads divide the width."""
+        if dim % num_heads:
+            fitting = sorted((h for h in range(1, 33) if dim % h == 0), key=lambda h: abs(h - num_heads))[:2]
+            raise UserError(
+                f"{type(self).__name__}: embed_dim must be a multiple of num_heads; got embed_dim={dim}, "
+                f"num_heads={num_heads} (try {' or '.join(map(str, sorted(fitting)))})"
+            )
+
+    def _require_width(self, multiple: int) -> None:
+        """Raise `UserError` unless the width is a multiple of `multiple`."""
+        if self.embed_dim % multiple:
+            raise UserError(f"{type(self).__name__}: embed_dim must be a multiple of {multiple}; got {self.embed_dim}")
+
+    def _require_sides(self, multiple: int) -> None:
+        """Raise `UserError` unless height and width are multiples of `multiple`."""
+        if any(side % multiple or side < multiple for side in self.img_size):
+            near = max(multiple, round(self.img_size[0] / multiple) * multiple)
+            raise UserError(
+                f"{type(self).__name__}: img_size must be a multiple of {multiple}; got {self.img_size} (try {near})"
+            )
+
+    def _frames(self, x: Tensor) -> Tensor:
+        """Return the input as the stem takes it; raise `ValueError` if it does not fit."""
+        expected = (self.in_chans, *self.img_size)
+        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, bool(self.joins_steps))
+
+
+@torch.fx.wrap
+def checked_frames(
+    x: Tensor, owner: str, expected: tuple[int, int, int], step: int, streaming: bool, joins_steps: bool
+) -> Tensor:
+    """Return an input whose shape fits; raise `ValueError` for any other.
+
+    Args:
+        x: what was fed.
+        owner: class of the network.
+        expected: `(C, H, W)`.
+        step: number of steps T.
+        streaming: whether a call takes one step.
+        joins_steps: whether T is fixed.
+    """
+    if x.dim() not in ((4,) if streaming else (4, 5)) or tuple(x.shape[-3:]) != expected:
+        shapes = "one step, (B, C, H, W)," if streaming else "(B, C, H, W) or, for events, (B, T, C, H, W)"
+        raise ValueError(
+            f"{owner}: input must be {shapes} with (C, H, W)={expected}; got {tuple(x.shape)} (img_size= and in_chans= "
+            "build it for other sizes)."
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"{owner}: input must be floating point, scaled as in training; got {x.dtype} (x.float()).")
+    if x.dim() == 5 and x.shape[1] != step:
+        way_out = f"step={x.shape[1]} builds" if joins_steps else f"set_attr('step', {x.shape[1]}) changes"
+        raise ValueError(f"{owner}: the input has {x.shape[1]} steps, the network {step} ({way_out} it).")
+    return x

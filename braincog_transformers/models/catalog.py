@@ -14,7 +14,7 @@ from .registry import REGISTERED
 
 __all__ = ["ModelInfo", "describe", "list_models"]
 
-# Tags of timm's configurations beside BrainCog's names of the same data.
+# Tags of timm's configurations, with BrainCog's names of the same data.
 _DATASETS = {
     "in1k": "imnet",
     "cifar10dvs": "dvsc10",
@@ -68,7 +68,7 @@ def _configurations(name: str) -> dict[str, PretrainedCfg]:
 
 
 def _data(tag: str) -> str:
-    """Return the data of a tag, which may go on, as in `in1k_288`."""
+    """Return the part of a tag that names the data: `in1k` of `in1k_288`."""
     return tag.partition("_")[0]
 
 

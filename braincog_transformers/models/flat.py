@@ -1,7 +1,8 @@
 """A base for flat networks: a stem, L blocks of one width on a map of tokens, a head. A paper's file fills it in."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +16,7 @@ class FlatTransformer(SpikingTransformer):
     """Stem, L blocks, mean over tokens and steps, one linear classifier.
 
     A subclass builds its stem in `_stem` and each block in `_block`. The constructor here calls them, so a subclass
-    sets the arguments of its own that they read before it calls this one.
+    sets its own arguments, which they read, before it calls this one.
 
     Args:
         patch_size: side of a token, pixels; height and width of the input are multiples.
@@ -26,9 +27,6 @@ class FlatTransformer(SpikingTransformer):
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
         **common: see `SpikingTransformer`.
     """
-
-    width_multiple: ClassVar[int] = 8
-    """What the width C must be a multiple of: the narrowest convolution of most stems has an eighth of it."""
 
     def __init__(
         self,
@@ -43,12 +41,11 @@ class FlatTransformer(SpikingTransformer):
     ):
         super().__init__(embed_dim=embed_dim, **common)
         self._require_heads(embed_dim, num_heads)
-        self._require_width(self.width_multiple)
+        self._require_width(8)  # the narrowest convolution of most stems has an eighth of it
         self.patch_size, self.num_heads, self.mlp_ratio = patch_size, num_heads, mlp_ratio
         self.patch_embed = self._stem()
         drop_paths = self._drop_paths(drop_path_rate, depth)
         self.blocks = nn.Sequential(*(self._block(i, drop_path) for i, drop_path in enumerate(drop_paths)))
-        self.feature_info = self._blocks_info()
         self._build_head()
 
     @abstractmethod
@@ -75,8 +72,20 @@ class FlatTransformer(SpikingTransformer):
         self._require_sides(self.patch_size)
         return self.img_size[0] // self.patch_size, self.img_size[1] // self.patch_size
 
+    def _build_stem(self, stem: Callable[..., nn.Module], in_chans: int | None = None, **options: Any) -> nn.Module:
+        """Build a stem of four convolutions like `layers.SpikingPatchSplitting`.
+
+        Args:
+            stem: its class.
+            in_chans: channels that it reads; the network's if left out.
+            **options: arguments beside grid_size, pooled, in_chans, embed_dim and node.
+        """
+        pooled = self._pooled()  # patches that no stem makes are refused before sides that they don't fill
+        chans = self.in_chans if in_chans is None else in_chans
+        return stem(self._layout(), pooled, chans, self.embed_dim, node=self._neuron(), **options)
+
     def _pooled(self) -> list[bool]:
-        """Tell which of a stem's four convolutions are pooled: the last log2(patch_size)."""
+        """Return which of a stem's four convolutions are pooled: the last log2(patch_size)."""
         pooled = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4}.get(self.patch_size)
         if pooled is None:
             raise UserError(f"{type(self).__name__}: patch_size must be 1, 2, 4, 8 or 16; got {self.patch_size}")
@@ -86,7 +95,8 @@ class FlatTransformer(SpikingTransformer):
         """Return the side of the input over that of the map of tokens."""
         return self.patch_size
 
-    def _blocks_info(self) -> list[dict[str, Any]]:
-        """Return timm's `feature_info`: all blocks have one width and size."""
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """timm's description of features: all blocks have one width and size."""
         depth = len(self.blocks)
         return self._units_info([self.embed_dim] * depth, [self._reduction()] * depth)

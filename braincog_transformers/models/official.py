@@ -12,8 +12,7 @@ class OfficialNames:
     """How official names become ours. A network has it as `official_names`, and its subclasses inherit it.
 
     Args:
-        rename: pairs of a regular expression on official names and its replacement, applied in order, each wherever it
-            matches.
+        rename: pairs of a regular expression on official names and its replacement, applied in order, at every match.
         dead: patterns of names that the official network declares and never uses, with the reason.
     """
 
@@ -33,7 +32,7 @@ class OfficialNames:
         return name
 
 
-# What several papers' code names alike. A network takes its own names and no more, so that `identify` tells them apart.
+# Names that the code of several papers shares. A network lists its own only, so that `identify` can separate them.
 BLOCKS = (r"^block\.", "blocks.")
 POSITION = (r"^patch_embed\.rpe_(conv|bn)\.", r"patch_embed.rpe.\1.")
 MLP = (r"\.mlp(\d)_(?=conv|bn)", r".fc\1_")

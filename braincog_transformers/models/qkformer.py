@@ -14,24 +14,20 @@ Deviations of the official code:
 - The paper lists stochastic depth, the code never applies it. `drop_path_rate` works here.
 - Q-K channel attention was never released, and is not here.
 - The paper's network for DVS128 Gesture has the size that `mlp_ratio=1` gives (`qkformer_2_256_dvs.gesture`); the
-  repository registers 4 (`qkformer_2_256_gesture`). It can't be told which of them reached 98.6 %.
+  repository registers 4 (`qkformer_2_256_gesture`). Which of them reached 98.6 % is not known.
 - The rows at 288 and 384 pixels are short fine-tunings of the one at 224.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from einops import rearrange
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
-from ..errors import UserError, unknown
-from ..layers.attention import SpikingSelfAttention
-from ..layers.block import Block
-from ..layers.conv import ConvBNNode
-from ..layers.linear import LinearBNNode, SpikingMLP
-from ..layers.products import SpikeSum
+from ..errors import UserError
+from ..layers import Block, ConvBNNode, LinearBNNode, MakeNode, SpikeSum, SpikingMLP, SpikingSelfAttention
 from .base import SpikingTransformer, init_linear
 from .official import BN, LINEAR, MLP, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
@@ -50,7 +46,7 @@ class QKTokenAttention(nn.Module):
         attn_node: constructor of the neuron that fires the mask.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, node: Callable[[], nn.Module], attn_node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, num_heads: int, *, node: MakeNode, attn_node: MakeNode):
         super().__init__()
         self.num_heads = num_heads
         self.q, self.k = (LinearBNNode(dim, dim, node=node, bias=False) for _ in range(2))
@@ -75,7 +71,7 @@ class SpikingPatchEmbedding(nn.Module):
         node: constructor of the neurons.
     """
 
-    def __init__(self, widths: list[int], pooled: tuple[bool, ...], branch: int, *, node: Callable[[], nn.Module]):
+    def __init__(self, widths: list[int], pooled: tuple[bool, ...], branch: int, *, node: MakeNode):
         super().__init__()
         self.branch = branch
         self.convs = nn.ModuleList(
@@ -195,13 +191,11 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         **common: Any,
     ):
         super().__init__(embed_dim=embed_dim, **common)
-        if stem not in _EMBEDDINGS:
-            raise unknown("stem", stem, _EMBEDDINGS)
         shares, pooled, branch, later = _EMBEDDINGS[stem]
         self._check_sizes(depths, num_heads, shares[0])
         self.reduction = _reduction(stem, depths)
         self._layout()
-        node, attn_node = self._neuron(), self._neuron(0.5)
+        node, nodes = self._neuron(), self._attention_nodes()
         widths = [embed_dim >> i for i in reversed(range(len(depths)))]
         stem_widths = [self.in_chans, *(widths[0] // share for share in shares)]
         self.patch_embed = SpikingPatchEmbedding(stem_widths, pooled, branch, node=node)
@@ -211,11 +205,7 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
             embed = SpikingPatchEmbedding([width // 2, width, width], later, 0, node=node) if i else nn.Identity()
             attention = QKTokenAttention if width < embed_dim else SpikingSelfAttention
             blocks = (
-                Block(
-                    attention(width, num_heads, node=node, attn_node=attn_node),
-                    SpikingMLP(width, mlp_ratio, node=node),
-                    next(drop_paths),
-                )
+                Block(attention(width, num_heads, **nodes), SpikingMLP(width, mlp_ratio, node=node), next(drop_paths))
                 for _ in range(depth)
             )
             self.stages.append(Stage(embed, blocks))
@@ -229,12 +219,10 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         self._require_sides(self.reduction)
 
     def _check_sizes(self, depths: tuple[int, ...], num_heads: int, share: int) -> None:
-        """Raise `UserError` unless every stage has blocks and a width that its heads, and the stem's widths, divide."""
-        if not depths or min(depths) < 1:
-            raise UserError(f"QKFormer: depths must be the number of blocks, 1 or more, of each stage; got {depths}")
+        """Raise `UserError` unless every stage has a width that its heads, and the stem's widths, divide."""
         halvings = 2 ** (len(depths) - 1)
         self._require_width(halvings * share)
-        if num_heads < 1 or self.embed_dim // halvings % num_heads:
+        if self.embed_dim // halvings % num_heads:
             raise UserError(
                 f"QKFormer: num_heads must divide the width of every stage; got num_heads={num_heads} for "
                 f"embed_dim={self.embed_dim}, whose first of {len(depths)} stages is {self.embed_dim // halvings} wide"

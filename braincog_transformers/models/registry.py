@@ -91,36 +91,33 @@ def cfg(
     }
 
 
-def cifar(
-    paper: Paper, cifar10: float | str | None, cifar100: float | str | None, **kwargs: Any
+def _by_tag(
+    paper: Paper, input_size: tuple[int, int, int], sets: Mapping[str, tuple[str, int, Any]], **kwargs: Any
 ) -> dict[str, dict[str, Any]]:
-    """Build the configurations of a CIFAR network by tag, from the published top-1 accuracies in percent: "" where none
-    was published, None where there is no such network."""
-    norm = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
-    sets = {"cifar10": ("CIFAR10", 10, cifar10), "cifar100": ("CIFAR100", 100, cifar100)}
+    """Build configurations by tag from title, classes and published top-1 accuracy in percent of each data set: ""
+    where none was published, None where there is no such network."""
     return {
-        tag: cfg(paper, (3, 32, 32), classes, f"{title} {top1}" if top1 else "", **{**norm, **kwargs})
+        tag: cfg(paper, input_size, classes, f"{title} {top1}" if top1 else "", **kwargs)
         for tag, (title, classes, top1) in sets.items()
         if top1 is not None
     }
+
+
+def cifar(paper: Paper, cifar10: float | str | None, cifar100: float | str | None) -> dict[str, dict[str, Any]]:
+    """Build the configurations of a CIFAR network, see `_by_tag`."""
+    sets = {"cifar10": ("CIFAR10", 10, cifar10), "cifar100": ("CIFAR100", 100, cifar100)}
+    return _by_tag(paper, (3, 32, 32), sets, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
 def imagenet(paper: Paper, top1: float | str, **kwargs: Any) -> dict[str, dict[str, Any]]:
-    """Build the configuration of an ImageNet network, from its published top-1 accuracy in percent, "" for none."""
-    return {"in1k": cfg(paper, (3, 224, 224), 1000, f"ImageNet {top1}" if top1 else "", **kwargs)}
+    """Build the configuration of an ImageNet network, see `_by_tag`."""
+    return _by_tag(paper, (3, 224, 224), {"in1k": ("ImageNet", 1000, top1)}, **kwargs)
 
 
-def events(
-    paper: Paper, cifar10_dvs: str | None, gesture: str | None, side: int = 128, **kwargs: Any
-) -> dict[str, dict[str, Any]]:
-    """Build the configurations of an event network by tag, from the published top-1 accuracies in percent: "" where
-    none was published, None where there is no such network."""
+def events(paper: Paper, cifar10_dvs: str | None, gesture: str | None, side: int = 128) -> dict[str, dict[str, Any]]:
+    """Build the configurations of an event network, see `_by_tag`."""
     sets = {"cifar10dvs": ("CIFAR10-DVS", 10, cifar10_dvs), "gesture": ("DVS128 Gesture", 11, gesture)}
-    return {
-        tag: cfg(paper, (2, side, side), classes, f"{title} {top1}" if top1 else "", **kwargs)
-        for tag, (title, classes, top1) in sets.items()
-        if top1 is not None
-    }
+    return _by_tag(paper, (2, side, side), sets)
 
 
 def flat(depth: int, dim: int, heads: int, **args: Any) -> dict[str, Any]:
@@ -185,12 +182,20 @@ def register(
         variants: by registry name.
         first_conv: name of the first convolution, for timm's conversion of input channels; a configuration may have
             its own.
-        reduction: of a pyramid: tells from a variant's arguments the input's side over that of the last maps.
+        reduction: for a pyramid, maps a variant's arguments to the input's side over that of the last maps.
         aliases: further names, each with the variant that it stands for.
+
+    Raises:
+        UserError: for a name that a network of another module has, or that is given twice.
     """
-    module = sys.modules[cls.__module__]
+    module, aliases = sys.modules[cls.__module__], aliases or {}
     entries = {name: Entry(cls, variant) for name, variant in variants.items()}
-    entries |= {alias: Entry(cls, variants[name], alias_of=name) for alias, name in (aliases or {}).items()}
+    entries |= {alias: Entry(cls, variants[name], alias_of=name) for alias, name in aliases.items()}
+    for name in entries:
+        if name in REGISTERED and REGISTERED[name].cls.__module__ != cls.__module__:
+            raise UserError(f"{name}: {REGISTERED[name].cls.__name__} has this name; choose another")
+        if name in variants and name in aliases:
+            raise UserError(f"{name}: the same name stands for a variant and for an alias")
     configurations = generate_default_cfgs(
         {
             f"{name}.{tag}" if tag else name: {"first_conv": first_conv, **_pool_size(entry, tag, reduction), **found}

@@ -16,19 +16,25 @@ __all__ = ["BatchMixingFault", "ReleasedFault", "run_over_batch"]
 class ReleasedFault:
     """Mixin of a network whose released code contradicts its paper; `as_released` reproduces the code.
 
-    The choice is part of the state dict, so that a checkpoint brings it back.
+    The choice is part of the state dict, so that a checkpoint restores it. A network that goes on building after this
+    constructor takes the argument itself.
     """
 
     fault: str
     """What the released code does, in a clause."""
     as_released = False
 
+    def __init__(self, *, as_released: bool = False, **arguments: Any):
+        super().__init__(**arguments)
+        if as_released:
+            self.set_as_released()
+
     def set_as_released(self, enable: bool = True) -> None:
         """Compute as the released code does, or as the paper says."""
         self.as_released = enable
 
     def shows_fault(self, state: Mapping[str, Tensor]) -> bool:
-        """Tell whether official weights, under our names, were trained with the fault."""
+        """Return whether official weights, under our names, were trained with the fault."""
         return True
 
     def get_extra_state(self) -> Tensor:
@@ -39,7 +45,7 @@ class ReleasedFault:
 
 
 class BatchMixingFault(ReleasedFault):
-    """Mixin of a network in whose released code some neurons do not tell samples from time steps."""
+    """Mixin of a network in whose released code some neurons treat samples as time steps."""
 
     fault = "some neurons run over time x batch, so that a sample's logits depend on its neighbours in the batch"
 
@@ -91,7 +97,7 @@ def _rebuilt(cls: type[SpikingNode]) -> SpikingNode:
 
 
 def run_over_batch(node: SpikingNode, enable: bool = True) -> None:
-    """Let the membrane of a neuron run through the batch, or keep the samples apart: in place, as hooks and whoever
-    holds it stay."""
+    """Let the membrane of a neuron run through the batch, or keep the samples apart: in place, so that hooks and
+    references to it stay."""
     if isinstance(node, _OverBatch) != enable:
         node.__class__ = _over_batch(type(node)) if enable else type(node).__mro__[2]

@@ -9,7 +9,7 @@ Deviations of the official code from the paper, kept here:
 - The code gates Q with K and V, the paper V with Q and K: the same function under other names.
 - The network for CIFAR10-DVS (`attn_pool`) pools k, v, their product and the gated query, which the paper does not
   mention.
-- Without `attn_pool` the number of heads changes nothing, so `num_heads` speaks only to `as_released`.
+- Without `attn_pool` the number of heads changes nothing, so `num_heads` matters only for `as_released`.
 - Drop path is declared and never called there. `drop_path_rate` works here.
 - Where the MLP is as wide as the tokens, the code adds one more shortcut inside it; no published network is so, and
   that case is left out.
@@ -19,7 +19,6 @@ channel in head), so that they mix neighbouring channels, and tokens across the 
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from einops import rearrange
@@ -27,10 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UserError
-from ..layers.block import Block
-from ..layers.conv import ConvBN, ConvBNNode, ConvSequence, NodeConvBN
-from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
-from ..layers.products import SpikeSum
+from ..layers import Block, MembraneMLP, SpikeSum
+from ..layers.linear import ConvBN, ConvBNNode, ConvSequence, LinearBN, LinearBNNode, MakeNode, NodeConvBN
 from .base import init_linear
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, LINEAR, POSITION, OfficialNames
@@ -50,7 +47,7 @@ class SpikeDrivenSelfAttention(nn.Module):
         gate_node: constructor of the gates' neuron, which has a lower threshold.
     """
 
-    def __init__(self, dim: int, *, node: Callable[[], nn.Module], gate_node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, *, node: MakeNode, gate_node: MakeNode):
         super().__init__()
         self.node = node()
         self.q, self.k, self.v = (LinearBNNode(dim, dim, node=node, bias=False) for _ in range(3))
@@ -80,7 +77,7 @@ class PooledSelfAttention(SpikeDrivenSelfAttention):
 
     as_released = False
 
-    def __init__(self, dim: int, grid_size: tuple[int, int], num_heads: int, **nodes: Callable[[], nn.Module]):
+    def __init__(self, dim: int, grid_size: tuple[int, int], num_heads: int, **nodes: MakeNode):
         super().__init__(dim, **nodes)
         self.grid_size = grid_size
         self.num_heads = num_heads
@@ -115,13 +112,7 @@ class MembranePatchSplitting(nn.Module):
     """
 
     def __init__(
-        self,
-        grid_size: tuple[int, int],
-        pooled: list[bool],
-        in_chans: int,
-        embed_dim: int,
-        *,
-        node: Callable[[], nn.Module],
+        self, grid_size: tuple[int, int], pooled: list[bool], in_chans: int, embed_dim: int, *, node: MakeNode
     ):
         super().__init__()
         self.grid_size = grid_size
@@ -191,15 +182,12 @@ class SpikeDrivenTransformer(ReleasedFault, FlatTransformer):
         ),
     )
 
-    def __init__(self, *, attn_pool: bool = False, as_released: bool = False, **flat: Any):
+    def __init__(self, *, attn_pool: bool = False, **flat: Any):
         self.attn_pool = attn_pool
         super().__init__(**flat)
-        self.set_as_released(as_released)
 
     def _stem(self) -> nn.Module:
-        return MembranePatchSplitting(
-            self._layout(), self._pooled(), self.in_chans, self.embed_dim, node=self._neuron()
-        )
+        return self._build_stem(MembranePatchSplitting)
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
         nodes = {"node": self._neuron(), "gate_node": self._neuron(0.5)}

@@ -7,7 +7,7 @@ BICLab/Spike-Driven-Transformer-V3 at 00fcd1f, `SDT_V3/DVS/Hardvs`. New over Spi
 first two stages are spiking convolutions; and projections to q, k, v and behind the attention by stacks of convolutions
 that fold into one.
 
-Training begins with one step (`step=1`); the weights then go on with four, as they are.
+Training begins with one step (`step=1`) and continues with four from the same weights.
 
 Deviations of the official code from the paper, kept here:
 - The projections' stacks end with two batch normalisations in a row.
@@ -17,7 +17,6 @@ Deviations of the official code from the paper, kept here:
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,11 +26,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
-from ..layers.block import Block
-from ..layers.conv import ConvBN, NodeConvBN
-from ..layers.folding import baked, foldable
-from ..layers.products import SpikingProduct
-from ..layers.spike_input import SpikeInput
+from ..layers import Block, ConvBN, MakeNode, NodeConvBN, SpikeInput, SpikingProduct, baked, foldable
 from .base import SpikingTransformer
 from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
@@ -114,7 +109,7 @@ class RepSelfAttention(nn.Module):
         attn_node: constructor of the neuron behind the product, which has a lower threshold.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, node: Callable[[], nn.Module], attn_node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, num_heads: int, *, node: MakeNode, attn_node: MakeNode):
         super().__init__()
         self.num_heads = num_heads
         self.node = node()
@@ -138,7 +133,7 @@ class SeparableConv(nn.Module):
     spikes only; they stay two, which is the same and much less work.
     """
 
-    def __init__(self, dim: int, *, node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, *, node: MakeNode):
         super().__init__()
         self.expand = NodeConvBN(dim, 2 * dim, 1, node=node)
         self.node = node()
@@ -156,11 +151,11 @@ class ConvMLP(nn.Module):
     Args:
         dim: width C.
         ratio: width in between over C.
-        kernel_size: 3 in the first two stages, 1 beside the attention.
+        kernel_size: 3 in the first two stages, 1 in those with attention.
         node: constructor of the neurons.
     """
 
-    def __init__(self, dim: int, ratio: float, kernel_size: int, *, node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, ratio: float, kernel_size: int, *, node: MakeNode):
         super().__init__()
         hidden, bias = int(dim * ratio), kernel_size == 1
         self.fc1 = NodeConvBN(dim, hidden, kernel_size, node=node, bias=bias)
@@ -191,7 +186,7 @@ class MetaSpikeformer(SpikingTransformer):
         distilled: add the classifier that learns from a teacher; the logits are then the mean of the two.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
         **common: see `SpikingTransformer`, whose `embed_dim` is the last width; the neuron behind the attention product
-            has half the threshold. Any size of the input does.
+            has half the threshold. The input may have any size.
 
     Attributes:
         distilled_training: see `set_distilled_training`.
@@ -238,7 +233,7 @@ class MetaSpikeformer(SpikingTransformer):
         for dim in embed_dims[2:]:
             self._require_heads(dim, num_heads)
         self.distilled, self.distilled_training = distilled, False
-        node, attn_node = self._neuron(), self._neuron(0.5)
+        node, nodes = self._neuron(), self._attention_nodes()
         drop_paths = iter(self._drop_paths(drop_path_rate, 4 + sum(depths)))
 
         def down(dim: int, new: int, stride: int = 2) -> NodeConvBN:
@@ -248,8 +243,8 @@ class MetaSpikeformer(SpikingTransformer):
             return Block(SeparableConv(dim, node=node), ConvMLP(dim, mlp_ratio, 3, node=node), next(drop_paths))
 
         def attend(dim: int) -> Block:
-            attention = RepSelfAttention(dim, num_heads, node=node, attn_node=attn_node)
-            return Block(attention, ConvMLP(dim, mlp_ratio, 1, node=node), next(drop_paths))
+            mlp = ConvMLP(dim, mlp_ratio, 1, node=node)
+            return Block(RepSelfAttention(dim, num_heads, **nodes), mlp, next(drop_paths))
 
         a, b, c, d = embed_dims
         self.patch_embed = ConvBN(self.in_chans, a // 2, 7, stride=2, bias=True)

@@ -6,8 +6,8 @@ performance. Frontiers in Neuroscience 18, 2024, doi 10.3389/fnins.2024.1371290.
 CIFAR and events a head that weighs every token of every step.
 
 The ImageNet network differs in figure and head, so it is a class of its own. Its 8 layers count the local block twice.
-"ima2" pools late and is the plain name here as in the paper; "ima" pools early and has the paper's star. Both have the
-same weights by name and shape, so a file does not tell which of the two it belongs to.
+"ima2" pools late and has the name without a star, here as in the paper; "ima" pools early and has the star. Both have
+the same weights by name and shape, so a file may belong to either.
 
 Deviations of the official code:
 - ImageNet: the neurons behind the projections of the global attention, and with late pooling the first one of the stem,
@@ -20,20 +20,14 @@ Deviations of the official code:
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from einops import rearrange
-from timm.layers import to_2tuple
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..layers.attention import SpikingSelfAttention
-from ..layers.block import Block
-from ..layers.conv import ConvBNNode, ConvSequence
-from ..layers.folding import folded
-from ..layers.linear import SpikingMLP
+from ..layers import Block, ConvBNNode, ConvSequence, Foldable, MakeNode, SpikingMLP, SpikingSelfAttention
 from .flat import FlatTransformer
 from .official import OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
@@ -51,7 +45,7 @@ class LocalConvolution(nn.Module):
         node: constructor of the neurons.
     """
 
-    def __init__(self, dim: int, grid_size: tuple[int, int], *, node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, grid_size: tuple[int, int], *, node: MakeNode):
         super().__init__()
         self.grid_size = grid_size
         self.conv = ConvBNNode(dim, dim, groups=dim, node=node)
@@ -90,11 +84,11 @@ class LocalAttention(SpikingSelfAttention):
 
 @register_notrace_module
 class FusionBlock(nn.Module):
-    """Branches in a row, each added to the stream that runs past it.
+    """Branches in a row, each added to the stream that it reads.
 
     Args:
         branches: by name, in order.
-        drop_path: what drops a branch for a whole sample, see `layers.drop`.
+        drop_path: drops a branch for a whole sample, see `layers.StepDropPath`.
     """
 
     def __init__(self, branches: dict[str, nn.Module], drop_path: nn.Module):
@@ -119,9 +113,7 @@ class ConvolutionalStem(nn.Module):
         node: constructor of the neurons.
     """
 
-    def __init__(
-        self, widths: list[int], pooled: list[bool], grid_size: tuple[int, int], *, node: Callable[[], nn.Module]
-    ):
+    def __init__(self, widths: list[int], pooled: list[bool], grid_size: tuple[int, int], *, node: MakeNode):
         super().__init__()
         self.grid_size = grid_size
         self.convs = ConvSequence(
@@ -134,7 +126,7 @@ class ConvolutionalStem(nn.Module):
 
 
 @register_notrace_module
-class TimeTokenPool(nn.Module):
+class TimeTokenPool(Foldable, nn.Module):
     """Weigh every token of every step, each channel for itself: a depthwise convolution over all of them, normalised.
 
     Args:
@@ -152,11 +144,6 @@ class TimeTokenPool(nn.Module):
         """Map tokens `(T*B, N, C)` to `(B, C)`."""
         x = rearrange(x, "(t b) n c -> b c n t", t=self.conv.kernel_size[1])
         return self.bn(self.conv(x)).flatten(1)
-
-    def fuse(self) -> "TimeTokenPool":
-        """Fold the normalisation's running statistics into the convolution, if they are `foldable`."""
-        self.conv, self.bn = folded(self.conv, self.bn)
-        return self
 
 
 def _number_convolution(match: re.Match) -> str:
@@ -203,9 +190,6 @@ class LocalGlobalTransformer(FlatTransformer):
         widths = [self.in_chans, *(self.embed_dim // share for share in (first_share, 4, 2, 1, 1))]
         return ConvolutionalStem(widths, pooled, self._layout(), node=self._neuron())
 
-    def _attention_nodes(self) -> dict[str, Callable[[], nn.Module]]:
-        return {"node": self._neuron(), "attn_node": self._neuron(0.5)}
-
     def _local_branches(self) -> dict[str, nn.Module]:
         """Build the local part: convolution, attention inside sub-grids, MLP."""
         dim, grid, nodes = self.embed_dim, self._layout(), self._attention_nodes()
@@ -234,9 +218,7 @@ class SGLFormer(LocalGlobalTransformer):
     mixes_time = "its head weighs all steps in one convolution"
     joins_steps = "the head is one kernel over all tokens and steps"
 
-    def __init__(
-        self, *, patch_size: int = 4, embed_dim: int = 384, depth: int = 1, num_heads: int = 16, **flat: Any
-    ):
+    def __init__(self, *, patch_size: int = 4, embed_dim: int = 384, depth: int = 1, num_heads: int = 16, **flat: Any):
         super().__init__(patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads, **flat)
 
     def _stem(self) -> nn.Module:
@@ -254,20 +236,13 @@ class SGLFormer(LocalGlobalTransformer):
         self.pool = TimeTokenPool(self.embed_dim, height * width, self.step)
         super()._build_head()
 
-    def set_input_size(
-        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
-    ) -> None:
-        """Refuse another size, see `SpikingTransformer`.
-
-        Raises:
-            UserError: always, unless nothing changes.
-        """
-        if img_size is not None and to_2tuple(img_size) != self.img_size:
+    def _layout(self) -> tuple[int, int]:
+        if hasattr(self, "pool"):
             raise UserError(
-                f"SGLFormer: img_size stays {self.img_size}, as built, because {self.joins_steps}; got {img_size} "
-                "(build the network with img_size=)"
+                f"SGLFormer: img_size stays as built, because {self.joins_steps}; got {self.img_size} (build the "
+                "network with img_size=)"
             )
-        super().set_input_size(img_size, patch_size)
+        return super()._layout()
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features to logits `(B, K)`, with `pre_logits` to what the classifier reads, see `SpikingTransformer`.
@@ -286,7 +261,7 @@ class SGLFormerImageNet(BatchMixingFault, LocalGlobalTransformer):
     classifier.
 
     Args:
-        late_pooling: pool the stem's last convolutions (the paper's plain names) or, without, its first ones (those
+        late_pooling: pool the stem's last convolutions (the paper's names without a star), or its first ones (those
             with a star).
         depth: number of blocks, of which the local one counts as two.
         as_released: let neurons mix the samples of a batch as in the released code.
@@ -295,13 +270,11 @@ class SGLFormerImageNet(BatchMixingFault, LocalGlobalTransformer):
             products have half the threshold.
     """
 
-    def __init__(self, *, late_pooling: bool = True, depth: int = 8, as_released: bool = False, **flat: Any):
+    def __init__(self, *, late_pooling: bool = True, depth: int = 8, **flat: Any):
         if depth < 2:
             raise UserError(f"SGLFormerImageNet: depth counts the local block as 2, so it is at least 2; got {depth}")
         self.late_pooling = late_pooling
         super().__init__(depth=depth - 1, **flat)
-        if as_released:
-            self.set_as_released()
 
     def _stem(self) -> nn.Module:
         pooled = self._pooled()

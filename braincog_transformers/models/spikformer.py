@@ -1,7 +1,7 @@
 """Spikformer and CML-Spikformer.
 
 Zhou, Zhu, He, Wang, Yan, Tian, Yuan: Spikformer: When Spiking Neural Network Meets Transformer. ICLR 2023, arXiv
-2209.15425. Official code: ZK-Zhou/spikformer at 6212689, MIT. New: spiking self-attention, the plain product of
+2209.15425. Official code: ZK-Zhou/spikformer at 6212689, MIT. New: spiking self-attention, the product of
 binary Q, K and V with a neuron behind it instead of a softmax; a convolutional stem whose last convolution serves as
 position embedding.
 
@@ -23,10 +23,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..layers.attention import SpikingSelfAttention
-from ..layers.block import Block
-from ..layers.linear import SpikingMLP
-from ..layers.stem import SpikingPatchSplitting
+from ..layers import Block, SpikingMLP, SpikingPatchSplitting, SpikingSelfAttention
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, NORM, POSITION, OfficialNames, number_stage
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
@@ -79,22 +76,12 @@ class Spikformer(FlatTransformer):
         super().__init__(**flat)
 
     def _stem(self) -> nn.Module:
-        pooled = self._pooled()  # patches that no stem makes are refused before sides that they don't fill
-        return SpikingPatchSplitting(
-            self._layout(), pooled, self.in_chans, self.embed_dim, pool=self.pool_at, node=self._neuron()
-        )
+        return self._build_stem(SpikingPatchSplitting, pool=self.pool_at)
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
-        node = self._neuron()
-        attn = SpikingSelfAttention(
-            self.embed_dim,
-            self.num_heads,
-            scale=self.attn_scale,
-            qkv_bias=self.qkv_bias,
-            node=node,
-            attn_node=self._neuron(0.5),
-        )
-        return Block(attn, SpikingMLP(self.embed_dim, self.mlp_ratio, node=node), drop_path)
+        dim, nodes = self.embed_dim, self._attention_nodes()
+        attn = SpikingSelfAttention(dim, self.num_heads, scale=self.attn_scale, qkv_bias=self.qkv_bias, **nodes)
+        return Block(attn, SpikingMLP(dim, self.mlp_ratio, node=nodes["node"]), drop_path)
 
 
 _PAPER = Paper("Spikformer", "ICLR 2023", "arXiv:2209.15425", "ZK-Zhou/spikformer")

@@ -20,16 +20,12 @@ loads into the other without complaint and computes nonsense there.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, Literal
 
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.block import Block
-from ..layers.conv import ConvBN, NodeConvBN
-from ..layers.linear import LinearBN, LinearBNNode, MembraneMLP
-from ..layers.products import SpikingProduct
+from ..layers import Block, ConvBN, LinearBN, LinearBNNode, MakeNode, MembraneMLP, NodeConvBN, SpikingProduct
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, LINEAR, MLP, NORM, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
@@ -47,7 +43,7 @@ class MembraneSelfAttention(nn.Module):
         attn_node: constructor of the neuron behind the product, which has a lower threshold.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, node: Callable[[], nn.Module], attn_node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, num_heads: int, *, node: MakeNode, attn_node: MakeNode):
         super().__init__()
         self.num_heads = num_heads
         self.node = node()
@@ -84,7 +80,7 @@ class SpikingTokenizer(nn.Module):
         embed_dim: int,
         *,
         pool: Literal["spikes", "potentials"],
-        node: Callable[[], nn.Module],
+        node: MakeNode,
     ):
         super().__init__()
         self.grid_size = grid_size
@@ -140,15 +136,12 @@ class Spikingformer(FlatTransformer):
         super().__init__(**flat)
 
     def _stem(self) -> nn.Module:
-        pooled = self._pooled()  # patches that no stem makes are refused before sides that they don't fill
-        return SpikingTokenizer(
-            self._layout(), pooled, self.in_chans, self.embed_dim, pool=self.pool_what, node=self._neuron()
-        )
+        return self._build_stem(SpikingTokenizer, pool=self.pool_what)
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
-        node = self._neuron()
-        attn = MembraneSelfAttention(self.embed_dim, self.num_heads, node=node, attn_node=self._neuron(0.5))
-        return Block(attn, MembraneMLP(self.embed_dim, self.mlp_ratio, node=node), drop_path)
+        nodes = self._attention_nodes()
+        attn = MembraneSelfAttention(self.embed_dim, self.num_heads, **nodes)
+        return Block(attn, MembraneMLP(self.embed_dim, self.mlp_ratio, node=nodes["node"]), drop_path)
 
 
 _PAPER = Paper("Spikingformer", "AAAI 2026", "arXiv:2304.11954", "zhouchenlin2096/Spikingformer")

@@ -3,7 +3,7 @@
 Shi, Hao, Yu: SpikingResformer: Bridging ResNet and Vision Transformer in Spiking Neural Networks. CVPR 2024, arXiv
 2403.14302. Official code: xyshi2000/SpikingResformer at 3f75127, MIT. New: dual spike self-attention, products of
 spikes with a linear map of the same spikes, scaled by running firing rates; three stages like ResNet's with membrane
-shortcuts, the real-valued stream running past neurons; a group-wise 3x3 convolution in the feed-forward network.
+shortcuts on a real-valued stream; a group-wise 3x3 convolution in the feed-forward network.
 
 Deviations of the official code from the paper, kept here: none that changes a result. Corrected here:
 - A head whose running rate is 0, in evaluation, is scaled as if its rate were 1; the official code divides by 0.
@@ -22,9 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..layers.block import Block
-from ..layers.conv import ConvBN, NodeConvBN
-from ..layers.products import SpikeMatmul
+from ..layers import Block, ConvBN, MakeNode, NodeConvBN, SpikeMatmul
 from .base import SpikingTransformer
 from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
@@ -50,7 +48,7 @@ class FiringRate(nn.Module):
         if self.training:
             self._update(spikes.detach())
         rate = self.rate[0, 0]
-        # Where nothing fires any scale will do but an infinite one.
+        # where nothing fires the scale does not matter, but it must be finite
         return torch.where(rate == 0, 1, rate)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -81,7 +79,7 @@ class DualSpikeSelfAttention(nn.Module):
         node: constructor of the neurons.
     """
 
-    def __init__(self, dim: int, num_heads: int, patch_size: int, *, node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, num_heads: int, patch_size: int, *, node: MakeNode):
         super().__init__()
         self.num_heads = num_heads
         self.node = node()
@@ -104,8 +102,8 @@ class DualSpikeSelfAttention(nn.Module):
 
 
 class GroupwiseFFN(nn.Module):
-    """Group-wise spiking feed-forward network (GWFFN): four times wider inside, with a grouped 3x3 convolution past
-    which the widened stream runs.
+    """Group-wise spiking feed-forward network (GWFFN): four times wider inside, with a grouped 3x3 convolution that
+    is added to the widened stream.
 
     Args:
         dim: channels C.
@@ -113,7 +111,7 @@ class GroupwiseFFN(nn.Module):
         node: constructor of the neurons.
     """
 
-    def __init__(self, dim: int, group_size: int, *, node: Callable[[], nn.Module]):
+    def __init__(self, dim: int, group_size: int, *, node: MakeNode):
         super().__init__()
         self.up = NodeConvBN(dim, 4 * dim, 1, node=node)
         self.conv = NodeConvBN(4 * dim, 4 * dim, 3, groups=4 * dim // group_size, node=node)
@@ -186,8 +184,6 @@ class SpikingResformer(SpikingTransformer):
     ):
         super().__init__(embed_dim=embed_dims[-1], **common)
         self._require_stages(embed_dims, depths, num_heads, patch_sizes, group_size)
-        if stem_stride not in (1, 4):
-            raise UserError(f"SpikingResformer: stem_stride must be 1 or 4; got {stem_stride}")
         self.multiple = math.lcm(*(stem_stride * 2**i * p for i, p in enumerate(patch_sizes)))
         self._layout()
         node, drop_paths = self._neuron(), iter(self._drop_paths(drop_path_rate, sum(depths)))
@@ -247,10 +243,13 @@ _SETS = {
 }
 
 
-def _tag(name: str, side: int, top1: str) -> dict[str, Any]:
-    """Build the configuration for one of the small data sets, from its published top-1 accuracy in percent."""
-    title, classes, norm = _SETS[name]
-    return cfg(_PAPER, (3, side, side), classes, f"{title} {top1}", **norm)
+def _tags(side: int, suffix: str = "", **published: str) -> dict[str, dict[str, Any]]:
+    """Build the configurations for small data sets by tag, from their published top-1 accuracies in percent."""
+    found = {}
+    for name, top1 in published.items():
+        title, classes, norm = _SETS[name]
+        found[name + suffix] = cfg(_PAPER, (3, side, side), classes, f"{title} {top1}", **norm)
+    return found
 
 
 def _network(dims: tuple[int, ...], heads: tuple[int, ...], **args: Any) -> dict[str, Any]:
@@ -270,10 +269,8 @@ register(
             _network((64, 256, 512), (1, 4, 8)),
             {
                 **imagenet(_PAPER, 75.95, **_IN1K),
-                "cifar10_transfer": _tag("cifar10", 128, "97.40"),
-                "cifar100_transfer": _tag("cifar100", 128, "85.98"),
-                "cifar10dvs_transfer": _tag("cifar10dvs", 128, "84.8 (T=10)"),
-                "gesture_transfer": _tag("gesture", 128, "93.4 (T=10)"),
+                **_tags(128, "_transfer", cifar10="97.40", cifar100="85.98"),
+                **_tags(128, "_transfer", cifar10dvs="84.8 (T=10)", gesture="93.4 (T=10)"),
             },
         ),
         "spikingresformer_m": Variant(_network((64, 384, 768), (1, 6, 12)), imagenet(_PAPER, 77.24, **_IN1K)),
@@ -286,15 +283,11 @@ register(
         ),
         "spikingresformer_cifar": Variant(
             _network((64, 192, 384), (1, 3, 6), stem_stride=1),
-            {
-                "cifar10": _tag("cifar10", 32, "96.24"),
-                "cifar100": _tag("cifar100", 32, "79.28"),
-                "cifar10dvs": _tag("cifar10dvs", 64, "81.5 (T=16)"),
-            },
+            {**_tags(32, cifar10="96.24", cifar100="79.28"), **_tags(64, cifar10dvs="81.5 (T=16)")},
         ),
         "spikingresformer_dvsg": Variant(
             _network((32, 96, 192), (1, 3, 6), stem_stride=1, group_size=32, node_type="PLIFNode", step=16),
-            {"gesture": _tag("gesture", 64, "98.6")},
+            _tags(64, gesture="98.6"),
         ),
     },
     first_conv="patch_embed.conv",

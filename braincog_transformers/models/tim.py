@@ -7,14 +7,14 @@ another stem, for sounds (SHD).
 
 Deviations of the official code from the paper, kept here:
 - Two neurons, behind the convolution and behind the mix, that the paper's weighted sum lacks; both begin at the
-  second step. Here they are fed nothing at the first, so that they have a record of every step.
+  second step. Here they get zeros at the first, so that they have a record of every step.
 - Tokens and channels are not scrambled in front of the attention, as they were until September 2024.
 - Layer norms and a neuron that the official block never calls are left out. `drop_path_rate` works here.
 Corrected here, and kept with `as_released`: the code asks for lower thresholds in the attention under a name that its
 neuron drops, so all are 1 and the recurrent query never fires.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -23,10 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..errors import UserError
-from ..layers.attention import SpikingSelfAttention
-from ..layers.block import Block
-from ..layers.linear import SpikingMLP
-from ..layers.stem import SpikingPatchSplitting
+from ..layers import Block, MakeNode, SpikingMLP, SpikingPatchSplitting, SpikingSelfAttention
 from ..nodes.base import state_without_graph, taking_turns
 from .flat import FlatTransformer
 from .official import BLOCKS, LINEAR, NORM, OfficialNames, number_stage
@@ -52,9 +49,7 @@ class TemporalInteraction(nn.Module):
         out_node: constructor of the neuron behind the mix.
     """
 
-    def __init__(
-        self, tokens: int, alpha: float, *, in_node: Callable[[], nn.Module], out_node: Callable[[], nn.Module]
-    ):
+    def __init__(self, tokens: int, alpha: float, *, in_node: MakeNode, out_node: MakeNode):
         super().__init__()
         self.alpha = alpha
         self.conv = nn.Conv1d(tokens, tokens, 5, padding=2)
@@ -83,7 +78,7 @@ class TemporalInteraction(nn.Module):
     def forward(self, q: Tensor, step: int) -> Tensor:
         """Map queries `(T*B, h, N, d)` of `step=T` steps to recurrent ones, from the resting potential.
 
-        Its neurons hold the state of the call, so two threads take turns.
+        Its neurons hold the state of the call, so only one thread at a time runs this.
         """
         with taking_turns():
             return self._all_steps(q, step)
@@ -121,20 +116,11 @@ class TemporalAttention(SpikingSelfAttention):
         dim: width C of the tokens.
         num_heads: heads h; each is C/h wide.
         tim: the module.
-        node: constructor of the neurons.
-        attn_node: constructor of the neuron behind the product.
+        **nodes: node and attn_node of `SpikingSelfAttention`.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        tim: TemporalInteraction,
-        *,
-        node: Callable[[], nn.Module],
-        attn_node: Callable[[], nn.Module],
-    ):
-        super().__init__(dim, num_heads, scale=0.25, proj_bias=False, node=node, attn_node=attn_node)
+    def __init__(self, dim: int, num_heads: int, tim: TemporalInteraction, **nodes: MakeNode):
+        super().__init__(dim, num_heads, scale=0.25, proj_bias=False, **nodes)
         self.tim = tim
 
     def _query(self, q: Tensor) -> Tensor:
@@ -202,31 +188,23 @@ class TIMSpikformer(ReleasedFault, FlatTransformer):
         num_heads: int = 16,
         tim_alpha: float = 0.5,
         pool_to: int | None = None,
-        as_released: bool = False,
         **flat: Any,
     ):
         if not 0 <= tim_alpha <= 1:
             raise UserError(f"TIMSpikformer: tim_alpha must be 0 to 1; got {tim_alpha}")
         self.tim_alpha, self.pool_to = tim_alpha, pool_to
         super().__init__(embed_dim=embed_dim, depth=depth, num_heads=num_heads, **flat)
-        if as_released:
-            self.set_as_released()
 
     def _stem(self) -> nn.Module:
-        self.is_sequence = self.img_size[0] == 1  # of the size that it is built with, whatever comes later
-        chans = 2 if self.is_sequence else self.in_chans
-        return SpikingPatchSplitting(
-            self._layout(), self._pooled(), chans, self.embed_dim, pool="after", node=self._neuron()
-        )
+        self.is_sequence = self.img_size[0] == 1  # of the size that it is built with, not of a later one
+        return self._build_stem(SpikingPatchSplitting, 2 if self.is_sequence else None, pool="after")
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
-        node = self._neuron()
-        attn_node, in_node, out_node = (self._neuron(_RATIOS[name]) for name in ("attn_node", "in_node", "out_node"))
-        tim = TemporalInteraction(
-            self.embed_dim // self.num_heads, self.tim_alpha, in_node=in_node, out_node=out_node
-        )
-        attn = TemporalAttention(self.embed_dim, self.num_heads, tim, node=node, attn_node=attn_node)
-        return Block(attn, SpikingMLP(self.embed_dim, self.mlp_ratio, node=node), drop_path)
+        dim, node = self.embed_dim, self._neuron()
+        attn_node, in_node, out_node = map(self._neuron, _RATIOS.values())
+        tim = TemporalInteraction(dim // self.num_heads, self.tim_alpha, in_node=in_node, out_node=out_node)
+        attn = TemporalAttention(dim, self.num_heads, tim, node=node, attn_node=attn_node)
+        return Block(attn, SpikingMLP(dim, self.mlp_ratio, node=node), drop_path)
 
     def _layout(self) -> tuple[int, int]:
         """Return height and width of the map of tokens; raise `UserError` unless a head is as wide as there are
@@ -262,13 +240,6 @@ class TIMSpikformer(ReleasedFault, FlatTransformer):
         """Return the input's height over that of the map of tokens; of a sequence, that of its frames."""
         return self.patch_size if self.is_sequence else self.img_size[0] // self.patch_embed.grid_size[0]
 
-    def set_input_size(
-        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
-    ) -> None:
-        """Take frames of another size, see `SpikingTransformer`; with `pool_to` any will do."""
-        super().set_input_size(img_size, patch_size)
-        self.feature_info = self._blocks_info()
-
     def _frames(self, x: Tensor) -> Tensor:
         if self.is_sequence:
             return cochlear_frames(checked_sequences(x, self.step, self.streaming))
@@ -286,7 +257,7 @@ class TIMSpikformer(ReleasedFault, FlatTransformer):
                 node.threshold.data.fill_(self.neurons.threshold * (1 if enable else ratio))
 
     def shows_fault(self, state: Mapping[str, Tensor]) -> bool:
-        """Tell whether the thresholds in the file are all one."""
+        """Return whether all thresholds in the file are equal."""
         thresholds = [value for name, value in state.items() if name.endswith(".threshold")]
         return bool(thresholds) and all(torch.equal(value, thresholds[0]) for value in thresholds)
 

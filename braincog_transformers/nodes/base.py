@@ -11,7 +11,6 @@ its input when they are read: in a forward hook, or as long as somebody holds th
 
 import threading
 import weakref
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from inspect import getattr_static, signature
 from typing import Any, ClassVar, NamedTuple
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError, nearest
-from ..ops.dynamics import membrane_dtype
-from ..ops.kernels import step_neuron
+from ..ops.kernels import fused_neuron, step_neuron
+from ..ops.neuron import Fire, Neuron, membrane_dtype, move, run
 from ..ops.surrogate import spike
 from ..runtime.watching import followed
 from .normalisation import normalised
@@ -196,9 +195,7 @@ class SpikingNode(BaseNode):
     # What a neuron is; for subclasses
 
     @staticmethod
-    def advance(
-        x: Tensor, state: NamedTuple, parameters: NamedTuple, fire: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, NamedTuple]:
+    def advance(x: Tensor, state: NamedTuple, parameters: NamedTuple, fire: Fire) -> tuple[Tensor, NamedTuple]:
         """Charge, fire and reset: take one step, element by element, without changing a tensor in place.
 
         Args:
@@ -237,18 +234,15 @@ class SpikingNode(BaseNode):
 
     def _run(self, x: Tensor, parameters: NamedTuple, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
         """Map all steps `(T, ...)` to spikes, and potentials after the reset where they are asked for."""
-        neuron = step_neuron.Neuron(self.advance, self.rest(), self.mem_detach)
-        fire = self._own_fire
-        fused = fire is None and not with_potentials and all(map(is_scalar, parameters))
-        if fused and step_neuron.applies(x):
+        fused = self._own_fire is None and not with_potentials and all(map(is_scalar, parameters))
+        if fused and fused_neuron.takes(x):
             surrogate = type(self.act_fun).__name__, self.strict
-            return step_neuron.spikes(x, parameters, self.act_fun.alpha, neuron, *surrogate), None
-        spikes, potentials = step_neuron.run(neuron, x, parameters, self._fire)
+            return step_neuron.spikes(x, parameters, self.act_fun.alpha, self._neuron(), *surrogate), None
+        spikes, potentials = run(self._neuron(), x, parameters, self._fire)
         return spikes, potentials if with_potentials else None
 
-    def _advance(self, x: Tensor, state: NamedTuple, parameters: NamedTuple) -> tuple[Tensor, NamedTuple]:
-        """Take one step."""
-        return step_neuron.advance_once(self.advance, x, state, parameters, self._fire, self.mem_detach)
+    def _neuron(self) -> Neuron:
+        return Neuron(self.advance, self.rest(), self.mem_detach)
 
     def _fire(self, over: Tensor) -> Tensor:
         own, name = self._own_fire, type(self.act_fun).__name__
@@ -257,7 +251,7 @@ class SpikingNode(BaseNode):
         return own(over)
 
     @property
-    def _own_fire(self) -> Callable[[Tensor], Tensor] | None:
+    def _own_fire(self) -> Fire | None:
         """The spike function of the surrogate module itself, where the form in `ops.surrogate` can't take its place."""
         return own_fire(self.act_fun, self.strict)
 
@@ -358,17 +352,14 @@ class SpikingNode(BaseNode):
 
     def _move(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Bring the state one step on; return spikes and membrane."""
-        wide = membrane_dtype(inputs.dtype)
         state = self._state or self.rest()
-        state = state._make(
-            part if isinstance(part, Tensor) else torch.full_like(inputs, part, dtype=wide) for part in state
-        )
-        if state[0].shape != inputs.shape:
+        if isinstance(state[0], Tensor) and state[0].shape != inputs.shape:
             raise ValueError(
                 f"{type(self).__name__}: the membrane holds {tuple(state[0].shape)} from the step before, the input "
                 f"is {tuple(inputs.shape)}; call n_reset() (reset() on a network) between sequences."
             )
-        spikes, self._state = self._advance(inputs, state, self._read(wide))
+        parameters = self._read(membrane_dtype(inputs.dtype))
+        spikes, self._state = move(self._neuron(), inputs, state, parameters, self._fire)
         return spikes, self._state[0]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """BrainCog's own nodes: built by name, run beside ours, or turned into ours by `accelerate`."""
 
 import copy
+import functools
 import logging
 from typing import Any
 
+import torch
 from braincog.base.node import node as braincog_node
 from braincog.base.node.node import BaseNode
 from braincog.base.strategy import surrogate as braincog_surrogate
@@ -51,27 +53,54 @@ class WrappedNode(nn.Module):
 _TWINS = {"LIFNode": LIFNode, "PLIFNode": PLIFNode, "IFNode": IFNode}
 _NODES = {**_TWINS, "ALIFNode": ALIFNode, "CLIFNode": CLIFNode}
 # BrainCog's other nodes that can stand in for a LIF neuron; a test runs each.
-_WRAPPED = ("BiasLIFNode", "BiasPLIFNode", "NoiseLIFNode", "NoisePLIFNode", "ReLUNode")
+_WRAPPED = {
+    name: getattr(braincog_node, name)
+    for name in ("BiasLIFNode", "BiasPLIFNode", "NoiseLIFNode", "NoisePLIFNode", "ReLUNode")
+}
+_REGISTERED: dict[str, type[BaseNode]] = {}
 
 
-_REGISTERED: dict[str, type] = {}
-
-
-def register_node(cls: type) -> type:
+def register_node(cls: type[BaseNode]) -> type[BaseNode]:
     """Make a neuron known by its class's name, as a decorator: `node_type="Mine"`, or `--node-type Mine`.
 
+    It is built and run once, so that a mistake shows here.
+
     Args:
-        cls: derived from a node of this package.
+        cls: derived from a node of this package, or from BrainCog's `BaseNode`.
 
     Raises:
-        UserError: for another class, or a name that BrainCog's nodes or another class have.
+        UserError: for another class, one that can't be built and run as networks do it, or a name that BrainCog's nodes
+            or another class have.
     """
-    name = cls.__name__
-    if not issubclass(cls, SpikingNode):
-        raise UserError(f"neuron {name} must be derived from a node of braincog_transformers")
+    name = _tried(cls).__name__
     if name in (*_NODES, *_WRAPPED) or _REGISTERED.get(name, cls).__module__ != cls.__module__:
         raise UserError(f"neuron {name}: another one has this name; choose another")
     _REGISTERED[name] = cls
+    return cls
+
+
+@functools.cache
+def _tried(cls: type) -> type[BaseNode]:
+    """Build a user's neuron as networks do, run two steps, and return its class."""
+    owner = f"neuron {cls.__name__}"
+    if not issubclass(cls, BaseNode):
+        raise UserError(f"{owner} must be derived from a node of braincog_transformers, or from BrainCog's BaseNode")
+    asked = {"threshold": 0.75, "step": 2, "layer_by_layer": True}
+    others = {"tau": 2.0, "requires_thres_grad": False, "sigmoid_thres": False, "mem_detach": False}
+    x = torch.linspace(-1, 3, 12, device="cpu").view(4, 3)
+    try:
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            node = _built(cls, act_fun="AtanGrad", alpha=2.0, **asked, **others)
+            shape = node(x).shape
+    except Exception as error:  # whatever the user wrote
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{owner} can't be built and run as networks do it: {what}") from error
+    if shape != x.shape:
+        shapes = f"{tuple(x.shape)} gave {tuple(shape)}"
+        raise UserError(f"{owner} must return spikes in the shape of its input, (T*B, ...); {shapes}")
+    inner = node.node if isinstance(node, WrappedNode) else node
+    if lost := [name for name, value in asked.items() if float(getattr(inner, name)) != value]:
+        raise UserError(f"{owner} does not hand {', '.join(lost)} to the constructor of the class that it derives from")
     return cls
 
 
@@ -80,29 +109,38 @@ def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
 
     Args:
         node_type: "LIFNode", "PLIFNode", "IFNode", "ALIFNode", "CLIFNode", one of BrainCog's other nodes, one that was
-            registered, or a class derived from `SpikingNode`.
+            registered, or a class derived from `SpikingNode` or BrainCog's `BaseNode`.
         **kwargs: the node's arguments.
 
     Raises:
         UserError: for an unknown name or class, or an option that the class can't honour.
     """
-    if isinstance(node_type, str):
-        node_type = _REGISTERED.get(node_type, node_type)
-    if isinstance(node_type, type) and issubclass(node_type, SpikingNode):
-        return node_type(**kwargs)
+    return _built(_class_of(node_type), **kwargs)
+
+
+def _class_of(node_type: str | type) -> type[BaseNode]:
+    known = {**_NODES, **_WRAPPED, **_REGISTERED}
     name = node_type if isinstance(node_type, str) else node_type.__name__
-    if name not in (*_NODES, *_WRAPPED):
-        raise unknown("node type", name, [*_NODES, *_WRAPPED, *_REGISTERED])
-    if not isinstance(node_type, str) and node_type is not getattr(braincog_node, name, None):
+    if isinstance(node_type, str) or node_type is getattr(braincog_node, name, None):
+        if name not in known:
+            raise unknown("node type", name, list(known))
+        return known[name]
+    if issubclass(node_type, SpikingNode):
+        return node_type
+    if name in (*_NODES, *_WRAPPED):
         raise UserError(
             f"node type {node_type.__module__}.{name} is not BrainCog's {name}; derive it from a node of "
             "braincog_transformers, or give it another name"
         )
-    return _NODES[name](**kwargs) if name in _NODES else WrappedNode(_build_wrapped(name, **kwargs))
+    return _tried(node_type)
+
+
+def _built(cls: type[BaseNode], **kwargs: Any) -> nn.Module:
+    return cls(**kwargs) if issubclass(cls, SpikingNode) else WrappedNode(_build_wrapped(cls, **kwargs))
 
 
 def _build_wrapped(
-    name: str,
+    cls: type[BaseNode],
     *,
     act_fun: str | type = "QGateGrad",
     alpha: float = 2.0,
@@ -114,9 +152,10 @@ def _build_wrapped(
     Its constructor would drop an argument that it does not know, so that is checked here."""
     allowed = {"threshold", "tau", "step", "layer_by_layer", "mem_detach", "requires_thres_grad", "sigmoid_thres"}
     if refused := kwargs.keys() - allowed:
-        raise UserError(f"node type {name} takes {', '.join(sorted(allowed))}, not {', '.join(sorted(refused))}")
-    node = getattr(braincog_node, name)(act_fun=type(build_surrogate(act_fun, alpha)), **kwargs)
-    if hasattr(node.act_fun, "alpha"):
+        takes, refused = ", ".join(sorted(allowed)), ", ".join(sorted(refused))
+        raise UserError(f"node type {cls.__name__} takes {takes}, not {refused}")
+    node = cls(act_fun=type(build_surrogate(act_fun, alpha)), **kwargs)
+    if hasattr(getattr(node, "act_fun", None), "alpha"):
         # BrainCog's constructors pass 2, whatever was asked for.
         node.act_fun.alpha.data.fill_(alpha)
     return node

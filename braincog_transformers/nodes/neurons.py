@@ -1,33 +1,19 @@
-"""The neurons of the papers, LIF, PLIF and IF, which have kernels of their own."""
+"""The neurons of the papers, LIF, PLIF and IF. What they compute is `ops.neuron`; they have kernels of their own."""
 
 import math
-from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..ops.dynamics import Dynamics
 from ..ops.kernels import fused_neuron
-from ..ops.kernels.norm_neuron import Normalisation, normalised_spikes
-from ..ops.neuron import multi_step, step
-from ..runtime.watching import is_hooked, is_patched
+from ..ops.neuron import Dynamics, Membrane, Numbers, advance
 from .base import SpikingNode, fill, is_scalar
+from .fused import as_written, fused_spikes, fuses
 from .surrogates import is_known
 
 __all__ = ["FusableNode", "IFNode", "LIFNode", "PLIFNode"]
-
-
-class _Membrane(NamedTuple):
-    v: Tensor | float
-
-
-class _Read(NamedTuple):
-    leak: Tensor | None
-    threshold: Tensor
-    dynamics: Dynamics
 
 
 class FusableNode(SpikingNode):
@@ -45,7 +31,8 @@ class FusableNode(SpikingNode):
     """
 
     charge: str
-    State = _Membrane
+    State, Parameters = Membrane, Numbers
+    advance = staticmethod(advance)
 
     def __init__(
         self,
@@ -79,30 +66,21 @@ class FusableNode(SpikingNode):
             v_reset=float(self.v_reset),
         )
 
-    def rest(self) -> _Membrane:
+    def rest(self) -> Membrane:
         """Return the resting potential."""
-        return _Membrane(self.v_reset)
+        return Membrane(self.v_reset)
 
-    def _read(self, dtype: torch.dtype) -> _Read:
-        return _Read(self.leak(), self.get_thres(), self.dynamics)
+    def _read(self, dtype: torch.dtype) -> Numbers:
+        return Numbers(self.leak(), self.get_thres(), self.dynamics)
 
-    def _run(self, x: Tensor, parameters: _Read, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
+    def _run(self, x: Tensor, parameters: Numbers, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
+        if self.advance is not advance:  # a step of the user's
+            return super()._run(x, parameters, with_potentials)
         leak, threshold, dynamics = parameters
-        return multi_step(
-            x,
-            leak,
-            threshold,
-            self.act_fun.alpha,
-            dynamics,
-            fire=self._own_fire,
-            with_potentials=with_potentials,
-            backend=None if is_scalar(leak) and is_scalar(threshold) else "reference",
-        )
-
-    def _advance(self, x: Tensor, state: _Membrane, parameters: _Read) -> tuple[Tensor, _Membrane]:
-        leak, threshold, dynamics = parameters
-        spikes, v = step(x, state.v, leak, threshold, self.act_fun.alpha, dynamics, self._own_fire)
-        return spikes, _Membrane(v)
+        options = {} if is_scalar(leak) and is_scalar(threshold) else {"backend": "reference"}
+        options["fire"] = self._own_fire and self._fire
+        alpha = self.act_fun.alpha
+        return fused_neuron.multi_step(x, leak, threshold, alpha, dynamics, with_potentials=with_potentials, **options)
 
     @property
     def fusable(self) -> bool:
@@ -111,37 +89,16 @@ class FusableNode(SpikingNode):
         simple = self._own_fire is None and is_scalar(self.leak()) and is_scalar(self.get_thres())
         return self.layer_by_layer and simple and not recorded
 
-    def joins(self, bn: nn.Module, x: Tensor, copies: int = 1) -> bool:
-        """Tell whether one kernel may take the place of `self(bn(x))`, calling neither of the two.
-
-        So a class of the user's, a method replaced, a hook on one of them or on all modules keeps them apart, and
-        everybody runs, and sees what he expects.
-        """
-        if torch.compiler.is_compiling() or type(self) not in _WRITTEN or type(bn) not in _WRITTEN:
-            return False
-        if not self.fusable or not _complete(bn):
-            return False
-        if x.shape[0] % self.step if copies == 1 else copies != self.step:
-            return False
-        # of a single value there is no variance: batch norm says so
-        many = x.numel() > x.shape[1 if x.dim() == 4 else -1]
-        steps = x.unflatten(0, (self.step, -1)) if copies == 1 else x.expand(self.step, *x.shape)
-        applies = many and fused_neuron.applies(steps, self.leak(), self.dynamics)
-        return applies and _as_written(bn) and _as_written(self)
+    def fuses(self, bn: nn.Module, x: Tensor, copies: int = 1) -> bool:
+        """Tell whether one kernel may take the place of `self(bn(x))`."""
+        return fuses(self, bn, x, copies)
 
     def after(self, bn: nn.Module, x: Tensor, copies: int = 1) -> Tensor:
-        """Return the spikes behind a normalisation, see `SpikingNode.after`: in one kernel where that `joins`."""
-        if not self.joins(bn, x, copies):
-            return super().after(bn, x, copies)
-        if bn.training:
-            bn.num_batches_tracked.add_(1)
-        norm = Normalisation(bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum, bn.eps, bn.training)
-        numbers = self.leak(), self.get_thres(), self.act_fun.alpha
-        last = rearrange(x, "b c h w -> b h w c") if x.dim() == 4 else x
-        spikes = normalised_spikes(last, norm, self.step, *numbers, self.dynamics, copies=copies > 1)
-        return rearrange(spikes, "b h w c -> b c h w") if x.dim() == 4 else spikes
+        """Return the spikes behind a normalisation, see `SpikingNode.after`: in one kernel where it `fuses`."""
+        return fused_spikes(self, bn, x, copies) if self.fuses(bn, x, copies) else super().after(bn, x, copies)
 
 
+@as_written
 class IFNode(FusableNode):
     """Integrate-and-fire neuron: the membrane adds up its input.
 
@@ -152,6 +109,7 @@ class IFNode(FusableNode):
     charge = "if"
 
 
+@as_written
 class LIFNode(FusableNode):
     """Leaky integrate-and-fire neuron with a fixed time constant.
 
@@ -189,6 +147,7 @@ class LIFNode(FusableNode):
         return shown + super().extra_repr()
 
 
+@as_written
 class PLIFNode(FusableNode):
     """Leaky integrate-and-fire neuron that learns its time constant: 1/tau is the sigmoid of the parameter `w`.
 
@@ -225,27 +184,3 @@ class PLIFNode(FusableNode):
 
     def leak(self) -> Tensor:
         return self.w.sigmoid()
-
-
-def _methods(cls: type) -> dict[str, Any]:
-    """Return the methods that a call may run, those of PyTorch's `nn.Module` left out."""
-    ours = cls.__mro__[: cls.__mro__.index(nn.Module)]
-    kinds = FunctionType | property | staticmethod
-    return {name: getattr(cls, name) for base in ours for name, value in vars(base).items() if isinstance(value, kinds)}
-
-
-# What the kernel does the work of: these classes as they were written, and none that derives from them.
-_WRITTEN = {cls: _methods(cls) for cls in (nn.BatchNorm1d, nn.BatchNorm2d, IFNode, LIFNode, PLIFNode)}
-
-
-def _as_written(module: nn.Module) -> bool:
-    """Tell whether a call of `module` runs what its class was written with and nothing else."""
-    cls = type(module)
-    written = all(getattr(cls, name) is value for name, value in _WRITTEN[cls].items())
-    return written and not is_patched(module) and not is_hooked(module)
-
-
-def _complete(bn: nn.Module) -> bool:
-    """Tell whether a batch normalisation has all that the kernel reads and brings up to date."""
-    parts = (bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.num_batches_tracked, bn.momentum)
-    return bn.track_running_stats and all(part is not None for part in parts)

@@ -1,6 +1,6 @@
-"""Integrate-and-fire neurons over T steps, as pure functions: LIF, PLIF and IF.
+"""Spiking neurons over T steps, as pure functions: one step (`advance`), and T of them (`run`).
 
-With `v[-1] = v_reset`, for t = 0 .. T-1
+A neuron is given by its step; integrate-and-fire neurons by `advance`. With `v[-1] = v_reset`, for t = 0 .. T-1
 
     charge   LIF    h[t] = v[t-1] + (x[t] - (v[t-1] - v_reset)) / tau      (without `decay_input`: x[t] is added
     undivided)
@@ -13,7 +13,7 @@ With `v[-1] = v_reset`, for t = 0 .. T-1
 The gradient of s is a surrogate (`ops.surrogate`); with `detach_reset` the s in the reset counts as a constant. The
 membrane is kept in float32 (float64 for float64 input), whatever the input's type.
 
-`step` and `_reference` are the definition. `ops.kernels.fused_neuron` computes the same from compiled kernels.
+This is the definition; `ops.kernels` computes the same faster.
 
 Source: Fang et al., Incorporating Learnable Membrane Time Constant (ICCV 2021, arXiv 2007.05785), equations 1 to 5,
 8; BrainCog's `LIFNode`, `PLIFNode` and `IFNode`, whose order of operations is kept so that results agree to the last
@@ -26,100 +26,123 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..runtime.watching import followed
-from .dynamics import Dynamics, charge, membrane_dtype, reset
-from .kernels import fused_neuron
-from .surrogate import SURROGATES, spike
+__all__ = ["Dynamics", "Fire", "Membrane", "Neuron", "Numbers", "advance", "charge", "membrane_dtype", "move", "reset"]
+__all__ += ["run"]
 
-__all__ = ["NeuronOutput", "multi_step", "step"]
-
-Backend = Literal["reference", "fused"]
+Fire = Callable[[Tensor], Tensor]
 
 
-class NeuronOutput(NamedTuple):
-    """Spikes and, where they were asked for, membrane potentials after the reset, both `(T, ...)`."""
-
-    spikes: Tensor
-    potentials: Tensor | None
-
-
-def step(
-    x: Tensor,
-    v: Tensor,
-    leak: Tensor | None,
-    threshold: Tensor,
-    alpha: Tensor,
-    dynamics: Dynamics,
-    fire: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Advance one step.
+class Dynamics(NamedTuple):
+    """What kind of integrate-and-fire neuron it is; the numbers (tau or k, threshold, alpha) travel beside it.
 
     Args:
-        x: input current, any shape.
-        v: membrane potential left by the step before, the shape of `x`, in `membrane_dtype`.
-        leak: tau for "lif" (steps, above 1), k for "plif" (0 to 1), None for "if"; a scalar tensor.
-        threshold: scalar tensor.
-        alpha: steepness of the surrogate, scalar tensor.
-        dynamics: the kind of neuron.
-        fire: a spike function with a gradient of its own, instead of `dynamics.surrogate`.
+        charge: which charging equation, see the module's docstring.
+        surrogate: a key of `ops.surrogate.SURROGATES`.
+        decay_input: divide the input by tau too.
+        soft_reset: subtract the threshold instead of going back to `v_reset`.
+        detach_reset: no gradient through the spike in the reset.
+        detach_mem: no gradient from one step to the one before (BrainCog's `mem_detach`).
+        strict: fire above the threshold only, as BrainCog's arctangent and gate surrogates do.
+        v_reset: resting potential, where every sequence starts.
+    """
+
+    charge: Literal["lif", "plif", "if"] = "lif"
+    surrogate: str = "SigmoidGrad"
+    decay_input: bool = True
+    soft_reset: bool = False
+    detach_reset: bool = True
+    detach_mem: bool = False
+    strict: bool = False
+    v_reset: float = 0.0
+
+
+class Membrane(NamedTuple):
+    """State of an integrate-and-fire neuron: its potential after the reset."""
+
+    v: Tensor | float
+
+
+class Numbers(NamedTuple):
+    """What `advance` reads: tau for "lif" (steps, above 1), k for "plif" (0 to 1) or None for "if"; the threshold."""
+
+    leak: Tensor | None
+    threshold: Tensor
+    dynamics: Dynamics
+
+
+def charge(x: Tensor, v: Tensor, leak: Tensor | None, dynamics: Dynamics) -> Tensor:
+    """Add one step's input to the membrane."""
+    if dynamics.charge == "if":
+        return v + x
+    from_rest = v - dynamics.v_reset if dynamics.v_reset else v
+    decayed = x - from_rest if dynamics.decay_input else -from_rest
+    change = decayed / leak if dynamics.charge == "lif" else decayed * leak
+    return v + change if dynamics.decay_input else v + change + x
+
+
+def reset(h: Tensor, s: Tensor, threshold: Tensor, dynamics: Dynamics) -> Tensor:
+    """Bring the membrane back where `s` is 1."""
+    if dynamics.soft_reset:
+        return h - s * threshold
+    v = h * (1 - s)
+    return v + s * dynamics.v_reset if dynamics.v_reset else v
+
+
+def advance(x: Tensor, state: Membrane, numbers: Numbers, fire: Fire) -> tuple[Tensor, Membrane]:
+    """Take one step of an integrate-and-fire neuron."""
+    leak, threshold, dynamics = numbers
+    h = charge(x, state.v, leak, dynamics)
+    s = fire(h - threshold)
+    return s, Membrane(reset(h, s.detach() if dynamics.detach_reset else s, threshold, dynamics))
+
+
+# Any neuron
+
+
+class Neuron(NamedTuple):
+    """What a neuron is, but for its parameters.
+
+    Args:
+        advance: one step: maps input, state, parameters and `fire` to spikes and the next state.
+        rest: state with which every sequence begins, in numbers, the membrane potential first.
+        detach: no gradient from one step to the one before.
+    """
+
+    advance: Callable[[Tensor, NamedTuple, NamedTuple, Fire], tuple[Tensor, NamedTuple]]
+    rest: NamedTuple
+    detach: bool
+
+
+def membrane_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which the membrane is kept for input of type `dtype`."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def move(neuron: Neuron, x: Tensor, state: NamedTuple, parameters: NamedTuple, fire: Fire) -> tuple[Tensor, NamedTuple]:
+    """Take one step with input `x` of any shape; spikes come in its type, whatever that of the state is."""
+    wide = membrane_dtype(x.dtype)
+    state = state._make(v if isinstance(v, Tensor) else torch.full_like(x, v, dtype=wide) for v in state)
+    if neuron.detach:
+        state = state._make(part.detach() for part in state)
+    s, state = neuron.advance(x.to(wide), state, parameters, fire)
+    return s.to(x.dtype), state
+
+
+def run(neuron: Neuron, x: Tensor, parameters: NamedTuple, fire: Fire) -> tuple[Tensor, Tensor]:
+    """Take all steps from rest.
+
+    Args:
+        neuron: what it is.
+        x: input `(T, ...)`, T at least 1, floating point.
+        parameters: what its step reads.
+        fire: maps the potential minus the threshold to spikes.
 
     Returns:
-        Spikes in the type of `x`, and the membrane potential after the reset.
+        Spikes, in the type of x, and the membrane potential after each step, in `membrane_dtype`, both `(T, ...)`.
     """
-    if dynamics.detach_mem:
-        v = v.detach()
-    h = charge(x.to(v.dtype), v, leak, dynamics)
-    over = h - threshold
-    ours = fire is None or (dynamics.surrogate in SURROGATES and followed())  # few functions can be transformed
-    s = spike(over, alpha, dynamics.surrogate, dynamics.strict) if ours else fire(over)
-    v = reset(h, s.detach() if dynamics.detach_reset else s, threshold, dynamics)
-    return s.to(x.dtype), v
-
-
-def _reference(x, leak, threshold, alpha, dynamics, fire=None) -> NeuronOutput:
-    """Run `step` over the first axis of `x`, from the resting potential."""
-    v = torch.full_like(x[0], dynamics.v_reset, dtype=membrane_dtype(x.dtype))
-    spikes, potentials = [], []
+    state, fired, potentials = neuron.rest, [], []
     for x_t in x.unbind(0):
-        s, v = step(x_t, v, leak, threshold, alpha, dynamics, fire)
-        spikes.append(s)
-        potentials.append(v)
-    return NeuronOutput(torch.stack(spikes), torch.stack(potentials))
-
-
-def multi_step(
-    x: Tensor,
-    leak: Tensor | None,
-    threshold: Tensor,
-    alpha: Tensor,
-    dynamics: Dynamics,
-    *,
-    fire: Callable[[Tensor], Tensor] | None = None,
-    with_potentials: bool = False,
-    backend: Backend | None = None,
-) -> NeuronOutput:
-    """Run a neuron over T steps from its resting potential.
-
-    Args:
-        x: input current `(T, ...)`, T at least 1, floating point.
-        leak: tau for "lif", k for "plif", None for "if"; a scalar tensor; k may require a gradient.
-        threshold: scalar tensor; may require a gradient.
-        alpha: steepness of the surrogate, scalar tensor.
-        dynamics: the kind of neuron.
-        fire: a spike function with a gradient of its own, instead of `dynamics.surrogate`.
-        with_potentials: return the membrane potentials too; else the second field is None.
-        backend: "reference" or "fused"; None takes the fused kernels where they work and pay.
-
-    Returns:
-        Spikes `(T, ...)` in the type of `x`, potentials `(T, ...)` in `membrane_dtype` or None.
-
-    Raises:
-        RuntimeError: if "fused" is asked for and can't be had for this input.
-    """
-    plain = with_potentials or fire is not None
-    if backend != "reference" and not plain and fused_neuron.applies(x, leak, dynamics, forced=backend == "fused"):
-        return NeuronOutput(fused_neuron.spikes(x, leak, threshold, alpha, dynamics, _reference), None)
-    if backend == "fused":
-        raise RuntimeError(f"multi_step: no fused kernel for {x.dtype} on {x.device} with T={x.shape[0]}, {dynamics}")
-    spikes, potentials = _reference(x, leak, threshold, alpha, dynamics, fire)
-    return NeuronOutput(spikes, potentials if with_potentials else None)
+        s, state = move(neuron, x_t, state, parameters, fire)
+        fired.append(s)
+        potentials.append(state[0])
+    return torch.stack(fired), torch.stack(potentials)

@@ -9,7 +9,7 @@ from torch import nn
 
 from braincog_transformers import IFNode, LIFNode
 from braincog_transformers.analysis.doctor import _potentials, diagnose, format_checkup
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.models.base import NodeOptions
 
 
 def _batch():

@@ -47,3 +47,9 @@ def test_command_line(tmp_path, capsys):
     assert "does not exist" in capsys.readouterr().err
     assert cli.main(["--identify"]) == 2
     assert "needs a file" in capsys.readouterr().err
+
+
+def test_it_has_its_former_name_too():
+    from braincog_transformers.identify import identify as former
+
+    assert former is identify

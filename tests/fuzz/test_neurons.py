@@ -8,9 +8,9 @@ import random
 import pytest
 import torch
 
-from braincog_transformers.ops.dynamics import Dynamics
 from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
-from braincog_transformers.ops.neuron import multi_step
+from braincog_transformers.ops.kernels.fused_neuron import multi_step
+from braincog_transformers.ops.neuron import Dynamics
 from braincog_transformers.ops.surrogate import SURROGATES
 from braincog_transformers.runtime.packing import packed_spikes
 

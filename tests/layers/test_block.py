@@ -5,8 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from braincog_transformers.layers.block import Block
-from braincog_transformers.layers.checkpointing import checkpoint_module
+from braincog_transformers.layers import Block, checkpoint_module
 
 
 class Tripled(nn.Module):

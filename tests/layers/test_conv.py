@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import max_pool2d
 
 from braincog_transformers import LIFNode
-from braincog_transformers.layers.conv import ConvBN, ConvBNNode, ConvSequence, NodeConvBN
+from braincog_transformers.layers import ConvBN, ConvBNNode, ConvSequence, NodeConvBN
 
 T = 3
 NODE = partial(LIFNode, threshold=0.5, step=T, layer_by_layer=True)

@@ -5,7 +5,7 @@ import torch
 from einops import repeat
 from torch import distributed, nn
 
-from braincog_transformers.layers.conv import ConvBN
+from braincog_transformers.layers import ConvBN
 from braincog_transformers.nodes import normalisation
 from braincog_transformers.nodes.normalisation import shared_over_steps
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from braincog_transformers.layers.drop import StepDropPath
+from braincog_transformers.layers import StepDropPath
 
 T, B = 4, 200
 

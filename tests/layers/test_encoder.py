@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from braincog_transformers import UserError
-from braincog_transformers.layers.encoder import ENCODINGS, Encoder
+from braincog_transformers.layers import ENCODINGS, Encoder
 
 T = 4
 INTENSITIES = [0.0, 0.2, 0.25, 0.6, 1.0]

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from braincog_transformers import LIFNode
-from braincog_transformers.layers.conv import ConvBN, ConvBNNode
-from braincog_transformers.layers.linear import LinearBN
+from braincog_transformers.layers import ConvBN, ConvBNNode, LinearBN
 from braincog_transformers.models.sdt_v2 import RepConv
 from braincog_transformers.models.sglformer import TimeTokenPool
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from braincog_transformers import LIFNode
-from braincog_transformers.layers.linear import LinearBN, LinearBNNode, MembraneMLP, NodeLinearBN, SpikingMLP
+from braincog_transformers.layers import LinearBN, LinearBNNode, MembraneMLP, NodeLinearBN, SpikingMLP
 
 T = 3
 NODE = partial(LIFNode, threshold=0.5, step=T, layer_by_layer=True)

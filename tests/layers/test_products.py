@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from braincog_transformers.layers.conv import ConvBN
-from braincog_transformers.layers.linear import LinearBN
+from braincog_transformers.layers import ConvBN, LinearBN
 from braincog_transformers.ops.kernels import integer_products
 
 thop = pytest.importorskip("thop", reason="BrainCog brings it")

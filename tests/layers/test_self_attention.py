@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from braincog_transformers import LIFNode
-from braincog_transformers.layers.attention import SpikingSelfAttention
+from braincog_transformers.layers import SpikingSelfAttention
 
 T, B, N, C, HEADS = 2, 3, 5, 8, 4
 

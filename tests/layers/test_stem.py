@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from braincog_transformers import LIFNode
-from braincog_transformers.layers.stem import SpikingPatchSplitting
+from braincog_transformers.layers import SpikingPatchSplitting
 
 T = 2
 

@@ -294,7 +294,7 @@ def test_fused_network_gives_the_same_logits(name):
 
 
 def test_drop_path_drops_all_steps_of_a_sample():
-    from braincog_transformers.layers.drop import StepDropPath
+    from braincog_transformers.layers import StepDropPath
 
     drop = StepDropPath(0.5, step=3)
     out = drop(torch.ones(3 * 64, 4)).view(3, 64, 4)

@@ -7,7 +7,7 @@ from families.qkformer import TINY
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_state
 from braincog_transformers.models import QKFormer
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.models.qkformer import QKTokenAttention
 
 

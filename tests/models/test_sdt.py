@@ -7,7 +7,7 @@ from families.sdt import TINY
 
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_state
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.models.sdt import PooledSelfAttention
 
 

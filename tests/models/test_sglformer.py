@@ -9,7 +9,7 @@ from torch import nn
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_state
 from braincog_transformers.models import SGLFormer, SGLFormerImageNet
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.models.sglformer import LocalAttention, TimeTokenPool
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from braincog_transformers import UserError
 from braincog_transformers.analysis.recorder import record
 from braincog_transformers.checkpoints import load_state
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.models.tim import TemporalInteraction, cochlear_frames
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from braincog_transformers import IFNode, LIFNode, PLIFNode, UserError, accelerate
-from braincog_transformers.nodes import FusableNode, make_node
+from braincog_transformers.nodes import FusableNode, brain_cog, make_node, register_node
 from braincog_transformers.ops.kernels import fused_neuron
 
 # What BrainCog's scripts hand to every network, apart from the node.
@@ -357,3 +357,83 @@ def test_a_time_constant_that_became_a_parameter_goes_on_learning():
     node.set_n_tau(3.0)
     assert node.tau.item() == 3.0
     assert "LIFNode" in repr(node)
+
+
+# Neurons of the user's own that derive from BrainCog's
+
+
+class Decaying(braincog_node.BaseNode):
+    """Written as BrainCog's own nodes are, with an argument that its networks do not know."""
+
+    def __init__(self, threshold=0.5, decay=0.5, act_fun=SigmoidGrad, **kwargs):
+        super().__init__(threshold, **kwargs)
+        self.decay, self.act_fun = decay, act_fun(alpha=2.0)
+
+    def integral(self, inputs):
+        self.mem = self.mem * self.decay + inputs
+
+    def calc_spike(self):
+        self.spike = self.act_fun(self.mem - self.threshold)
+        self.mem = self.mem * (1 - self.spike.detach())
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(brain_cog, "_REGISTERED", {})
+
+
+def test_a_neuron_derived_from_brain_cogs_base_trains_in_a_network(registered):
+    assert register_node(Decaying) is Decaying
+    for node_type in ("Decaying", Decaying):
+        node = make_node(node_type, step=2, layer_by_layer=True, threshold=1.0, act_fun="AtanGrad", alpha=3.0)
+        assert node(torch.tensor([[0.75], [0.75]])).tolist() == [[0], [1]]
+        assert node.node.act_fun.alpha.item() == 3
+    model = timm.create_model("spikformer_digits", node_type="Decaying")
+    model(torch.rand(2, 1, 8, 8)).sum().backward()
+    assert model.head.weight.grad is not None
+    assert sum(isinstance(module, Decaying) for module in model.modules()) == 19
+
+
+def _mine(**methods):
+    return type("Mine", (Decaying,), methods)
+
+
+def _own_threshold(self, threshold, **kwargs):
+    Decaying.__init__(self, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (nn.ReLU, "neuron ReLU must be derived from a node of braincog_transformers, or from BrainCog's BaseNode"),
+        (_mine(__init__=lambda self, a: None), r"Mine can't be built and run .*: TypeError: .* unexpected keyword"),
+        (_mine(integral=lambda self, x: 1 / 0), "Mine can't be built and run .*: ZeroDivisionError: division by zero"),
+        (
+            type("Own", (LIFNode,), {"forward": lambda self, x: x[:1]}),
+            r"Own must return spikes in the shape of its input, \(T\*B, ...\); \(4, 3\) gave \(1, 3\)",
+        ),
+        (_mine(__init__=_own_threshold), "Mine does not hand threshold to the constructor"),
+        (type("BiasLIFNode", (Decaying,), {}), "neuron BiasLIFNode: another one has this name"),
+        (type("Own", (LIFNode,), {"forward": lambda self, x: 1 / 0}), "Own can't be built and run"),
+    ],
+)
+def test_what_can_t_be_a_neuron_is_one_line_where_it_is_registered(registered, cls, message):
+    with pytest.raises(UserError, match=message) as caught:
+        register_node(cls)
+    assert len(str(caught.value).splitlines()) == 1
+    if cls.__name__ == "Mine":
+        with pytest.raises(UserError, match=message):
+            make_node(cls, step=2)
+
+
+def test_brain_cogs_other_nodes_are_registered_if_they_run(registered):
+    found = {cls: None for cls in vars(braincog_node).values() if isinstance(cls, type)}
+    for cls in found:
+        if issubclass(cls, braincog_node.BaseNode) and cls.__name__ not in (*brain_cog._NODES, *brain_cog._WRAPPED):
+            try:
+                found[cls] = register_node(cls)
+            except UserError:
+                continue
+    names = {cls.__name__ for cls in found.values() if cls is not None}
+    assert {"BurstLIFNode", "BiasReLUNode"} <= names
+    assert not {"BaseNode", "HHNode"} & names

@@ -76,8 +76,10 @@ def test_values_and_gradients_are_those_of_a_loop(kind, expected):
     agrees(kind, expected)
 
 
-@pytest.mark.kernels
-@pytest.mark.parametrize(("kind", "expected"), [("ALIFNode", alif), ("CLIFNode", clif)])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("ALIFNode", alif), pytest.param("CLIFNode", clif, marks=[pytest.mark.kernels, pytest.mark.slow])],
+)
 def test_so_are_those_of_the_kernels(kind, expected, monkeypatch):
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)
     agrees(kind, expected)
@@ -138,8 +140,7 @@ class Branching(Own):
         return Own.advance(x, state, p, fire) if x.sum() < 1e9 else None
 
 
-@pytest.mark.kernels
-@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("soft", [pytest.param(True, marks=pytest.mark.kernels), False])
 def test_a_users_parameters_learn_in_the_kernel(soft, monkeypatch):
     found = []
     for least in (0, 1 << 40):
@@ -154,7 +155,6 @@ def test_a_users_parameters_learn_in_the_kernel(soft, monkeypatch):
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.kernels
 def test_noise_is_not_drawn_twice_and_what_can_t_be_traced_runs_as_it_is(monkeypatch):
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)
     x = torch.randn(T * 5, 6).requires_grad_()

@@ -3,13 +3,14 @@
 import pytest
 import timm
 import torch
+from families import EXAMPLES, batch, tiny, wake
 from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
 from braincog_transformers import LIFNode, PLIFNode, UserError
-from braincog_transformers.layers.linear import LinearBNNode
-from braincog_transformers.models.neurons import NodeOptions
+from braincog_transformers.layers import LinearBNNode
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.ops.kernels import fused_neuron
 
 T = 4
@@ -19,9 +20,9 @@ T = 4
 def offered(monkeypatch):
     """Offer the kernels for layers of any size, on machines without a compiler too, and stand in for them."""
 
-    def spikes(x, leak, threshold, alpha, dynamics, definition):
+    def spikes(x, leak, threshold, alpha, dynamics):
         assert threshold.dim() == 0
-        return definition(x, leak, threshold, alpha, dynamics).spikes
+        return fused_neuron.reference(x, leak, threshold, alpha, dynamics).spikes
 
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)
     monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: True)
@@ -31,10 +32,13 @@ def offered(monkeypatch):
 class Refractory(LIFNode):
     """Silent at the step after a spike."""
 
-    calls = 0
+    calls, called = 0, set()
 
     def forward(self, inputs):
         type(self).calls += 1
+        self.called.add(self)
+        if not self.layer_by_layer:
+            return super().forward(inputs)
         spikes = super().forward(inputs).unflatten(0, (self.step, -1))
         kept = [spikes[0]]
         for spike in spikes[1:]:
@@ -51,6 +55,12 @@ class Soft(LIFNode):
     @property
     def dynamics(self):
         return super().dynamics._replace(soft_reset=True)
+
+
+class Doubled(LIFNode):
+    @staticmethod
+    def advance(x, state, numbers, fire):
+        return LIFNode.advance(2 * x, state, numbers, fire)
 
 
 class Always(LIFNode):
@@ -92,10 +102,27 @@ def test_a_users_neuron_is_called_whatever_the_batch_and_a_sample_does_not_depen
         torch.testing.assert_close(logits[size], logits[64][:size], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("node_type", [Refractory, Slower, Soft, Always, ByChannel])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_so_it_is_in_every_family(offered, name):
+    """In float64, where no rounding turns a spike over; layers of one sample are too small for kernels, of 64 not."""
+    fused_neuron.MIN_ELEMENTS = 1 << 11
+    model = wake(tiny(name, node_type=Refractory, threshold=0.5)).double().eval()
+    neurons = {node for node in model.modules() if isinstance(node, Refractory)}
+    x, logits = batch(model, 64).double(), {}
+    for size in (1, 8, 64):
+        called = Refractory.called = set()
+        with torch.no_grad():
+            logits[size] = model(x[:size])
+        assert called == neurons
+    assert logits[64].std() > 0
+    for size in (1, 8):
+        torch.testing.assert_close(logits[size], logits[64][:size])
+
+
+@pytest.mark.parametrize("node_type", [Refractory, Slower, Soft, Doubled, Always, ByChannel])
 def test_what_a_derived_class_changes_is_what_runs(offered, node_type):
     built, x = layer(node_type)
-    assert not built.node.joins(built.bn, x)
+    assert not built.node.fuses(built.bn, x)
     built.node.layer_by_layer = False
     y = built._normalise(built.linear(x)).detach()
     expected = torch.cat([built.node(step) for step in y.chunk(T)]) if node_type is not Refractory else None
@@ -141,9 +168,9 @@ def _parametrised(built, part="node"):
 @pytest.mark.parametrize("change", [_method, _pre_hook, _hook, _backward_hook, _backward_pre_hook, _parametrised])
 def test_a_changed_or_watched_module_is_called(offered, change, part):
     built, x = layer()
-    assert built.node.joins(built.bn, x)
+    assert built.node.fuses(built.bn, x)
     change(built, part)
-    assert not built.node.joins(built.bn, x)
+    assert not built.node.fuses(built.bn, x)
 
 
 @pytest.mark.parametrize(
@@ -160,27 +187,27 @@ def test_hooks_on_all_modules_meet_every_neuron(offered, register):
     seen = []
     handle = register(lambda module, *_: seen.append(module))
     try:
-        assert not built.node.joins(built.bn, x)
+        assert not built.node.fuses(built.bn, x)
         built(x).sum().backward()
     finally:
         handle.remove()
     assert built.node in seen
     assert built.bn in seen
-    assert built.node.joins(built.bn, x)
+    assert built.node.fuses(built.bn, x)
 
 
 def test_a_class_patched_from_outside_and_a_derived_normalisation_are_called(offered, monkeypatch):
     built, x = layer()
-    assert not built.node.joins(layer(norm=type("Mine", (nn.BatchNorm1d,), {}))[0].bn, x)
+    assert not built.node.fuses(layer(norm=type("Mine", (nn.BatchNorm1d,), {}))[0].bn, x)
     monkeypatch.setattr(LIFNode, "forward", lambda self, inputs: torch.zeros_like(inputs))
-    assert not built.node.joins(built.bn, x)
+    assert not built.node.fuses(built.bn, x)
 
 
 @pytest.mark.parametrize("part", ["weight", "bias", "num_batches_tracked"])
 def test_an_incomplete_normalisation_is_called(offered, part):
     built, x = layer()
     setattr(built.bn, part, None)
-    assert not built.node.joins(built.bn, x)
+    assert not built.node.fuses(built.bn, x)
     built(x)
 
 
@@ -188,7 +215,7 @@ def test_an_incomplete_normalisation_is_called(offered, part):
 def test_a_threshold_for_each_channel_counts_in_layers_of_any_size(offered, node_type):
     built, x = layer(node_type)
     built.node.threshold = nn.Parameter(torch.tensor([0.1, 0.5, 1.0, 2.0, 4.0, 100.0]))
-    assert not built.node.joins(built.bn, x)
+    assert not built.node.fuses(built.bn, x)
     rates = built(x).mean((0, 1))
     assert rates[0] > rates[2] > rates[5] == 0
 

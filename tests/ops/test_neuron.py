@@ -5,9 +5,11 @@ import itertools
 import pytest
 import torch
 
-from braincog_transformers.ops.dynamics import Dynamics
 from braincog_transformers.ops.kernels import fused_neuron
-from braincog_transformers.ops.neuron import multi_step, step
+from braincog_transformers.ops.kernels.fused_neuron import multi_step
+from braincog_transformers.ops.neuron import Dynamics, Membrane, Neuron, Numbers, advance, move
+from braincog_transformers.ops.surrogate import SURROGATES, spike
+from braincog_transformers.runtime import compiler
 
 ALPHA = torch.tensor(4.0)
 
@@ -96,25 +98,25 @@ def test_gradient_through_time_by_hand():
 def test_steps_one_by_one_are_the_multi_step_call():
     x = torch.randint(-4, 12, (5, 40)) / 4
     whole = run(x)
-    v = torch.zeros(40)
+    neuron, state = Neuron(advance, Membrane(0.0), False), Membrane(0.0)
+    numbers = Numbers(torch.tensor(2.0), torch.tensor(1.0), LIF)
     for t in range(5):
-        s, v = step(x[t], v, torch.tensor(2.0), torch.tensor(1.0), ALPHA, Dynamics())
+        s, state = move(neuron, x[t], state, numbers, lambda over: spike(over, ALPHA, "SigmoidGrad"))
         assert torch.equal(s, whole.spikes[t])
-        assert torch.equal(v, whole.potentials[t])
+        assert torch.equal(state.v, whole.potentials[t])
 
 
-# Compiled kernels
+# Kernels, as the functions that they are made of; with the mark, compiled
 
-SETTINGS = [
+EVERY = [
+    Dynamics(*kind) for kind in itertools.product(["lif", "plif", "if"], SURROGATES, *[[True, False]] * 5, [0.0, -0.25])
+]
+# Among these every value of every field.
+COMPILED = [
     Dynamics(),
-    Dynamics("plif"),
-    Dynamics("if"),
-    Dynamics(surrogate="AtanGrad", strict=True),
-    Dynamics("plif", "GateGrad", decay_input=False),
-    Dynamics("plif", "QGateGrad", soft_reset=True, detach_reset=False, v_reset=-0.25),
-    Dynamics(decay_input=False, detach_mem=True),
-    Dynamics("if", soft_reset=True),
-    Dynamics(detach_reset=False, v_reset=0.125),
+    Dynamics("plif", "QGateGrad", decay_input=False, soft_reset=True, detach_reset=False, v_reset=-0.25),
+    Dynamics("if", "AtanGrad", strict=True, detach_mem=True),
+    Dynamics(surrogate="GateGrad", detach_reset=False, v_reset=-0.25),
 ]
 
 
@@ -151,27 +153,40 @@ def tied_input(*shape, dtype):
     return (torch.randint(-8, 17, shape) / 8).to(dtype)
 
 
+def test_every_kernel_gives_the_definitions_values_and_gradients():
+    x = tied_input(3, 5, dtype=torch.float64)
+    for dynamics in EVERY:
+        assert_same(both(x, dynamics), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.kernels
-@pytest.mark.parametrize("dynamics", SETTINGS, ids=lambda d: "-".join(map(str, d)))
-def test_kernels_give_the_definitions_values_and_gradients(dynamics):
+@pytest.mark.parametrize("dynamics", COMPILED, ids=lambda d: "-".join(map(str, d)))
+def test_compiled_they_do_so_too(dynamics):
     assert_same(both(tied_input(3, 5, 7, dtype=torch.float64), dynamics), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.kernels
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)], ids=str
+    ("dtype", "tolerance"),
+    [
+        pytest.param(torch.float32, 1e-5, marks=pytest.mark.kernels),
+        pytest.param(torch.bfloat16, 2e-2, marks=pytest.mark.kernels),
+        (torch.float16, 2e-3),
+    ],
+    ids=str,
 )
 def test_kernels_take_every_type(dtype, tolerance):
     assert_same(both(tied_input(4, 3, 5, dtype=dtype), Dynamics(), learn=False), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.kernels
-@pytest.mark.parametrize("shape", [(1, 1), (1, 17), (4, 1), (7, 13, 3), (2, 3, 5, 4, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), pytest.param((1, 17), marks=pytest.mark.kernels), (4, 1), (7, 13, 3), (2, 3, 5, 4, 4)],
+    ids=str,
+)
 def test_kernels_take_awkward_shapes(shape):
     assert_same(both(tied_input(*shape, dtype=torch.float64), Dynamics(), learn=False), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.kernels
 def test_kernels_keep_layouts_without_copying():
     channels_last = tied_input(4 * 2, 6, 3, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     folded = channels_last.unflatten(0, (4, 2))
@@ -185,7 +200,6 @@ def test_kernels_keep_layouts_without_copying():
     torch.testing.assert_close(fused[1], reference[1])
 
 
-@pytest.mark.kernels
 def test_kernels_keep_only_the_input_for_the_backward_pass():
     kept = []
     x = torch.randn(4, 64, requires_grad=True)
@@ -194,9 +208,13 @@ def test_kernels_keep_only_the_input_for_the_backward_pass():
     assert sum(kept) <= x.numel() + 3
 
 
-@pytest.mark.kernels
-def test_many_settings_stay_compiled():
+@pytest.mark.kernels(compiler=False)
+def test_many_settings_stay_compiled(monkeypatch):
     """More than Dynamo's limit of eight recompilations of one function."""
+    graphs = []
+    monkeypatch.setattr(compiler, "inductor", lambda graph, _: graphs.append(graph) or graph.forward)
+    monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: True)
+    compiler.compiled.cache_clear()
     for steps, charge in itertools.product(range(1, 6), ("lif", "if")):
         x = torch.randn(steps, 8)
         leak = None if charge == "if" else torch.tensor(2.0)
@@ -204,9 +222,10 @@ def test_many_settings_stay_compiled():
             multi_step(x, leak, torch.tensor(1.0), ALPHA, Dynamics(charge), backend=b) for b in ("fused", "reference")
         ]
         assert torch.equal(out[0].spikes, out[1].spikes)
+    assert len(graphs) == 10
+    compiler.compiled.cache_clear()
 
 
-@pytest.mark.kernels
 def test_kernels_are_chosen_by_size():
     small, large = torch.randn(4, 10), torch.randn(4, fused_neuron.MIN_ELEMENTS // 4)
     assert not fused_neuron.applies(small, torch.tensor(2.0), Dynamics())

@@ -8,16 +8,14 @@ import torch
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 
-from braincog_transformers.layers.conv import ConvBNNode
-from braincog_transformers.layers.linear import LinearBNNode
-from braincog_transformers.models.neurons import NodeOptions
-from braincog_transformers.ops.dynamics import Dynamics
+from braincog_transformers.layers import ConvBNNode, LinearBNNode
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
 from braincog_transformers.ops.kernels.norm_neuron import Normalisation, normalised_spikes
+from braincog_transformers.ops.neuron import Dynamics
 from braincog_transformers.runtime.compiler import compiled
 from braincog_transformers.runtime.packing import packed_spikes
 
-pytestmark = pytest.mark.kernels
 T, B, C = 4, 5, 6
 
 
@@ -43,6 +41,12 @@ def _run(backend, *, charge="lif", training=True, copies=False, dtype=torch.floa
 
 @pytest.mark.parametrize("charge", ["lif", "plif", "if"])
 @pytest.mark.parametrize("copies", [False, True], ids=["steps", "copies"])
+def test_the_kernels_function_equals_the_definition(charge, copies):
+    test_fused_equals_the_definition(charge, copies)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(("charge", "copies"), [("lif", False), ("plif", True)])
 def test_fused_equals_the_definition(charge, copies):
     for one, other in zip(*(_run(b, charge=charge, copies=copies) for b in ("reference", "fused")), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11)
@@ -57,6 +61,8 @@ def test_other_settings(settings):
         torch.testing.assert_close(other, one, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
+@pytest.mark.kernels
 def test_sixteen_bits_are_no_worse_than_the_definition():
     """The potentials between normalisation and neuron are rounded there, and not here."""
     exact = _run("reference", dtype=torch.float32, coarse=True, middle=(400,))
@@ -135,7 +141,7 @@ def test_layers_take_it_and_change_nothing(eager, kind, copies):
         layer, x = _layers(kind)
         x = x[:B] if copies > 1 else x
         x.requires_grad_()
-        assert layer.node.joins(layer.bn, x, copies) == fused
+        assert layer.node.fuses(layer.bn, x, copies) == fused
         out = layer(x, copies) if kind == "conv" else layer(x)
         out.square().sum().backward()
         layer.eval()
@@ -168,9 +174,9 @@ def _synchronised(layer):
 @pytest.mark.parametrize("change", [_hooked, _recorded, _cumulative, _streamed, _synchronised])
 def test_stays_apart_where_something_looks_in_between(eager, change):
     layer, x = _layers("linear")
-    assert layer.node.joins(layer.bn, x)
+    assert layer.node.fuses(layer.bn, x)
     change(layer)
-    assert not layer.node.joins(layer.bn, x)
+    assert not layer.node.fuses(layer.bn, x)
 
 
 def test_a_network_trains_alike(eager):
@@ -193,6 +199,7 @@ def test_a_network_trains_alike(eager):
     assert losses[:3] == pytest.approx(losses[3:], rel=1e-9)
 
 
+@pytest.mark.kernels
 def test_kernels_write_nothing_but_their_results():
     """All steps are in one loop: the compiler would write float32 potentials between two."""
     x = torch.randn(12, 640, 32).bfloat16().requires_grad_()

@@ -4,7 +4,8 @@ import pytest
 import torch
 from braincog.base.strategy import surrogate as braincog_surrogate
 
-from braincog_transformers.ops.surrogate import SURROGATES, derivative_for, spike
+from braincog_transformers.ops.kernels.spikes import derivative_for
+from braincog_transformers.ops.surrogate import SURROGATES, spike
 
 POINTS = torch.tensor([-2.0, -0.5, -0.25, -0.1, 0.1, 0.2, 0.25, 0.4, 3.0])
 

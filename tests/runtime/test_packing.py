@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from braincog_transformers.ops.dynamics import Dynamics
-from braincog_transformers.ops.neuron import multi_step
+from braincog_transformers.ops.kernels.fused_neuron import multi_step
+from braincog_transformers.ops.neuron import Dynamics
 from braincog_transformers.runtime import packing
 from braincog_transformers.runtime.packing import bits_dtype, packed_spikes
 

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from braincog_transformers import LIFNode, PLIFNode
-from braincog_transformers.layers.linear import LinearBNNode
+from braincog_transformers.layers import LinearBNNode
 from braincog_transformers.ops.kernels import fused_neuron, norm_neuron
 from braincog_transformers.runtime import packing
 

@@ -1,6 +1,5 @@
 """A folder belongs to one run at a time, and what killed runs leave in it is cleared away or explained."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 
 from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
-from braincog_transformers.files import clear_temporary, write_whole
 from braincog_transformers.training import folder as places
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.folder import run_folder
@@ -140,23 +138,3 @@ def test_a_sound_run_of_that_name_is_to_be_resumed(take, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "find_state", lambda path, say: (path, {}))  # what is sound, other tests say
     with pytest.raises(UserError, match=r"holds a run; continue it with --resume .*one, or choose another name"):
         take("--experiment", "one").__enter__()
-
-
-def test_temporary_files_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_path):
-    dead, alive = tmp_path / ".summary.csv.99999999.tmp", tmp_path / f".report.html.{os.getppid()}.tmp"
-    other = [tmp_path / name for name in ("notes.tmp", ".hidden", "summary.csv")]
-    for path in (dead, alive, *other):
-        path.touch()
-    clear_temporary(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([alive, *other])
-
-
-def test_what_is_written_whole_is_recognised_as_temporary(tmp_path):
-    def killed(beside: Path) -> None:
-        beside.write_text("half")
-        clear_temporary(tmp_path)
-        assert not beside.exists()
-        beside.write_text("whole")
-
-    write_whole(tmp_path / "file", killed)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

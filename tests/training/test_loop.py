@@ -16,7 +16,6 @@ from braincog_transformers.training.loaders import ToDevice
 from braincog_transformers.training.loop import evaluate
 from braincog_transformers.training.losses import build_loss
 from braincog_transformers.training.precision import Precision
-from braincog_transformers.training.saving import write_whole
 from braincog_transformers.training.stopping import StopRequest
 from braincog_transformers.training.update import update_weights
 
@@ -237,17 +236,3 @@ def test_random_steps_vary_and_are_put_back(run):
 def test_lower_precision_still_learns(run, amp):
     one = run("one", amp=amp, epochs=30, count=8, mixup=False, drop=0.0, ema=False, loss=build_loss("ce")).fit()
     assert one.rows[-1]["test_top1"] == 100.0
-
-
-def test_failing_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "last.pth.tar"
-    path.write_text("old")
-
-    def fail(beside):
-        beside.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -32,7 +32,7 @@ class Layout:
     """Boxes of a part in rows; x grows to the right of the middle, y downwards from the entrance."""
 
     boxes: list[Box]
-    ranks: list[int]
+    ranks: dict[int, int]
     edges: list[Edge]
     sizes: list[tuple[float, float]]
     x: list[float] = field(default_factory=list)
@@ -89,12 +89,12 @@ def _edges(boxes: Sequence[Box]) -> list[Edge]:
     return edges
 
 
-def _ranks(count: int, edges: Sequence[Edge]) -> list[int]:
-    """Return for each box the length of the longest way from the entrance."""
-    ranks = [0] * count
+def _ranks(count: int, edges: Sequence[Edge]) -> dict[int, int]:
+    """Return for each box the length of the longest way from the first row, and -1 for the entrance."""
+    ranks = {**dict.fromkeys(range(count), 0), -1: -1}
     for _ in range(count):
         for edge in edges:
-            if not edge.back and edge.source >= 0:
+            if not edge.back:
                 ranks[edge.target] = max(ranks[edge.target], ranks[edge.source] + 1)
     return ranks
 
@@ -105,33 +105,27 @@ def arrange(boxes: Sequence[Box]) -> Layout:
     layout = Layout(list(boxes), _ranks(len(boxes), edges), edges, [box_size(box) for box in boxes])
     layout.x, layout.y = [0.0] * len(boxes), [0.0] * len(boxes)
     y = GAP * 1.4
-    for rank in range(max(layout.ranks) + 1):
-        row = [i for i, r in enumerate(layout.ranks) if r == rank]
+    for rank in range(max(layout.ranks.values()) + 1):
+        row = [i for i, r in layout.ranks.items() if r == rank]
         _place_row(layout, row)
         height = max(layout.sizes[i][1] for i in row)
         for i in row:
             layout.y[i] = y + height / 2
         y += height + GAP
     layout.depth = y
-    for edge in sorted(edges, key=lambda e: abs(_rank(layout, e.target) - _rank(layout, e.source))):
-        if edge.back or _rank(layout, edge.target) - _rank(layout, edge.source) > 1:
+    ranks = layout.ranks
+    for edge in sorted(edges, key=lambda e: abs(ranks[e.target] - ranks[e.source])):
+        if edge.back or ranks[edge.target] - ranks[edge.source] > 1:
             edge.track = _free_track(layout, edge)
     return layout
-
-
-def _rank(layout: Layout, place: int) -> int:
-    return -1 if place < 0 else layout.ranks[place]
 
 
 def _place_row(layout: Layout, row: list[int]) -> None:
     """Put each box of a row below the middle of what it reads right above, forks side by side, none overlapping."""
     wished = {}
     for i in row:
-        near = [
-            edge.source
-            for edge in layout.edges
-            if edge.target == i and not edge.back and _rank(layout, edge.source) == layout.ranks[i] - 1
-        ]
+        near = [edge.source for edge in layout.edges
+                if edge.target == i and not edge.back and layout.ranks[edge.source] == layout.ranks[i] - 1]  # fmt: skip
         wished[i] = sum(layout.x[s] if s >= 0 else 0.0 for s in near) / max(len(near), 1)
     row = sorted(row, key=lambda i: wished[i])
     gaps = [(layout.sizes[a][0] + layout.sizes[b][0]) / 2 + 12 for a, b in pairwise(row)]
@@ -145,15 +139,13 @@ def _place_row(layout: Layout, row: list[int]) -> None:
 
 def _free_track(layout: Layout, edge: Edge) -> float:
     """Find the nearest vertical that meets no box and no other line between both ends."""
-    low, high = sorted((_rank(layout, edge.source), _rank(layout, edge.target)))
+    low, high = sorted((layout.ranks[edge.source], layout.ranks[edge.target]))
     between = range(low, high + 1) if edge.back else range(low + 1, high)
-    blocked = [
-        (x - w / 2 - 7, x + w / 2 + 7)
-        for x, (w, _), rank in zip(layout.x, layout.sizes, layout.ranks, strict=True)
-        if rank in between
-    ]
+    blocked = [(x - w / 2 - 7, x + w / 2 + 7)
+               for i, (x, (w, _)) in enumerate(zip(layout.x, layout.sizes, strict=True))
+               if layout.ranks[i] in between]  # fmt: skip
     for other in layout.edges:
-        ends = sorted((_rank(layout, other.source), _rank(layout, other.target)))
+        ends = sorted((layout.ranks[other.source], layout.ranks[other.target]))
         if other.track is not None and other.source != edge.source and ends[0] < high and ends[1] > low:
             blocked.append((other.track - TRACK + 1, other.track + TRACK - 1))
     start = layout.x[edge.source] if edge.source >= 0 else 0.0

@@ -94,7 +94,7 @@ def cached_frames(
         files: recordings, in the order of the samples.
         rule: from recordings to frames.
         workers: processes that read recordings; 0 reads them in this one.
-        skip_bad: leave zeros in the place of a recording that can't be read; `damaged_in` lists them.
+        skip_bad: write zeros for a recording that can't be read; `damaged_in` lists them.
 
     Returns:
         an .npy file (N, T, P, H, W): what `rule.pack` gives of each recording, in uint8, uint16 or float32.

@@ -145,7 +145,7 @@ def class_sides(root: Path, info: EventSet, split: Split) -> list[Side]:
 
 
 def _warn_of_doubles(root: Path, info: EventSet, sides: Sequence[Side]) -> None:
-    """Warn of samples that the lists of a set name twice, be it for training and for the test."""
+    """Warn of samples that the lists of a set name twice, in one split or in both."""
     counts = Counter(path for files, _ in sides for path in files)
     if double := [path for path, count in counts.items() if count > 1]:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Recordings of single sets, which their ending alone doesn't say how to read."""
+"""Recordings of single sets whose ending alone doesn't say how to read them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ _CHARACTER_CORNER, _CHARACTER_SIDE = (4, 54), 250
 _NAMES = {True: ("timestamp", "x", "y", "polarity"), False: ("t", "x", "y", "p")}
 
 
-@dataclass(frozen=True)
 class TopLeft(Recording):
     """Describe a recording that fills a part of the sensor: its first column and row become the sensor's.
 
@@ -42,7 +41,6 @@ class TopLeft(Recording):
         return events
 
 
-@dataclass(frozen=True)
 class Pickled(Recording):
     """Describe an `.npy` file of packets (structured arrays), or of one dictionary of columns."""
 

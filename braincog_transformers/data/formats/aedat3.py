@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...errors import UserError
-from .opening import behind_lines
+from .opening import after_lines
 
 __all__ = ["decode_aedat3"]
 
@@ -45,7 +45,7 @@ def decode_aedat3(raw: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
 def _packets(raw: bytes) -> Iterator[tuple[np.ndarray, int]]:
     """Yield address and clock of each event of a packet, one after the other, and how often the clock overflowed."""
-    place = behind_lines(raw, b"#")
+    place = after_lines(raw, b"#")
     while place < len(raw):
         if place + _HEADING.size > len(raw):
             raise UserError("truncated AEDAT 3.1 recording; the last heading is incomplete, fetch it anew")

@@ -53,7 +53,7 @@ def npz_arrays(raw: bytes, names: Sequence[str]) -> list[np.ndarray]:
 
     Raises:
         UserError: for members that are encrypted, packed otherwise, or unpack to more than a recording may have.
-        Exception: whatever `zipfile` makes of a damaged file.
+        Exception: of any kind that `zipfile` raises for a damaged file.
     """
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         members = [archive.getinfo(f"{name}.npy") for name in names]
@@ -63,13 +63,11 @@ def npz_arrays(raw: bytes, names: Sequence[str]) -> list[np.ndarray]:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(f"not a complete .npz (packed by method {member.compress_type}); save it anew")
         limit_unpacked(sum(member.file_size for member in members))
-        # `read` would use the size in front of the member; this stops at the one that was checked.
-        return [npy_array(_member(archive, member)) for member in members]
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    with archive.open(member) as file:
-        content = file.read(member.file_size + 1)
-    if len(content) != member.file_size:
-        raise ValueError("a member is shorter than the list of members says")
-    return content
+        arrays = []
+        for member in members:
+            with archive.open(member) as file:  # `read` would use the size in front of the member
+                content = file.read(member.file_size + 1)
+            if len(content) != member.file_size:
+                raise ValueError("a member is shorter than the list of members says")
+            arrays.append(npy_array(content))
+        return arrays

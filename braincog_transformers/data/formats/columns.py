@@ -1,4 +1,4 @@
-"""Columns of events as files hold them: one check, before any cast, that all readers pass.
+"""Columns of events as files hold them: one check before any cast, for all readers.
 
 A cast alone would let 65541 become column 5, 7.6 become 7, NaN become any number and -1 become ON.
 """

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from ...errors import UserError, shown
 
 __all__ = [
-    "LARGEST_UNPACKED", "behind_lines", "complete", "file_bytes", "limit_unpacked", "named", "read_up_to", "reason",
+    "LARGEST_UNPACKED", "after_lines", "complete", "file_bytes", "limit_unpacked", "named", "read_up_to", "reason",
 ]  # fmt: skip
 
 LARGEST_FILE = 1 << 30
@@ -39,8 +39,8 @@ def file_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def behind_lines(raw: bytes, mark: bytes) -> int:
-    """Return the place behind the lines of text that a file begins with, each of which begins with `mark`."""
+def after_lines(raw: bytes, mark: bytes) -> int:
+    """Return the place after the lines of text at the start of a file, each of which begins with `mark`."""
     place = 0
     while raw.startswith(mark, place):
         place = raw.find(b"\n", place) + 1 or len(raw)

@@ -190,7 +190,7 @@ def _array(part: Any) -> Any:
 
 
 def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    kind = _dtype(_of(dtype, _Described))
+    kind = _dtype(dtype)
     sides = [_of(side, int) for side in _of(shape, tuple)]
     if type(content) not in (bytes, bytearray) or min(sides, default=0) < 0:
         raise ValueError("an array has no numbers")
@@ -199,30 +199,24 @@ def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     return np.frombuffer(content, kind).reshape(sides, order=order)
 
 
-def _dtype(described: _Described) -> np.dtype:
-    """Return the type that is described, of numbers or of fields of numbers."""
-    code = _of(described.arguments[0], str)
-    state = _of(described.state, tuple)
+def _dtype(part: Any, *, of_field: bool = False) -> np.dtype:
+    """Return the type that is described, of numbers or, except for a field, of fields of numbers."""
+    described = _of(part, _Described)
+    code, state = _of(described.arguments[0], str), _of(described.state, tuple)
     if described.name != "dtype":
         raise ValueError(f"{described.name} in the place of a type")
     if _NUMBER.fullmatch(code):
         return np.dtype((state[1] if state[1] in ("<", ">") else "=") + code)
+    if of_field:
+        raise ValueError("a field holds other things than numbers")
     fields = _of(state[4], dict)
     chosen = [(name, fields[name]) for name in _of(state[3], tuple) if name in _COLUMNS]
     # NumPy refuses fields that end behind the size of an item; other types than numbers are not made.
     return np.dtype(
         {
             "names": [name for name, _ in chosen],
-            "formats": [_number(field[0]) for _, field in chosen],
+            "formats": [_dtype(field[0], of_field=True) for _, field in chosen],
             "offsets": [_of(field[1], int) for _, field in chosen],
             "itemsize": _of(state[5], int),
         }
     )
-
-
-def _number(field: Any) -> np.dtype:
-    """Return the type of a field, which has no fields of its own."""
-    described = _of(field, _Described)
-    if not _NUMBER.fullmatch(_of(described.arguments[0], str)):
-        raise ValueError("a field holds other things than numbers")
-    return _dtype(described)

@@ -1,4 +1,4 @@
-"""Downloads through tonic, of the sets whose official files it fetches; none starts unasked."""
+"""Downloads through tonic, for sets whose official files it fetches; only when the user asks for them."""
 
 import contextlib
 import io

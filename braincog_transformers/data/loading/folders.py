@@ -1,4 +1,4 @@
-"""Finding data sets below the data folder, and one line that says how to get what is missing."""
+"""Find data sets below the data folder, and say in one line how to get what is missing."""
 
 import re
 import warnings

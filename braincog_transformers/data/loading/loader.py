@@ -1,6 +1,6 @@
-"""Batches that depend on the seed, the epoch and the sample alone: not on the workers, nor on where a run was resumed.
+"""Batches that depend only on the seed, the epoch and the sample, not on the workers or on where a run was resumed.
 
-Samples are asked for as (epoch, index, copy), so that workers which live on from epoch to epoch know the epoch. Before
+Samples are requested as (epoch, index, copy), so that workers that are kept from epoch to epoch know the epoch. Before
 each one the generators of Python, NumPy and torch are seeded from (seed, epoch, index), and from the number of the copy
 where an epoch has several of a sample; they are put back afterwards.
 """
@@ -76,9 +76,9 @@ class _Batches(Sampler):
     def __post_init__(self) -> None:
         samples, ranks = self.samples, self.world_size
         self.share = samples // ranks if self.train else len(range(self.rank, samples, ranks))
-        self.whole_batches, rest = divmod(self.share, self.batch_size)
+        whole, rest = divmod(self.share, self.batch_size)
         # A set smaller than a batch would otherwise give no batch at all, without a word.
-        self.count = self.whole_batches + bool(rest and not (self.drop_last and self.whole_batches))
+        self.count = whole + bool(rest and not (self.drop_last and whole))
 
     def __len__(self) -> int:
         return self.count
@@ -108,11 +108,8 @@ class Loader:
     `set_epoch` says which epoch comes next, and where in it to begin; `len` is the number of batches of a whole epoch.
     """
 
-    def __init__(self, loader: DataLoader, batches: _Batches, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.batch_size = batches.batch_size
-        self._batches = batches
-        self._loader = loader
+    def __init__(self, loader: DataLoader, batches: _Batches) -> None:
+        self._loader, self._batches = loader, batches
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -126,8 +123,7 @@ class Loader:
         """
         if epoch < 0 or skip_batches < 0:
             raise ValueError(f"Loader.set_epoch: epoch and skip_batches must be 0 or more; got {epoch}, {skip_batches}")
-        self._batches.epoch = epoch
-        self._batches.skip = skip_batches
+        self._batches.epoch, self._batches.skip = epoch, skip_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         yield from raising(self._loader)
@@ -192,4 +188,4 @@ def make_loader(
         # Its own generator: drawing the workers' base seed from torch's would make a run depend on the worker count.
         generator=torch.Generator().manual_seed(seed),
     )
-    return Loader(loader, batches, dataset)
+    return Loader(loader, batches)

@@ -1,4 +1,4 @@
-"""Read many recordings, in processes of their own; what is wrong with one comes back as a value, not as a traceback."""
+"""Read many recordings, in several processes; an error in one of them is returned as a value, not as a traceback."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ from ..readers import Segment
 __all__ = ["Damaged", "read_all", "read_or_damaged"]
 
 _FEWEST = 64
-"""Recordings for which starting a process pays."""
+"""Fewest recordings for which it is worth starting a process."""
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """Stand in the place of a recording that can't be read.
+    """Replace a recording that can't be read.
 
     Args:
         text: what is wrong, the file first.
@@ -43,7 +43,7 @@ def read_or_damaged(read: Callable[[Path | Segment], Any], path: Path | Segment)
 
 
 class _Recordings(Dataset):
-    """Give each recording to the one function."""
+    """Apply one function to each recording."""
 
     def __init__(self, read: Callable[[Path | Segment], Any], files: Sequence[Path | Segment]) -> None:
         self.read, self.files = read, files

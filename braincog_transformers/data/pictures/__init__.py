@@ -1,4 +1,4 @@
-"""Pictures: photos in files, folders, tars and other sources, and what varies them."""
+"""Pictures: photos in files, folders, tars and other sources, and their augmentation."""
 
 from .decoding import decoded
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError, shown
-from ..loading.folders import VALIDATION_FOLDERS, find_root, photo_parts
+from ..loading.folders import VALIDATION_FOLDERS, MissingData, describe, find_root, photo_parts
 from ..registry import DatasetInfo
 from ..settings import Access
 from .decoding import is_photo
@@ -41,32 +41,26 @@ def read_class_folders(
     root = find_root(info, data_dir, train=access.needs_train)
     held_out = _only(root, VALIDATION_FOLDERS, info.name)
     training = _only(root, ("train",), info.name)
-    if training is None and not access.needs_train:
-        trains, numbers = FilePictures([], []), None
-    else:
+    if held_out is None or (training is None and access.needs_train):  # the entry has marks of its own
+        raise MissingData(describe(info.name, data_dir))
+    trains, numbers = FilePictures([], []), None
+    if training is not None:
         trains, numbers = _photos(training, access.max_pixels, info)
         _check_training(training, trains, numbers, info)
-    tests, test_numbers = _photos(held_out, access.max_pixels, info)
+    tests, own = _photos(held_out, access.max_pixels, info)
     if not len(tests):
         raise UserError(f"{held_out}: Found 0 images in its class folders; complete it; expected {info.tree}")
-    if numbers is None:
-        numbers = test_numbers
-    else:
-        _compare(training, numbers, held_out, test_numbers, set(tests.targets), info.name)
-    labels = _labels(training or held_out, numbers, info)
-    trains.targets = [labels[number] for number in trains.targets]
-    names = {number: name for name, number in test_numbers.items()}
-    tests.targets = [labels[numbers[names[number]]] for number in tests.targets]
-    return trains, tests, info.classes or tuple(numbers)
-
-
-def _labels(part: Path, numbers: dict[str, int], info: DatasetInfo) -> dict[int, int]:
-    """Return the label of each class by its place among the folders: the entry's, where it names the classes."""
-    if not info.classes:
-        return {number: number for number in numbers.values()}
-    if other := sorted(set(numbers) ^ set(info.classes)):
-        raise UserError(f"{part}: its class folders are not the {info.num_classes} classes of {info.name} ({other[0]})")
-    return {number: info.classes.index(name) for name, number in numbers.items()}
+    if numbers is not None:
+        _compare(training, numbers, held_out, own, set(tests.targets), info.name)
+    labels = own if numbers is None else numbers
+    if info.classes:
+        if other := sorted(set(labels) ^ set(info.classes)):
+            place = f"{training or held_out}: its class folders are not"
+            raise UserError(f"{place} the {info.num_classes} classes of {info.name} ({other[0]})")
+        labels = {name: label for label, name in enumerate(info.classes)}
+    for photos in (trains, tests):
+        photos.targets = [labels[name] for name in photos.targets]
+    return trains, tests, tuple(labels)
 
 
 def _only(root: Path, names: Sequence[str], dataset: str) -> Path | None:
@@ -78,24 +72,22 @@ def _only(root: Path, names: Sequence[str], dataset: str) -> Path | None:
 
 
 def _photos(part: Path, max_pixels: int, info: DatasetInfo) -> tuple[Photos, dict[str, int]]:
-    """List the photos of one half, with the labels by class."""
-    if part.is_file():
-        return read_tars(part, max_pixels, dataset=info.name)
-    tars = tars_in(part)
-    if not tars:
-        paths, labels, classes = list_folder(part, info.name)
-        numbers = number_classes(classes, part)
-        return FilePictures(paths, [numbers[label] for label in labels], max_pixels), numbers
-    for path in map(Path, entries(part)):
+    """List the photos of one half, which have the names of their classes as targets, and number the classes."""
+    tars = [] if part.is_file() else tars_in(part)
+    if part.is_dir() and not tars:
+        paths, names, classes = list_folder(part, info.name)
+        return FilePictures(paths, names, max_pixels), number_classes(classes, part)
+    for path in map(Path, entries(part) if tars else ()):
         if path.is_dir() or is_photo(path.name) or path.suffixes[-2:-1] == [".tar"] or path.suffix == ".tgz":
             raise UserError(f"{part}: holds {path.name} beside tars such as {tars[0].name}; keep one of the two there")
-    return read_tars(part, max_pixels, dataset=info.name)
+    photos, classes = read_tars(part, max_pixels, dataset=info.name)
+    return photos, number_classes(classes, part)
 
 
 def _check_training(part: Path, photos: Photos, numbers: dict[str, int], info: DatasetInfo) -> None:
     """Raise `UserError` for classes without photos, and for fewer than two."""
     held = set(photos.targets)
-    if empty := [name for name, number in numbers.items() if number not in held]:
+    if empty := [name for name in numbers if name not in held]:
         raise UserError(
             f"{part}: Found 0 images in {len(empty)} of its class folders ({', '.join(empty[:3])}); complete or remove "
             f"them; expected {info.tree}"
@@ -108,7 +100,7 @@ def _check_training(part: Path, photos: Photos, numbers: dict[str, int], info: D
 
 
 def _compare(
-    training: Path, numbers: dict[str, int], held_out: Path, own: dict[str, int], held: set[int], dataset: str
+    training: Path, numbers: dict[str, int], held_out: Path, own: dict[str, int], held: set[str], dataset: str
 ) -> None:
     """Raise `UserError` for test classes that nothing was trained for; name training classes without a test."""
     if strangers := sorted(set(own) - set(numbers)):
@@ -117,7 +109,7 @@ def _compare(
             f"{held_out}: {len(strangers)} of its class folders are not in {training} "
             f"({shown(', '.join(names))}); sort the validation pictures into the training set's class folders"
         )
-    if untested := [name for name in numbers if own.get(name) not in held]:
+    if untested := [name for name in numbers if name not in held]:
         counts = f"{len(untested)} of the {len(numbers)} classes of {dataset}"
         warnings.warn(f"{held_out}: no photos of {counts} ({shown(', '.join(untested[:3]))})", stacklevel=2)
     for once, again in ((training, held_out), *((training / name, held_out / name) for name in own)):

@@ -1,8 +1,7 @@
-"""Opening photos: the formats that photos come in and no others, up to a number of pixels, in 8 bits; one line for what
-is no photo.
+"""Open photos: only in formats of photos, up to a number of pixels, as 8 bits; anything else is refused in one line.
 
-Of an animation or a file of several pages the first picture counts, and a note in the file that the picture is to be
-turned (EXIF) is left alone: as in timm and torchvision.
+Of an animation or a file with several pages the first picture is read, and a note that the picture is to be rotated
+(EXIF) is ignored, as in timm and torchvision.
 """
 
 import threading
@@ -56,7 +55,7 @@ def decoded(file: str | Path | BinaryIO, name: str, max_pixels: int = MOST_PIXEL
 
 @contextmanager
 def photos_only(name: str, max_pixels: int = MOST_PIXELS) -> Iterator[None]:
-    """Let Pillow open photos alone, as `decoded` does, for code of others that opens them by itself.
+    """Let Pillow open nothing but photos, as `decoded` does, while code of other packages opens them.
 
     Args:
         name: in messages, of a photo that doesn't come from a file.

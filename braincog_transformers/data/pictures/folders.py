@@ -1,6 +1,6 @@
-"""Photos in class folders: the top folders are the classes, and what can't be read so is refused or named, not dropped.
+"""Photos in class folders: the top folders are the classes; what can't be read like this is refused or warned of.
 
-Hidden files and folders, and those that archive programs and file servers leave behind, are passed over.
+Hidden files and folders, and those that archive programs and file servers leave behind, are ignored.
 """
 
 import os
@@ -20,6 +20,7 @@ from .decoding import is_photo
 __all__ = ["entries", "list_folder", "natural_key", "number_classes", "once", "photos_below", "warn_of_others"]
 
 _LISTS = frozenset(("", ".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".yaml", ".yml"))
+"""Endings of files that may describe the class folders beside them."""
 
 
 def natural_key(name: str) -> tuple:
@@ -76,8 +77,12 @@ def list_folder(part: Path, name: str) -> tuple[list[str], list[str], list[str]]
         deep += [path for path in photos if os.path.dirname(path) != os.path.dirname(photos[0])]
         others += rest
     if stray:
-        raise UserError(_outside(part, stray, classes=bool(found)))
-    warn_of_others(part, others + [path for path in beside if not _is_list(path)], name)
+        place = "beside the class folders" if found else "in no class folder"
+        remedy = "move them into one, or away" if found else f"sort them into {part}/<class>/"
+        raise UserError(f"{part}: {len(stray)} photos lie {place} ({stray[0]}); {remedy}")
+    # others beside the class folders may hold a class that is missing
+    others += [path for path in beside if os.path.splitext(path)[1].lower() not in _LISTS]
+    warn_of_others(part, others, name)
     _warn_of_links(part, [path for path, _ in found], name)
     if deep:
         example = f"{len(deep)} photos, such as {deep[0]}, lie in other folders than the rest of their class"
@@ -116,7 +121,7 @@ def photos_below(folder: Path, seen: dict | None = None) -> tuple[list[str], lis
 
 
 def warn_of_others(part: Path, names: list[str], dataset: str) -> None:
-    """Tell how many files beside the photos are not read, and of what kind they are."""
+    """Warn of files that are not read as photos: how many, and with which endings."""
     if names:
         kinds = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in names)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
@@ -152,13 +157,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _is_list(path: str) -> bool:
-    """Say whether a file beside the class folders may describe them, while others may hold a class that is missing."""
-    return os.path.splitext(path)[1].lower() in _LISTS
-
-
 def _warn_of_links(folder: Path, photos: list[str], name: str) -> None:
-    """Tell of photos that are links to other photos of the same half, which count twice."""
+    """Warn of photos that are links to other photos of the same half, which count twice."""
     links = [path for path in photos if os.path.islink(path)]
     if links:
         own = {os.path.realpath(path) for path in photos if not os.path.islink(path)}
@@ -166,9 +166,3 @@ def _warn_of_links(folder: Path, photos: list[str], name: str) -> None:
         double = [path for path in links if os.path.realpath(path) in own or targets[os.path.realpath(path)] > 1]
         if double:
             warnings.warn(f"{folder}: {len(double)} photos of {name} are links to others: {double[0]}", stacklevel=2)
-
-
-def _outside(part: Path, stray: list[str], *, classes: bool) -> str:
-    if classes:
-        return f"{part}: {len(stray)} photos lie beside the class folders ({stray[0]}); move them into one, or away"
-    return f"{part}: {len(stray)} photos lie in no class folder ({stray[0]}); sort them into {part}/<class>/"

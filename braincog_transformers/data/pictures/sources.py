@@ -80,18 +80,17 @@ class Source:
         if package and find_spec(package) is None:
             missing = package.replace("_", "-")
             raise UserError(f"--dataset-source {self.name} needs the package {missing}: pip install {missing}")
-        split = self.train_split if train else self.val_split
+        part = "train" if train else "val"
+        split = getattr(self, f"{part}_split")
         class_map = _class_map(self.class_map, self.root)
         try:
             return create_dataset(
                 self.name, root=self.root, split=split, is_training=train, download=self.download,
-                batch_size=batch_size, seed=seed, class_map=class_map,
-                num_samples=self.train_num_samples if train else self.val_num_samples,
-                input_key=self.input_key, target_key=self.target_key,
+                batch_size=batch_size, seed=seed, class_map=class_map, input_key=self.input_key,
+                target_key=self.target_key, num_samples=getattr(self, f"{part}_num_samples"),
             )  # fmt: skip
         except Exception as error:
             # timm passes on whatever the network, the package behind it, or a file raises.
-            part = "train" if train else "val"
             raise UserError(
                 f"--dataset-source {self.name}: split {split!r} can't be opened in {self.root} ({reason(error, 200)}); "
                 f"check --data-dir and --{part}-split, and for a stream give --{part}-num-samples"
@@ -104,7 +103,7 @@ def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
         return None
     places = [Path(path), Path(root) / path]
     found = next((place for place in places if place.is_file()), None)
-    if found is None:  # timm has its own word on that
+    if found is None:  # timm reports that
         return path
     if found.suffix.lower() not in (".txt", ".pkl"):
         raise UserError(f"--class-map {found}: must be a list (.txt) or a pickle (.pkl)")
@@ -127,7 +126,7 @@ def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
 
 
 class _PlainValues(pickle.Unpickler):
-    """Refuse whatever in a pickle would be more than numbers, texts and containers."""
+    """Refuse a pickle that holds more than numbers, texts and containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it would load {module}.{name}")

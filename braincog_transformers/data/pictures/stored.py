@@ -39,12 +39,12 @@ class FilePictures:
 
     Args:
         paths: of the photos.
-        targets: labels.
+        targets: labels; at first the names of the classes.
         max_pixels: of a photo.
     """
 
     paths: list[str]
-    targets: list[int]
+    targets: list[int] | list[str]
     max_pixels: int = MOST_PIXELS
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Photos inside tar files: a tar of class folders, a folder of tars (one for each class), or a tar of such tars.
 
 A tar is read as the folder that it would unpack to. Only the heads of its members are read to list them, each up to a
-limit, and whatever would be dropped, doubled, or lies outside of the file is refused.
+limit, and whatever would be left out, read twice, or lies outside the file is refused.
 """
 
 import io
@@ -21,7 +21,7 @@ from ...errors import UserError, shown
 from ...files import reason
 from ..loading.folders import is_left_behind
 from .decoding import MOST_PIXELS, decoded, is_photo
-from .folders import natural_key, number_classes, once, warn_of_others
+from .folders import natural_key, once, warn_of_others
 
 __all__ = ["TarPictures", "read_tars", "tars_in"]
 
@@ -46,7 +46,7 @@ class TarPictures:
         start: (N,) its first byte there.
         size: (N,) its number of bytes.
         names: of the photos inside.
-        targets: labels.
+        targets: labels; at first the names of the classes.
         max_pixels: of a photo.
     """
 
@@ -55,7 +55,7 @@ class TarPictures:
     start: np.ndarray
     size: np.ndarray
     names: Sequence[str]
-    targets: list[int]
+    targets: list[int] | list[str]
     max_pixels: int = MOST_PIXELS
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ def tars_in(folder: Path) -> list[Path]:
 
 def read_tars(
     root: Path, max_pixels: int = MOST_PIXELS, *, dataset: str = "the set"
-) -> tuple[TarPictures, dict[str, int]]:
+) -> tuple[TarPictures, set[str]]:
     """List the photos of a tar file, or of all tar files in a folder.
 
     Args:
@@ -111,7 +111,7 @@ def read_tars(
         dataset: its name, for messages.
 
     Returns:
-        The photos, and the labels by class; classes are numbered in their natural order.
+        The photos, whose targets are the names of their classes, and the names of all classes.
 
     Raises:
         UserError: for a file that is no tar, is cut short, holds no photos, or members that can't be read as photos in
@@ -131,12 +131,9 @@ def read_tars(
     rows.sort()
     others = [f"{tar.where}: {shown('/'.join(names), 160)}" for tar in tars for names in tar.below if names[-1]]
     warn_of_others(root, others, dataset)
-    numbers = number_classes(classes, root)
     names, file, start, size, own = zip(*rows, strict=True)
     places = (np.array(file, np.int32), np.array(start, np.int64), np.array(size, np.int64))
-    labels = [numbers[name] for name in own]
-    pictures = TarPictures(files, *places, [name for _, name in names], labels, max_pixels)
-    return pictures, numbers
+    return TarPictures(files, *places, [name for _, name in names], list(own), max_pixels), classes
 
 
 def _labels(root: Path, tars: list[_Tar], dataset: str) -> tuple[list[list[str]], set[str]]:
@@ -176,7 +173,7 @@ def _without_photos(tars: list[_Tar], classes: set[str]) -> set[str]:
 
 
 def _warn_of_doubles(root: Path, tars: list[_Tar], dataset: str) -> None:
-    """Tell of photos that have the same place in several tars, and might count twice."""
+    """Warn of photos that have the same place in several tars, and may count twice."""
     places = Counter("/".join(names) for tar in tars for names, *_ in tar.photos)
     if double := [name for name, count in places.items() if count > 1]:
         example = f"{len(double)} photos of {dataset} lie in more than one tar, each counts: {shown(double[0], 160)}"
@@ -230,7 +227,7 @@ class _Bounded(io.BufferedReader):
 
 
 def _list(tar: _Tar, file: _Bounded, begin: int, end: int) -> None:
-    """Put down what a tar from the byte `begin` to the byte `end` of a file holds."""
+    """Add to `tar` what lies between the bytes `begin` and `end` of a file."""
     seen: set[str] = set()
     for member in _members(tar.where, file, begin, end):
         names = [name for name in member.name.split("/") if name not in ("", ".")]

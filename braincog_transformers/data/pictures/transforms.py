@@ -1,4 +1,4 @@
-"""From PIL pictures to tensors: timm's transforms, driven by our options, for training and for the test."""
+"""From PIL pictures to tensors: timm's transforms with our options, for training and for the test."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class _Clamp:
-    """Keep values in [0, 1], where erasing with noise would leave it."""
+    """Keep values in [0, 1], since erasing with noise goes beyond."""
 
     def __call__(self, picture: Tensor) -> Tensor:
         return picture.clamp(0.0, 1.0)
@@ -79,7 +79,7 @@ def picture_transforms(
 
 
 def _check_sections(text: str) -> None:
-    """Refuse what timm would pass over in silence: a section of a policy without a number."""
+    """Refuse a section of a policy without a number, which timm would ignore silently."""
     for section in filter(None, text.split("-")):
         if not re.fullmatch(r"[a-z]+\d[\d.]*|t\w+", section):
             raise ValueError(f"section {section!r} has no number")
@@ -93,7 +93,7 @@ def _posterize(picture: Image.Image, bits: int, **_) -> Image.Image:
 
 
 def _mended(policy: Callable) -> Callable:
-    """Let a policy of timm's posterize to 0 bits, which its strongest settings draw now and then."""
+    """Let a policy of timm's posterize to 0 bits, which its strongest settings sometimes draw."""
     sub_policies = getattr(policy, "policy", [])
     for operation in [*getattr(policy, "ops", []), *(op for ops in sub_policies for op in ops)]:
         if operation.aug_fn is auto_augment.posterize:

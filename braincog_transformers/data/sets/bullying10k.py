@@ -1,7 +1,7 @@
 """Bullying10K: violent and everyday actions.
 
-Every fifth clip tests, from the first on, counted over all clips sorted by folder and name: the rule of its authors,
-whose order is that of their disk.
+Every fifth clip is a test sample, starting with the first, over all clips sorted by folder and name: the rule of its
+authors, whose order is that of their disk.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Batch normalisation and the neuron behind it as one operation.
 
-`normalised_spikes` with the backend "reference" is the definition: `multi_step(batch_norm(x))`. The fused form takes
+`normalised_spikes` with the backend "reference" is the definition: the neuron of `batch_norm(x)`. The fused form takes
 mean and variance from PyTorch, normalises and fires in one compiled kernel, never writes the normalised potentials, and
 keeps nothing for the backward pass but x, which both need. Backward, a kernel runs the neuron again and gives the
 gradient of the potentials, from which PyTorch's normalisation goes on. Whatever the types of x and of the parameters,
@@ -15,11 +15,9 @@ from torch.nn import functional as F
 
 from ...runtime import packing
 from ...runtime.compiler import compiled
-from ...runtime.watching import batched
-from ..dynamics import Dynamics, membrane_dtype
-from ..neuron import Backend, multi_step
-from ..surrogate import derivative_for
-from .fused_neuron import differentiable_gradients, like, plain, run_backward, run_forward, without_division
+from ..neuron import Dynamics, membrane_dtype
+from .fused_neuron import Backend, Kernels, RunKernels, reference, run_backward, run_forward, without_division
+from .spikes import derivative_for
 
 __all__ = ["Normalisation", "normalised_spikes"]
 
@@ -49,7 +47,7 @@ def _forward(x, scale, shift, leak, threshold, dynamics: Dynamics, steps: int, p
     return run_forward(y, leak, threshold, dynamics, x.dtype, packed)
 
 
-def _adjoint(x, grad, scale, shift, leak, threshold, alpha, dynamics: Dynamics, steps: int, wants: tuple[bool, bool]):
+def _adjoint(grad, x, scale, shift, leak, threshold, alpha, dynamics: Dynamics, steps: int, wants: tuple[bool, bool]):
     """Return the gradient of the potentials in the shape and type of x, of k and of the threshold."""
     y = (x.to(scale.dtype) * scale + shift).expand(steps, -1, -1)
     derivative = derivative_for(dynamics.surrogate, x.dtype, x.device.type)
@@ -57,56 +55,6 @@ def _adjoint(x, grad, scale, shift, leak, threshold, alpha, dynamics: Dynamics, 
     grads = [sum(grads)] if x.shape[0] == 1 else grads
     g = torch.stack([g.to(x.dtype) for g in grads])
     return g, g_leak.sum() if wants[0] else None, g_threshold.sum() if wants[1] else None
-
-
-class _NormNeuron(torch.autograd.Function):
-    """Spikes `(T, M, C)` of x `(T, M, C)`, or of `(1, M, C)` that stands for T equal steps."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, statistics, norm, leak, threshold, alpha, dynamics, steps):
-        kind = (x.shape[0] == 1, steps, x.dtype, x.device.type, dynamics)
-        mean, var = statistics
-        inverse = torch.rsqrt((var.double() if norm.training else var) + norm.eps).to(var.dtype)
-        scale = inverse * weight.detach().to(inverse.dtype)
-        shift = bias.detach().to(inverse.dtype) - mean * scale
-        # a threshold by channel keeps the axis of channels in every step's loop: then the compiler makes one of all
-        thresholds = plain(threshold).to(scale.dtype).expand_as(scale).contiguous()
-        packed = packing.active()
-        kernel = compiled(_forward, *kind, packed)
-        spikes, bits = kernel(x.detach(), scale, shift, plain(leak), thresholds, dynamics, steps, packed)
-        if packed:
-            packing.note(spikes, bits)
-        ctx.save_for_backward(x, weight, bias, mean, var, inverse, scale, shift, thresholds, leak, threshold, alpha)
-        ctx.settings = kind, dynamics, steps, norm.training, norm.eps
-        return spikes
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, weight, bias, mean, var, inverse, scale, shift, thresholds, leak, threshold, alpha = ctx.saved_tensors
-        kind, dynamics, steps, training, eps = ctx.settings
-        if torch.is_grad_enabled() or batched(grad):
-
-            def run(x, weight, bias, leak, threshold):
-                used = (None, None) if training else (mean, var)
-                norm = Normalisation(weight.to(mean.dtype), bias.to(mean.dtype), *used, 0.0, eps, training)
-                rows = x.to(mean.dtype).expand(steps, -1, -1)
-                return _reference(rows, norm, steps, leak, threshold, alpha, dynamics).to(x.dtype)
-
-            inputs = (x, weight, bias, leak, threshold)
-            *normalised, g_leak, g_threshold = differentiable_gradients(run, inputs, grad)
-            return *normalised, None, None, g_leak, g_threshold, None, None, None
-        wants = ctx.needs_input_grad[5:7]
-        kernel = compiled(_adjoint, *kind, grad.dtype, wants)
-        g, g_leak, g_threshold = kernel(
-            x, grad.contiguous(), scale, shift, plain(leak), thresholds, plain(alpha), dynamics, steps, wants
-        )
-        g_x, g_weight, g_bias = torch.ops.aten.native_batch_norm_backward(
-            g.flatten(0, 1), x.flatten(0, 1), weight.to(mean.dtype), mean, var, mean, inverse,
-            training, eps, [True, True, True],
-        )  # fmt: skip
-        g_leak, g_threshold = like(g_leak, leak), like(g_threshold, threshold)
-        g_weight, g_bias = like(g_weight, weight), like(g_bias, bias)
-        return g_x.view(x.shape), g_weight, g_bias, None, None, g_leak, g_threshold, None, None, None
 
 
 @torch.no_grad()
@@ -133,7 +81,7 @@ def _reference(x, norm, steps, leak, threshold, alpha, dynamics) -> Tensor:
     """Normalise, then run the neuron; x is `(T, M, C)` here."""
     y = F.batch_norm(x.flatten(0, 1), norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.training,
                      norm.momentum, norm.eps)  # fmt: skip
-    return multi_step(y.view(x.shape), leak, threshold, alpha, dynamics, backend="reference").spikes
+    return reference(y.view(x.shape), leak, threshold, alpha, dynamics).spikes
 
 
 def normalised_spikes(
@@ -154,7 +102,7 @@ def normalised_spikes(
         x: `(T*B, ..., C)`, T outermost, channels last; with `copies`, `(B, ..., C)` that stands for T equal steps.
         norm: the normalisation.
         steps: T.
-        leak, threshold, alpha, dynamics: see `ops.neuron.multi_step`.
+        leak, threshold, alpha, dynamics: see `fused_neuron.multi_step`.
         copies: whether x is one step for all.
         backend: "fused" (the caller has asked `fused_neuron.applies`), or "reference".
 
@@ -170,6 +118,39 @@ def normalised_spikes(
     if leak is not None:
         leak = leak.to(membrane_dtype(x.dtype))
     rows = rows.contiguous()
-    statistics = _statistics(rows, norm, steps)
-    spikes = _NormNeuron.apply(rows, norm.weight, norm.bias, statistics, norm, leak, threshold, alpha, dynamics, steps)
-    return spikes.view(shape)
+    kernels = _kernels(rows, norm, threshold.detach(), dynamics, steps)
+    return RunKernels.apply(kernels, rows, norm.weight, norm.bias, leak, threshold, alpha).view(shape)
+
+
+@torch.no_grad()
+def _kernels(x: Tensor, norm: Normalisation, threshold: Tensor, dynamics: Dynamics, steps: int) -> Kernels:
+    """Return the kernels for x `(T, M, C)`, or `(1, M, C)` that stands for T equal steps."""
+    training, eps = norm.training, norm.eps
+    mean, var = _statistics(x, norm, steps)
+    inverse = torch.rsqrt((var.double() if training else var) + eps).to(var.dtype)
+    scale = inverse * norm.weight.to(inverse.dtype)
+    shift = norm.bias.to(inverse.dtype) - mean * scale
+    # a threshold by channel keeps the axis of channels in every step's loop: then the compiler makes one of all
+    thresholds = threshold.to(scale.dtype).expand_as(scale).contiguous()
+    kind = x.shape[0] == 1, steps, x.dtype, x.device.type, dynamics
+
+    def forward(x, weight, bias, leak, threshold, alpha):
+        packed = packing.active()
+        return compiled(_forward, *kind, packed)(x, scale, shift, leak, thresholds, dynamics, steps, packed)
+
+    def backward(wants, grad, x, weight, bias, leak, threshold, alpha):
+        kernel = compiled(_adjoint, *kind, grad.dtype, wants[3:5])
+        g, *g_numbers = kernel(grad, x, scale, shift, leak, thresholds, alpha, dynamics, steps, wants[3:5])
+        g_inputs = torch.ops.aten.native_batch_norm_backward(
+            g.flatten(0, 1), x.flatten(0, 1), weight.to(mean.dtype), mean, var, mean, inverse,
+            training, eps, [True, True, True],
+        )  # fmt: skip
+        return *g_inputs, *g_numbers, None
+
+    def definition(x, weight, bias, leak, threshold, alpha):
+        used = (None, None) if training else (mean, var)
+        again = Normalisation(weight.to(mean.dtype), bias.to(mean.dtype), *used, 0.0, eps, training)
+        rows = x.to(mean.dtype).expand(steps, -1, -1)
+        return _reference(rows, again, steps, leak, threshold, alpha, dynamics).to(x.dtype)
+
+    return Kernels(forward, backward, definition)

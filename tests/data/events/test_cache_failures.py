@@ -132,9 +132,12 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(files, tmp_path, side):
     assert left(tmp_path / "c") == []
 
 
+# the package without its networks, which take seconds to import
 SLOW_BUILD = """
-import sys, time
+import sys, time, types
 from pathlib import Path
+package = sys.modules["braincog_transformers"] = types.ModuleType("braincog_transformers")
+package.__path__ = ["braincog_transformers"]
 from braincog_transformers.data.loading import reading
 from braincog_transformers.data.events.cache import cached_frames
 from braincog_transformers.data.events.frames import FrameRule

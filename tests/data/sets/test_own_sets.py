@@ -81,6 +81,16 @@ def test_a_missing_set_is_named_with_its_folders_and_warnings_name_it_too(tmp_pa
         build_datasets("pets", tmp_path)
 
 
+@pytest.mark.parametrize("lost", ["train", "val"])
+def test_a_half_that_is_missing_is_named_where_the_set_has_marks(tmp_path, lost):
+    write_pictures(tmp_path / "pets")
+    (tmp_path / "pets" / lost).rename(tmp_path / "elsewhere")
+    (tmp_path / "pets" / "about.txt").write_text("x")
+    register_dataset(pets(marks=("about.txt",)))
+    with pytest.raises(UserError, match=r"data set pets not found; .*expected pets/\{train,val\}"):
+        build_datasets("pets", tmp_path)
+
+
 def test_pictures_from_arrays_are_trained_on_by_the_options(tmp_path):
     def read(info, data_dir, access):
         rng = np.random.default_rng(0)

@@ -1,22 +1,27 @@
-"""What timm's clients call on a network: classifier, input size, features of blocks, groups of parameters."""
+"""What timm's and BrainCog's clients call on a network.
 
-from typing import Any, NoReturn
+timm's: classifier, input size, features of blocks, groups of parameters. BrainCog's: attributes of neurons, modes.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal, NoReturn
 
 import torch
+from braincog.base.node.node import BaseNode
 from timm.layers import to_2tuple
+from timm.models import register_notrace_module
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..errors import UserError
-from .arguments import check_arguments
+from ..layers import Block, ConvBN, Encoder, LinearBN, SpikeInput, StepDropPath
+from .arguments import check_arguments, sides
 
-__all__ = ["TimmCalls", "sides"]
+__all__ = ["BrainCogCalls", "TimmCalls"]
 
-
-def sides(owner: str, img_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return height and width; raise `UserError` unless they are one or two whole numbers from 1 on."""
-    check_arguments(owner, {"img_size": int | tuple[int, int]}, {"img_size": img_size})
-    return to_2tuple(img_size)
+for leaf in (BaseNode, Block, ConvBN, Encoder, LinearBN):
+    register_notrace_module(leaf)  # they look at shapes and modes, so torch.fx takes each of them whole
 
 
 class TimmCalls:
@@ -70,12 +75,9 @@ class TimmCalls:
         self.head = self._new_head(num_classes)
 
     def _set_pooling(self, global_pool: str, num_classes: int) -> None:
-        """Pool with "avg" or not with ""; raise `UserError` if `num_classes` can't be told from the result."""
-        name = type(self).__name__
-        if num_classes < 0:
-            raise UserError(f"{name}: num_classes must be 0, for features, or more; got {num_classes}")
-        if global_pool not in ("avg", ""):
-            raise UserError(f"{name}: global_pool must be 'avg' or ''; got {global_pool!r}")
+        """Pool with "avg" or not with ""; raise `UserError` if no classifier can read the result."""
+        name, hints = type(self).__name__, {"global_pool": Literal["avg", ""], "num_classes": int}
+        check_arguments(name, hints, {"global_pool": global_pool, "num_classes": num_classes})
         if not global_pool and num_classes and not self.has_tokens:
             raise UserError(
                 f"{name}: global_pool='' leaves maps, which its classifier can't read; got num_classes={num_classes} "
@@ -116,6 +118,13 @@ class TimmCalls:
         self.reset()
 
     # Features of blocks
+
+    def _units_info(self, widths: Iterable[int], reductions: Iterable[int]) -> list[dict[str, Any]]:
+        """Return timm's `feature_info`: width, and size of the input over its own, of each block or stage."""
+        return [
+            {"num_chs": width, "reduction": reduction, "module": f"{self.units}.{i}"}
+            for i, (width, reduction) in enumerate(zip(widths, reductions, strict=True))
+        ]
 
     def _take(self, indices: int | list[int] | None) -> tuple[list[int], int]:
         """Return the numbers of chosen blocks, and the last one."""
@@ -213,3 +222,85 @@ class TimmCalls:
             f"{type(self).__name__} can't be compiled by torch.jit.script, since BrainCog's neurons are not written in "
             "its part of Python; use torch.compile, torch.export, torch.jit.trace or braincog_transformers.export"
         )
+
+
+class BrainCogCalls:
+    """Mixin of `SpikingTransformer`: BrainCog's interface, streaming and fusion."""
+
+    @property
+    def nodes(self) -> dict[str, BaseNode]:
+        """The neurons by name, in the order in which they were built."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, BaseNode)}
+
+    def set_attr(self, attr: str, val: Any) -> None:
+        """Set an attribute of neurons, layers and the network itself, `step` and `layer_by_layer` above all.
+
+        Raises:
+            UserError: if nothing has it (BrainCog's own is silent then), or for a number of steps T below 1, or another
+                one where T can't change.
+        """
+        owner = type(self).__name__
+        if attr == "step":
+            check_arguments(owner, {"step": int}, {"step": val})
+            if self.joins_steps and val != self.step:
+                raise UserError(
+                    f"{owner}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
+                    f"(build the network with step={val})"
+                )
+        settable = BaseNode | StepDropPath | SpikeInput
+        own = (m for m in self.modules() if m is self or isinstance(m, settable))
+        having = [module for module in own if hasattr(module, attr)]
+        if not having:
+            raise UserError(f"{owner}: neither the network nor its neurons have an attribute {attr!r}")
+        for module in having:
+            setattr(module, attr, val)
+        if attr == "step":
+            self.encoder.step = val
+        if attr == "layer_by_layer":
+            self.reset()
+
+    def set_streaming(self, enable: bool = True) -> None:
+        """Take one step a call, or all steps again.
+
+        A streaming network maps one frame `(B, C, H, W)` to that step's logits `(B, K)` and keeps its neurons' state
+        until `reset()`. The mean of T calls is the result of one call on T steps.
+
+        Raises:
+            UserError: if the network mixes time outside its neurons, with the reason.
+        """
+        if enable and self.mixes_time:
+            raise UserError(f"{type(self).__name__} can't run one step at a time: {self.mixes_time}")
+        self.set_attr("layer_by_layer", not enable)
+        self.streaming = enable
+
+    def _step_by_step(self, x: Tensor) -> Tensor:
+        """Feed one step at a time, neurons keeping their state: as a chip would."""
+        if isinstance(x, Proxy):
+            raise UserError(
+                f"{type(self).__name__}: torch.fx can't trace a network that keeps state from step to step; call "
+                "set_streaming(False) and set_attr('layer_by_layer', True) first."
+            )
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            raise UserError(
+                f"{type(self).__name__}: gradient checkpointing runs a block twice, which neurons that keep state "
+                "between steps can't bear; leave out one of --grad-checkpointing and --no-layer-by-layer "
+                "(set_grad_checkpointing, set_attr('layer_by_layer', ...))."
+            )
+        if self.streaming:
+            return self._forward_units(self.patch_embed(x))
+        self.reset()
+        frames = self.encoder(x).chunk(self.step)
+        return torch.cat([self._forward_units(self.patch_embed(frame)) for frame in frames])
+
+    def fuse(self) -> "BrainCogCalls":
+        """Fold every batch normalisation into the layer in front of it, in place; a second call changes nothing.
+
+        Raises:
+            UserError: in training mode, where normalisation depends on the batch.
+        """
+        if self.training:
+            raise UserError(f"{type(self).__name__}: fuse() is for inference; call eval() first.")
+        for module in list(self.modules()):
+            if module is not self and hasattr(module, "fuse"):
+                module.fuse()
+        return self
