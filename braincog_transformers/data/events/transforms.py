@@ -34,9 +34,9 @@ def _level(limit: float) -> float:
     return limit * (2 * _below(_LEVELS) / (_LEVELS - 1) - 1)
 
 
-def _affine(frames: Tensor, *, angle: float = 0.0, shift: tuple[int, int] = (0, 0), shear: float = 0.0) -> Tensor:
-    """Rotate, shift and shear all frames, by the nearest pixel and with zeros outside; angle and shear in degrees."""
-    return vision.affine(frames, angle=angle, translate=list(shift), scale=1.0, shear=[shear, 0.0])
+def _affine(frames: Tensor, *, shift: tuple[int, int] = (0, 0), shear: float = 0.0) -> Tensor:
+    """Shift and shear all frames, by the nearest pixel and with zeros outside; the shear in degrees."""
+    return vision.affine(frames, angle=0.0, translate=list(shift), scale=1.0, shear=[shear, 0.0])
 
 
 def _rolled(frames: Tensor, *limits: int) -> Tensor:
