@@ -58,8 +58,12 @@ def _alive(process: int) -> bool:
 
 
 def reason(error: Exception, most: int = 120) -> str:
-    """Say in one line of at most `most` characters why something failed, such as a file that can't be read."""
-    return shown(getattr(error, "strerror", None) or error, most) or type(error).__name__
+    """Say in one line of at most `most` characters why something failed.
+
+    Some errors have a kind and no text, and a KeyError only a key.
+    """
+    text = shown(getattr(error, "strerror", None) or error, most)
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) and text else text or type(error).__name__
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Find the registered network that a checkpoint belongs to, from nothing but the names and shapes of its weights."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import timm
@@ -69,16 +69,12 @@ def identify(checkpoint: str | pathlib.Path | Mapping[str, Tensor]) -> list[Fit]
     """
     try:
         state = checkpoint if isinstance(checkpoint, Mapping) else find_weights(read_checkpoint(checkpoint)).state
-        return _identify(without_prefix(state, _several_parts)[1])
+        # without a wrapper, the first parts of the names differ in every network here
+        return _identify(without_prefix(state, lambda inner: len({name.partition(".")[0] for name in inner}) > 1)[1])
     except UserError as error:
         if isinstance(checkpoint, Mapping) or shown(checkpoint) in str(error):
             raise
         raise UserError(f"{shown(checkpoint)}: {error}") from error
-
-
-def _several_parts(names: Iterable[str]) -> bool:
-    """Return whether the first parts of the names differ, as they do in every network here without a wrapper."""
-    return len({name.partition(".")[0] for name in names}) > 1
 
 
 def _identify(state: Mapping[str, Tensor]) -> list[Fit]:

@@ -50,8 +50,7 @@ def data_info(name: str, data_dir: str | None = None, *, load: Callable[[], obje
     if data_dir is not None and info.folders:
         load()
         rows += _found(info, data_dir)
-    width = max(len(title) for title, _ in rows) + 2
-    return [f"{title:{width}}{text}" for title, text in rows]
+    return aligned(rows)
 
 
 def _described(info: DatasetInfo) -> Iterator[tuple[str, str]]:

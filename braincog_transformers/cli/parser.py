@@ -12,27 +12,21 @@ from typing import Any
 from ..errors import UserError, quoted, shown, unknown
 from ..plugins import installed, load_plugins
 from ..recipe import ENTRIES, GROUPS, Entry, Options, read_recipe
-from ..recipe.options import convert_all, entry_problems, given_options, raise_all
+from ..recipe.options import broken_rules, convert_all, entry_problems, given_options, raise_all
 
 __all__ = ["ACTIONS", "Command", "build_parser", "read", "resolve"]
 
 ACTIONS: dict[str, dict[str, Any]] = {
-    "list_models": {
-        "nargs": "?", "const": "", "metavar": "PATTERN", "help": "list the networks, and stop",
-    },
-    "data_info": {
-        "action": "store_true",
-        "help": "describe the --dataset and its files, and count what --data-dir holds of it; without --dataset list "
-        "all sets; and stop",
-    },
-    "identify": {
-        "nargs": "?", "const": "", "metavar": "FILE", "help": "list the networks that a checkpoint fits, and stop",
-    },
-    "export": {
-        "metavar": "FILE",
-        "help": "write the network with --eval_checkpoint's weights as .onnx, .pt2 or .aot.pt2 (compiled), and stop",
-    },
-}  # fmt: skip
+    "list_models": dict(nargs="?", const="", metavar="PATTERN", help="list the networks, and stop"),
+    "data_info": dict(
+        action="store_true",
+        help="describe --dataset and count its samples in --data-dir; without --dataset list all sets; and stop",
+    ),
+    "identify": dict(nargs="?", const="", metavar="FILE", help="list the networks that a checkpoint fits, and stop"),
+    "export": dict(
+        metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"
+    ),
+}
 """What is done instead of a training, with argparse's arguments."""
 
 
@@ -55,12 +49,11 @@ def _data_problems(options: Options) -> Iterator[str]:
         yield f"{given}: {name} has its own test split; leave it out"
     elif split not in SEEDED and options.data.split_seed:
         yield f"--split-seed: split {split} has no seed; choose --split {' or '.join(SEEDED)}, or leave it out"
+    flat = f"needs height and width, and {name} holds sequences, which have none; leave it out"
     for kinds in (("event",), ("image",), ("event", "image")):
         unfit = [entry.name for entry in ENTRIES.values() if entry.metadata["kinds"] == kinds]
-        if info.kind not in kinds and (given := given_options(options, unfit)):
-            only = f"for {kinds[0]} data only; {name} holds {info.kind} data"
-            flat = f"needs height and width, and {name} holds sequences, which have none; leave it out"
-            yield f"{given}: {only if len(kinds) == 1 else flat}"
+        only = f"for {kinds[0]} data only; {name} holds {info.kind} data"
+        yield from broken_rules(options, [(info.kind not in kinds, unfit, only if len(kinds) == 1 else flat)])
 
 
 def _source_problems(options: Options) -> Iterator[str]:
@@ -75,13 +68,12 @@ def _source_problems(options: Options) -> Iterator[str]:
     if prefix not in SOURCES or not name:
         yield f"--dataset-source takes {', '.join(f'{one}/NAME' for one in SOURCES)}; got {data.dataset_source!r}"
     streamed, only = prefix in STREAMED, ", ".join(STREAMED)
-    for holds, names, reason in (
-        (prefix == "torch", ("class_map", "input_key", "target_key"), "sets of torchvision have their own labels"),
-        (not streamed, ("train_num_samples", "val_num_samples"), f"for streams ({only}) only"),
-        (streamed, ("aug_repeats", "use_multi_epochs_loader"), "a stream is read once in an epoch"),
-    ):
-        if holds and (given := given_options(options, names)):
-            yield f"{given}: {reason}; leave it out"
+    yield from broken_rules(options, (
+        (prefix == "torch", ("class_map", "input_key", "target_key"),
+         "sets of torchvision have their own labels; leave it out"),
+        (not streamed, ("train_num_samples", "val_num_samples"), f"for streams ({only}) only; leave it out"),
+        (streamed, ("aug_repeats", "use_multi_epochs_loader"), "a stream is read once in an epoch; leave it out"),
+    ))  # fmt: skip
 
 
 def _launch_problems(options: Options) -> Iterator[str]:

@@ -19,13 +19,13 @@ _REWRITING = (WeightNorm, SpectralNorm, BasePruningMethod)
 def foldable(*modules: nn.Module) -> bool:
     """Return whether layers and normalisations, in evaluation, compute nothing but what their parameters define.
 
-    A normalisation without running statistics, or in training mode, depends on the batch; a class of someone else's
-    may do anything; and whoever hooks a module expects to see what it gives.
+    A normalisation without running statistics, or in training mode, depends on the batch; a class from outside PyTorch
+    may compute anything; and a hook expects to see what its module returns.
     """
-    return all(_is_plain(module) for module in modules)
+    return all(_is_foldable(module) for module in modules)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_foldable(module: nn.Module) -> bool:
     hooks = [*module._forward_hooks.values(), *module._backward_hooks.values(), *module._backward_pre_hooks.values()]
     hooks += [hook for hook in module._forward_pre_hooks.values() if not isinstance(hook, _REWRITING)]
     if module.training or hooks or "forward" in vars(module):
@@ -37,7 +37,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def baked(layer: nn.Module) -> nn.Module:
-    """Return a layer with the weight that it computes with as its parameter: weight or spectral norm are done.
+    """Return a layer whose parameter is the weight that it computes with, without weight or spectral norm.
 
     Args:
         layer: a `foldable` one; it stays as it is, and is returned if it has nothing to bake.

@@ -23,7 +23,7 @@ MakeNode = Callable[[], nn.Module]
 
 
 class SpikeInput(nn.Module):
-    """Base of layers that mostly read spikes. They hold plain modules of PyTorch and call them by `_multiply`.
+    """Base of layers that mostly read spikes. They hold modules of PyTorch and call them by `_multiply`.
 
     Attributes:
         integer_products: whether products may be computed in integers, see `ops.kernels.integer_products`.
@@ -127,7 +127,7 @@ class NodeConvBN(_ConvWithNode):
 
 
 class ConvSequence(nn.Sequential):
-    """Convolutions in a row, of which only the first one can meet copies."""
+    """Convolutions in a row, of which only the first one can read one image for T equal steps."""
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to `(T*B, C', H', W')`; `copies` as in `ConvBN`."""
@@ -143,7 +143,7 @@ class LinearBN(Foldable, SpikeInput):
 
     Args:
         in_features, out_features: widths C.
-        bias: whether W x has a bias. In training, batch normalisation takes it off again; in evaluation it counts.
+        bias: whether W x has a bias. In training, batch normalisation subtracts it again; in evaluation it counts.
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True):

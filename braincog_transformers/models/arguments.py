@@ -3,7 +3,7 @@ a network is fed."""
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -59,19 +59,15 @@ def check_arguments(owner: str, hints: Mapping[str, Any], arguments: Mapping[str
             if get_origin(hint) is Literal and nearest(value, choices := [str(one) for one in get_args(hint)]):
                 raise unknown(f"{owner} {name}", value, choices)
             raise UserError(f"{owner}: {name} must be {_in_words(hint)}; got {quoted(value, 80)}")
-        for one in _numbers(value):
+        for one in value if isinstance(value, (tuple, list)) else (value,):
+            if hint is Any or not isinstance(one, Real):
+                continue
             low, high = _ENDS.get(name, (-math.inf, math.inf))
-            if hint is not Any and not low <= one <= high:
+            if not low <= one <= high:
                 rule = f"at least {low}" if one < low else f"at most {high}"
                 raise UserError(f"{owner}: {name} must be {rule}; got {quoted(value, 80)}")
-            if hint is not Any and name in _ABOVE_ZERO and one <= 0:
+            if name in _ABOVE_ZERO and one <= 0:
                 raise UserError(f"{owner}: {name} must be above 0; got {quoted(value, 80)}")
-
-
-def _numbers(value: Any) -> Iterator[Real]:
-    for one in value if isinstance(value, (tuple, list)) else (value,):
-        if isinstance(one, Real):
-            yield one
 
 
 def _is(hint: Any, value: Any) -> bool:

@@ -23,7 +23,7 @@ from .arguments import ArgumentChecks, check_arguments, hints_of, sides
 from .calls import BrainCogCalls, TimmCalls
 from .official import OfficialNames
 
-__all__ = ["NodeOptions", "SpikingTransformer", "init_linear"]
+__all__ = ["NodeOptions", "SpikingTransformer", "init_linear", "init_weights"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     """Where the paper's neurons differ from the defaults of `NodeOptions`."""
     head_bias = True
     """Whether the classifier has a bias."""
+    multiple = 1
+    """What height and width of a pyramid's input must be multiples of."""
     mixes_time = ""
     """Why the network can't run one step at a time; empty if it can."""
     joins_steps = ""
@@ -151,10 +153,10 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     def _layout(self) -> tuple[int, int] | None:
         """Return height and width of the map of tokens, None in a pyramid; raise `UserError` for an input that does not
         fit."""
-        return None
+        self._require_sides(self.multiple)
 
     def _new_head(self, num_classes: int) -> nn.Module:
-        """Build a classifier with the official initialisation."""
+        """Build a classifier, initialised as in the official code."""
         if num_classes == 0:
             return nn.Identity()
         head = nn.Linear(self.num_features, num_classes, bias=self.head_bias)
@@ -228,3 +230,10 @@ def init_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise a linear layer as `init_linear` does, and the weight of a convolution alike."""
+    init_linear(module)
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)

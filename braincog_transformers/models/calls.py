@@ -21,7 +21,7 @@ from .arguments import check_arguments, sides
 __all__ = ["BrainCogCalls", "TimmCalls"]
 
 for leaf in (BaseNode, Block, ConvBN, Encoder, LinearBN):
-    register_notrace_module(leaf)  # they look at shapes and modes, so torch.fx takes each of them whole
+    register_notrace_module(leaf)  # they depend on shapes and modes, so torch.fx does not trace into them
 
 
 class TimmCalls:
@@ -90,10 +90,10 @@ class TimmCalls:
     def set_input_size(
         self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
     ) -> None:
-        """Take inputs of another size from now on; the parameters stay, since no position has any of its own.
+        """Take inputs of another size from now on; the parameters stay, since none belongs to a position.
 
         Args:
-            img_size: height and width, or one number for both, in pixels; None leaves them.
+            img_size: height and width, or one number for both, in pixels; None for no change.
             patch_size: as built, or None: convolutions make the patches.
 
         Raises:
@@ -274,7 +274,7 @@ class BrainCogCalls:
         self.streaming = enable
 
     def _step_by_step(self, x: Tensor) -> Tensor:
-        """Feed one step at a time, neurons keeping their state: as a chip would."""
+        """Run one step after the other, as a chip does; the neurons keep their state."""
         if isinstance(x, Proxy):
             raise UserError(
                 f"{type(self).__name__}: torch.fx can't trace a network that keeps state from step to step; call "
@@ -282,8 +282,8 @@ class BrainCogCalls:
             )
         if self.grad_checkpointing and torch.is_grad_enabled():
             raise UserError(
-                f"{type(self).__name__}: gradient checkpointing runs a block twice, which neurons that keep state "
-                "between steps can't bear; leave out one of --grad-checkpointing and --no-layer-by-layer "
+                f"{type(self).__name__}: gradient checkpointing runs a block twice, which would change the state that "
+                "neurons keep between steps; leave out one of --grad-checkpointing and --no-layer-by-layer "
                 "(set_grad_checkpointing, set_attr('layer_by_layer', ...))."
             )
         if self.streaming:

@@ -193,7 +193,7 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         super().__init__(embed_dim=embed_dim, **common)
         shares, pooled, branch, later = _EMBEDDINGS[stem]
         self._check_sizes(depths, num_heads, shares[0])
-        self.reduction = _reduction(stem, depths)
+        self.multiple = _reduction(stem, depths)
         self._layout()
         node, nodes = self._neuron(), self._attention_nodes()
         widths = [embed_dim >> i for i in reversed(range(len(depths)))]
@@ -214,9 +214,6 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         self.apply(init_linear)
         if as_released:
             self.set_as_released()
-
-    def _layout(self) -> None:
-        self._require_sides(self.reduction)
 
     def _check_sizes(self, depths: tuple[int, ...], num_heads: int, share: int) -> None:
         """Raise `UserError` unless every stage has a width that its heads, and the stem's widths, divide."""

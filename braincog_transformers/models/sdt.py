@@ -28,7 +28,7 @@ from torch.nn import functional
 from ..errors import UserError
 from ..layers import Block, MembraneMLP, SpikeSum
 from ..layers.linear import ConvBN, ConvBNNode, ConvSequence, LinearBN, LinearBNNode, MakeNode, NodeConvBN
-from .base import init_linear
+from .base import init_weights
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, LINEAR, POSITION, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
@@ -200,7 +200,7 @@ class SpikeDrivenTransformer(ReleasedFault, FlatTransformer):
 
     def _build_head(self) -> None:
         self.head_node = self._neuron()()
-        self.apply(_init_convolution)
+        self.apply(init_weights)
         self.head = self._new_head(self.num_classes)
 
     def _init_head(self, head: nn.Linear) -> None:
@@ -225,14 +225,6 @@ class SpikeDrivenTransformer(ReleasedFault, FlatTransformer):
         super().set_as_released(enable)
         for block in self.blocks if self.attn_pool else ():
             block.attn.as_released = enable
-
-
-def _init_convolution(module: nn.Module) -> None:
-    """Initialise as the official code does: its convolutions, of which those on single tokens are linear layers here,
-    normal with deviation 0.02 cut at 2, bias zero."""
-    init_linear(module)
-    if isinstance(module, nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
 
 
 _PAPER = Paper("Spike-driven Transformer", "NeurIPS 2023", "arXiv:2307.01694", "BICLab/Spike-Driven-Transformer")

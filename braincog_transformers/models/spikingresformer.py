@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers import Block, ConvBN, MakeNode, NodeConvBN, SpikeMatmul
-from .base import SpikingTransformer
+from .base import SpikingTransformer, init_weights
 from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
 
@@ -198,10 +198,7 @@ class SpikingResformer(SpikingTransformer):
             self.stages.append(nn.Sequential(*stage))
         self.feature_info = self._units_info(embed_dims, [stem_stride * 2**i for i in range(len(embed_dims))])
         self.head = self._new_head(self.num_classes)
-        self.apply(_init_weights)
-
-    def _layout(self) -> None:
-        self._require_sides(self.multiple)
+        self.apply(init_weights)
 
     def _require_stages(self, dims, depths, heads, patches, group_size: int) -> None:
         counts = [len(sizes) for sizes in (dims, depths, heads, patches)]
@@ -225,12 +222,6 @@ class SpikingResformer(SpikingTransformer):
                 "can't run one step at a time; call eval(), or set_attr('layer_by_layer', True)."
             )
         return super()._step_by_step(x)
-
-
-def _init_weights(module: nn.Module) -> None:
-    """Initialise every convolution and linear layer as the official code does: normal with deviation 0.02 cut at 2."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
 
 
 _PAPER = Paper("SpikingResformer", "CVPR 2024", "arXiv:2403.14302", "xyshi2000/SpikingResformer")

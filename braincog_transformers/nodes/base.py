@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError, nearest
-from ..ops.kernels import step_neuron
+from ..ops.kernels import fused_neuron, step_neuron
 from ..ops.neuron import Fire, Neuron, membrane_dtype, move, run
 from ..ops.surrogate import spike
 from ..runtime.watching import followed
@@ -235,7 +235,7 @@ class SpikingNode(BaseNode):
     def _run(self, x: Tensor, parameters: NamedTuple, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
         """Map all steps `(T, ...)` to spikes, and potentials after the reset where they are asked for."""
         fused = self._own_fire is None and not with_potentials and all(map(is_scalar, parameters))
-        if fused and step_neuron.applies(x):
+        if fused and fused_neuron.takes(x):
             surrogate = type(self.act_fun).__name__, self.strict
             return step_neuron.spikes(x, parameters, self.act_fun.alpha, self._neuron(), *surrogate), None
         spikes, potentials = run(self._neuron(), x, parameters, self._fire)

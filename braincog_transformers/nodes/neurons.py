@@ -77,16 +77,10 @@ class FusableNode(SpikingNode):
         if self.advance is not advance:  # a step of the user's
             return super()._run(x, parameters, with_potentials)
         leak, threshold, dynamics = parameters
-        return fused_neuron.multi_step(
-            x,
-            leak,
-            threshold,
-            self.act_fun.alpha,
-            dynamics,
-            fire=self._own_fire and self._fire,
-            with_potentials=with_potentials,
-            backend=None if is_scalar(leak) and is_scalar(threshold) else "reference",
-        )
+        options = {} if is_scalar(leak) and is_scalar(threshold) else {"backend": "reference"}
+        options["fire"] = self._own_fire and self._fire
+        alpha = self.act_fun.alpha
+        return fused_neuron.multi_step(x, leak, threshold, alpha, dynamics, with_potentials=with_potentials, **options)
 
     @property
     def fusable(self) -> bool:

@@ -14,22 +14,10 @@ from ..errors import UserError, quoted
 
 __all__ = ["FACTS", "Entry", "entries", "option"]
 
-FACTS: dict[str, Any] = {
-    "aliases": (),
-    "choices": (),
-    "low": None,
-    "above": None,
-    "high": None,
-    "count": (),
-    "repeats": False,
-    "empty": False,
-    "named": "",
-    "saved": True,
-    "kinds": (),
-    "needs": "",
-    "numbers": True,
-    "refused": "",
-}
+FACTS: dict[str, Any] = dict(
+    aliases=(), choices=(), low=None, above=None, high=None, count=(), repeats=False, empty=False, named="",
+    saved=True, kinds=(), needs="", numbers=True, refused="",
+)  # fmt: skip
 """The facts of an option beside its help text, with their defaults."""
 
 _LONGEST = 4096

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from ..errors import UserError, quoted, shown, unknown
 from .fields import Entry
 from .groups import ENTRIES, GROUPS, AllOptions
 
-__all__ = ["Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords", "raise_all"]
+__all__ = [
+    "Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords", "broken_rules", "raise_all",
+]  # fmt: skip
 
 _LONGEST = 600
 """Characters of one message with all problems."""
@@ -164,11 +166,16 @@ def given_options(options: Options, names: Sequence[str]) -> str:
     return ", ".join(ENTRIES[name].flag for name in names if options.value(name) != ENTRIES[name].default)
 
 
-def _rules(options: Options) -> Iterator[str]:
-    """Yield each broken rule between options."""
-    for holds, names, reason in _misplaced(options):
+def broken_rules(options: Options, rules: Iterable[tuple[object, Sequence[str], str]]) -> Iterator[str]:
+    """Yield each broken rule. A rule is a condition, options that keep their defaults if it holds, and the reason."""
+    for holds, names, reason in rules:
         if holds and (given := given_options(options, names)):
             yield f"{given}: {reason}"
+
+
+def _rules(options: Options) -> Iterator[str]:
+    """Yield each broken rule between options."""
+    yield from broken_rules(options, _conditions(options))
     yield from (problem for holds, problem in _contradictions(options) if holds)
     aug, run = options.aug, options.run
     for name in ("scale", "ratio"):
@@ -184,8 +191,8 @@ def _rules(options: Options) -> Iterator[str]:
         yield f"--experiment must name a folder below --output; got {quoted(run.experiment, 60)}"
 
 
-def _misplaced(options: Options) -> tuple[tuple[object, Sequence[str], str], ...]:
-    """Return conditions, the options that must keep their defaults if one holds, and why."""
+def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ...]:
+    """Return the rules about options that have no effect, for `broken_rules`."""
     data, asked = options.data, options.analysis
     return (
         (not data.dataset_source, _needing("dataset_source"), "without effect as long as no --dataset-source is named"),

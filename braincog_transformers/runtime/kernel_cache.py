@@ -41,7 +41,7 @@ def ensure_folder() -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = _own_folder()
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = _own_folder().name
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def elsewhere() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in names}
     clear_inductor_caches()
     try:
-        os.environ.update(dict.fromkeys(names, _own_folder()))
+        os.environ.update(dict.fromkeys(names, _own_folder().name))
         yield
     finally:
         for name, value in before.items():
@@ -112,9 +112,5 @@ def elsewhere() -> Iterator[None]:
 
 
 @functools.cache
-def _own_folder() -> str:
-    _folders.append(tempfile.TemporaryDirectory(prefix="torchinductor_"))
-    return _folders[-1].name
-
-
-_folders: list[tempfile.TemporaryDirectory] = []
+def _own_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="torchinductor_")

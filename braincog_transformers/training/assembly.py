@@ -16,7 +16,7 @@ from ..version import __version__
 from .distributed import Ranks, wrap
 from .generators import seed_everything
 from .learner import Learner, Plan, UpdateRules
-from .loaders import Loaders, ToDevice, build_data, build_loaders, build_mixer
+from .loaders import Loaders, build_data, build_loaders
 from .loop import evaluate
 from .losses import build_losses
 from .network import Shape, build_network, find_shape
@@ -29,7 +29,7 @@ __all__ = ["Parts", "build_learner", "build_parts", "check_batch"]
 
 @dataclass
 class Parts:
-    """What every kind of run is made of."""
+    """The parts of a run, whether it trains or evaluates."""
 
     options: Options
     ranks: Ranks
@@ -45,7 +45,7 @@ class Parts:
     def batch(self) -> tuple[int, int, int]:
         """Return samples of a forward pass, processes, and accumulated passes, whose product makes one update.
 
-        A set that is smaller than what was asked for has no update of that size, for which no learning rate is scaled.
+        They describe the largest update that there is: a set may be smaller than the batch that was asked for.
         """
         options, processes = self.options, self.ranks.world_size
         samples = min(options.data.batch_size, max(1, len(self.bundle.train) // processes))
@@ -75,24 +75,17 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
         find_teacher(options.train.teacher)  # a wrong name shows before the data are read
     bundle = ranks.first_alone(lambda: build_data(options, shape, ranks))
     shape = replace(shape, num_classes=bundle.num_classes)
-    repeats = max(1, options.aug.aug_repeats)
-    train_loader, test_loader = build_loaders(options.data, bundle, ranks, seed=options.run.seed, repeats=repeats)
+    loaders = build_loaders(options, bundle, shape, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
     network = build_network(options, shape, ranks, say=ranks.say, classes=bundle.classes)
     network, train_call, test_call = wrap(
         network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
     )
-    to_device = ToDevice(ranks.device, options.train.channels_last, options.model.temporal_flatten)
-    mixer = build_mixer(
-        options.mix, batch_size=options.data.batch_size, smoothing=options.train.smoothing,
-        num_classes=bundle.num_classes, size=shape.size,
-    )  # fmt: skip
-    loaders = Loaders(train_loader, test_loader, to_device, mixer, options.mix.mixup_off_epoch)
     return Parts(options, ranks, shape, bundle, network, train_call, test_call, loaders, precision)
 
 
 def check_batch(parts: Parts) -> None:
-    """Refuse a batch of one where a normalisation would have a single value to go by.
+    """Refuse a batch of one sample if a normalisation would see a single value.
 
     Raises:
         UserError: with the smallest batch that trains.
@@ -141,8 +134,7 @@ def build_learner(parts: Parts) -> tuple[Learner, Plan]:
         average = ModelEmaV3(parts.network, decay=train.model_ema_decay, device=device)
     learner = Learner(
         network=parts.network, optimizer=optimizer, precision=parts.precision, seed=options.run.seed,
-        rank=parts.ranks.rank, noise_device=str(parts.ranks.device), scheduler=scheduler, ema=average,
-        train_call=parts.train_call, test_call=parts.test_call,
+        rank=parts.ranks.rank, scheduler=scheduler, ema=average, train_call=parts.train_call, test_call=parts.test_call,
     )  # fmt: skip
     criterion, test_criterion = build_losses(train)
     about = {

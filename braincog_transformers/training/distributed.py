@@ -34,13 +34,13 @@ class Ranks:
         device: where this process computes.
         rank: number of this process, from 0.
         world_size: number of processes.
-        talk: process group on the host for flags and generator states; None when alone.
+        host_group: process group on the host for flags and generator states; None when alone.
     """
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    talk: distributed.ProcessGroup | None = None
+    host_group: distributed.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -57,7 +57,7 @@ class Ranks:
         if self.world_size == 1:
             return flag
         flags = torch.tensor([int(flag)])
-        distributed.all_reduce(flags, op=distributed.ReduceOp.MAX, group=self.talk)
+        distributed.all_reduce(flags, op=distributed.ReduceOp.MAX, group=self.host_group)
         return bool(flags.item())
 
     def sum(self, values: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Ranks:
         if self.world_size == 1:
             return [value]
         gathered: list = [None] * self.world_size
-        distributed.all_gather_object(gathered, value, group=self.talk)
+        distributed.all_gather_object(gathered, value, group=self.host_group)
         return gathered
 
     def share(self, value: object) -> object:
@@ -81,7 +81,7 @@ class Ranks:
         if self.world_size == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, src=0, group=self.talk)
+        distributed.broadcast_object_list(box, src=0, group=self.host_group)
         return box[0]
 
     def first_alone(self, build: Callable[[], Built]) -> Built:
@@ -109,17 +109,8 @@ class Ranks:
             distributed.destroy_process_group()
 
 
-def _check_cuda(device: torch.device, local_rank: int) -> None:
-    if not torch.cuda.is_available():
-        raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu.")
-    count = torch.cuda.device_count()
-    index = local_rank if is_distributed_env() else device.index or 0
-    if index >= count:
-        raise UserError(f"--device cuda:{index} is not there: this machine has {count} (cuda:0 to cuda:{count - 1}).")
-
-
 def device_of(wanted: str | None) -> str:
-    """Return the device that `--device` means: 1 is the second GPU, nothing the best there is."""
+    """Return the device that `--device` means: 1 is the second GPU; without the option a GPU, or else the CPU."""
     if wanted is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return f"cuda:{wanted}" if wanted.isdigit() else wanted
@@ -141,15 +132,20 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
     except RuntimeError as error:
         raise UserError(f"--device {device!r} is not a device; use cpu, cuda or cuda:N.") from error
     if wanted.type == "cuda":
-        _check_cuda(wanted, world_info_from_env()[0])
-        device = "cuda" if is_distributed_env() else f"cuda:{wanted.index or 0}"
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {device}: no CUDA device is available here; use --device cpu.")
+        index = world_info_from_env()[0] if is_distributed_env() else wanted.index or 0
+        if index >= (count := torch.cuda.device_count()):
+            found = f"{count} (cuda:0 to cuda:{count - 1})"
+            raise UserError(f"--device cuda:{index} is not there: this machine has {found}.")
+        device = "cuda" if is_distributed_env() else f"cuda:{index}"
     elif wanted.type != "cpu":
         raise UserError(f"--device {device}: only cpu and cuda are supported.")
     os.environ.setdefault("LOCAL_RANK", str(local_rank))  # old launchers give it as an argument only
     joined = init_distributed_device_so(device, dist_backend=backend)
-    talk = distributed.new_group(backend="gloo") if joined["distributed"] else None
+    group = distributed.new_group(backend="gloo") if joined["distributed"] else None
     place = torch.device(joined["device"])
-    return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], talk=talk)
+    return Ranks(device=place, rank=joined["global_rank"], world_size=joined["world_size"], host_group=group)
 
 
 def compile_for_batches(network: nn.Module, *, backend: str | Callable = inductor) -> nn.Module:

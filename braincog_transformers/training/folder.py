@@ -33,7 +33,7 @@ def run_folder(
     Args:
         options: of the run.
         ranks: its processes, of which the first one holds the lock.
-        fresh: whether a run begins, which never goes into the folder of an older one.
+        fresh: whether a new run begins; it never writes into the folder of an older one.
         say: prints a line, here when the folder got a number behind its name.
 
     Raises:

@@ -109,7 +109,7 @@ class Journal:
     _lost: set[str] = field(init=False, default_factory=set)
 
     def say(self, text: str) -> None:
-        """Print one line; where nobody reads any more, or the file behind has no room, the run goes on in silence."""
+        """Print one line; if nobody reads it, or the disk is full, the run goes on in silence."""
         if self.speaks:
             with suppress(OSError):
                 self.printer(text)
@@ -129,7 +129,7 @@ class Journal:
             self._lost.add(what)
 
     def begin_epoch(self, epoch: int, *, done: int, total: int) -> None:
-        """Show the bar of an epoch of which `done` of `total` batches lie behind."""
+        """Show the bar of an epoch that has `total` batches, `done` of them trained before."""
         self._started, self._begun = time.perf_counter(), done
         hidden = not (self.speaks and sys.stderr.isatty())
         label = f"epoch {epoch + 1}/{self.epochs}"

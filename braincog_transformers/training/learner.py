@@ -1,4 +1,4 @@
-"""What a run moves along, and by which rules: the network with all that trains it, its progress, and its plan."""
+"""The network with all that trains it, the progress of a run, and its plan."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,6 @@ class Learner:
         precision: number formats of forward and backward.
         seed: seed of the generators below.
         rank: number of this process.
-        noise_device: device of the gradients.
         scheduler: timm schedule of the learning rate by epoch.
         ema: moving average of the weights.
         train_call: the network as training calls it (compiled, exchanging gradients); the network itself by default.
@@ -38,7 +37,6 @@ class Learner:
     precision: Precision
     seed: int = 0
     rank: int = 0
-    noise_device: str = "cpu"
     scheduler: Scheduler | None = None
     ema: ModelEmaV3 | None = None
     train_call: Callable[[Tensor], Tensor] | None = None
@@ -48,10 +46,11 @@ class Learner:
     def __post_init__(self) -> None:
         self.train_call = self.network if self.train_call is None else self.train_call
         self.test_call = self.network if self.test_call is None else self.test_call
+        device = next(self.network.parameters()).device
         self.generators = {
             # every rank draws the same steps and noise, else the weights of the ranks would part
             "steps": torch.Generator().manual_seed(self.seed),
-            "noise": torch.Generator(self.noise_device).manual_seed(self.seed + 1),
+            "noise": torch.Generator(device).manual_seed(self.seed + 1),
             "mixing": torch.Generator().manual_seed(self.seed + 2 + self.rank),
         }
 

@@ -15,13 +15,12 @@ from ..data.events.mixing import CutMix, EventMix, MixUp
 from ..data.loading.loader import make_loader
 from ..errors import UserError
 from ..recipe import Options
-from ..recipe.groups import DataOptions, MixOptions
+from ..recipe.groups import DataOptions
 from .distributed import Ranks
 from .losses import soft_labels
 from .network import Shape, evaluates
 
-__all__ = ["EventMixer", "ImageMixer", "Loaders", "Mixer", "Prefetcher", "ToDevice"]
-__all__ += ["build_data", "build_loaders", "build_mixer"]
+__all__ = ["EventMixer", "ImageMixer", "Loaders", "Mixer", "Prefetcher", "ToDevice", "build_data", "build_loaders"]
 
 Mixer = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 _RULES = {one.metadata.get("option") for rule in (FrameRule, Split, Colours, Access) for one in fields(rule)}
@@ -31,7 +30,7 @@ _PASSED = {one.name for one in fields(DataOptions)} & (_RULES | {"polarity_sum",
 
 @dataclass(frozen=True)
 class ToDevice:
-    """Bring a batch to where and how the network wants it.
+    """Bring a batch to the device and into the format of the network.
 
     Args:
         device: device of the network.
@@ -155,42 +154,35 @@ def _source(data: DataOptions) -> Source | None:
     return Source(name=data.dataset_source, root=data.data_dir, **{name: getattr(data, name) for name in names})
 
 
-def build_loaders(
-    data: DataOptions, bundle: DataBundle, ranks: Ranks, *, seed: int, repeats: int = 1
-) -> tuple[Any, Any]:
-    """Return the loaders of training and evaluation; None for the former where an evaluation has no training data.
+def build_loaders(options: Options, bundle: DataBundle, shape: Shape, ranks: Ranks) -> Loaders:
+    """Build the loaders of both parts, and the mixing; `train` is None where an evaluation has no training data.
 
-    Args:
-        data: options of the loaders.
-        bundle: the data.
-        ranks: the processes of the run.
-        seed: of the order of samples.
-        repeats: augmented copies of a training sample in an epoch.
+    Raises:
+        UserError: for a batch size that leaves no whole batch, or that can't be mixed.
     """
+    data, cuda = options.data, ranks.device.type == "cuda"
     shared = {
-        "seed": seed,
-        "workers": _workers(data, ranks),
-        "rank": ranks.rank,
-        "world_size": ranks.world_size,
-        "pin_memory": data.pin_mem and ranks.device.type == "cuda",
-        "persistent_workers": data.use_multi_epochs_loader,
-    }
+        "seed": options.run.seed, "workers": _workers(data, ranks), "rank": ranks.rank, "world_size": ranks.world_size,
+        "pin_memory": data.pin_mem and cuda, "persistent_workers": data.use_multi_epochs_loader,
+    }  # fmt: skip
 
     def prefetched(loader: Any) -> Any:
-        ahead = ranks.device.type == "cuda" and not data.no_prefetcher
-        return Prefetcher(loader, ranks.device) if ahead else loader
+        return Prefetcher(loader, ranks.device) if cuda and not data.no_prefetcher else loader
 
     test_batch = data.batch_size * data.validation_batch_size_multiplier
-    test = prefetched(make_loader(bundle.test, batch_size=test_batch, train=False, drop_last=False, **shared))
-    if not len(bundle.train):
-        return None, test
-    train = make_loader(bundle.train, batch_size=data.batch_size, train=True, drop_last=True, repeats=repeats, **shared)
-    if not len(train):
-        raise UserError(
-            f"--batch-size {data.batch_size} on {ranks.world_size} processes leaves no whole batch of the "
-            f"{len(bundle.train)} training samples; lower it."
-        )
-    return prefetched(train), test
+    test = make_loader(bundle.test, batch_size=test_batch, train=False, drop_last=False, **shared)
+    train = None
+    if len(bundle.train):
+        rules = {"batch_size": data.batch_size, "drop_last": True, "repeats": max(1, options.aug.aug_repeats)}
+        train = make_loader(bundle.train, train=True, **rules, **shared)
+        if not len(train):
+            raise UserError(
+                f"--batch-size {data.batch_size} on {ranks.world_size} processes leaves no whole batch of the "
+                f"{len(bundle.train)} training samples; lower it."
+            )
+        train = prefetched(train)
+    to_device = ToDevice(ranks.device, options.train.channels_last, options.model.temporal_flatten)
+    return Loaders(train, prefetched(test), to_device, _mixer(options, shape), options.mix.mixup_off_epoch)
 
 
 @dataclass(frozen=True)
@@ -235,16 +227,16 @@ class EventMixer:
         return x, soft
 
 
-def build_mixer(
-    mix: MixOptions, *, batch_size: int, smoothing: float, num_classes: int, size: tuple[int, int]
-) -> Mixer | None:
-    """Return what mixes training samples of a height and width, or None."""
+def _mixer(options: Options, shape: Shape) -> Mixer | None:
+    """Return what mixes training samples, or None."""
+    mix, batch_size, num_classes = options.mix, options.data.batch_size, shape.num_classes
+    smoothing = options.train.smoothing
     if mix.mixup or mix.cutmix or mix.cutmix_minmax:
         if batch_size % 2:
             raise UserError(f"--mixup and --cutmix pair samples: --batch-size {batch_size} must be even.")
         least, most = mix.cutmix_minmax or (0, 1)
-        if any(int(side * least) >= int(side * most) for side in size):
-            sides = "x".join(map(str, size))
+        if any(int(side * least) >= int(side * most) for side in shape.size):
+            sides = "x".join(map(str, shape.size))
             raise UserError(f"--cutmix-minmax {least} {most}: no box of whole pixels in {sides}; widen the range.")
         mixup = Mixup(
             mix.mixup, mix.cutmix, mix.cutmix_minmax, prob=mix.mixup_prob, switch_prob=mix.mixup_switch_prob,

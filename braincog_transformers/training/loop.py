@@ -81,7 +81,7 @@ def evaluate(
 
 
 def _require_sound(sound: list[Tensor], loader: Any, ranks: Ranks) -> None:
-    """Raise `NonFiniteLoss` where the inputs of an evaluation are not finite: a spike knows no NaN, and hides it."""
+    """Raise `NonFiniteLoss` where the inputs of an evaluation are not finite, which spikes would hide."""
     suspects = () if not sound else (~torch.stack(sound)).nonzero().flatten().tolist()
     found = next(filter(None, (bad_batch(loader, number) for number in suspects)), None)
     if ranks.any(found is not None):

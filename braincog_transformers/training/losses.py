@@ -163,7 +163,7 @@ def build_loss(
 
 
 def build_losses(train: TrainOptions) -> tuple[nn.Module, nn.Module]:
-    """Return the losses of training and of evaluation; the latter knows no smoothing and no steps."""
+    """Return the losses of training and of evaluation; the latter without smoothing and losses by step."""
     tet = {"tet": train.tet_loss, "tet_weight": train.tet_lambda, "tet_mean": train.tet_means}
     training = build_loss(train.loss_fn, smoothing=train.smoothing, **tet)
     if train.teacher:

@@ -30,7 +30,7 @@ def fast_in_bfloat16(device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Have the process keep what it frees, where the C library is glibc; return whether it does.
+    """Keep freed memory in the process, which glibc can do; return whether it does.
 
     By default glibc gives large blocks back to the system after each training step, which hands them out again page by
     page: on a processor that takes a tenth of the time. The price is that memory once used stays with the process.

@@ -1,4 +1,4 @@
-"""The network of a run: its ends follow from data set and options, its weights from a file or the options."""
+"""The network of a run: its input and output follow from the data set, its weights from a file or the options."""
 
 import inspect
 import re
@@ -34,7 +34,7 @@ def evaluates(options: Options) -> bool:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the data set and the options make of the network's two ends.
+    """Input and output of a network, which follow from data set and options.
 
     Args:
         info: the data set.
@@ -163,7 +163,7 @@ def find_shape(options: Options) -> Shape:
 
 
 def _tune_batch_norm(network: nn.Module, model: ModelOptions) -> None:
-    """Set momentum and epsilon: TensorFlow's as timm has them with --bn-tf, where the options by name say nothing."""
+    """Set momentum and epsilon, each by its own option or else by --bn-tf, which means timm's values for TensorFlow."""
     usual = {"momentum": 0.01, "eps": 1e-3} if model.bn_tf else {"momentum": None, "eps": None}
     asked = {"momentum": model.bn_momentum, "eps": model.bn_eps}
     values = {name: usual[name] if value is None else value for name, value in asked.items()}
@@ -180,7 +180,7 @@ def build_network(
 
     Args:
         options: of the run.
-        shape: what data set and options make of the network's ends.
+        shape: of its input and output.
         ranks: the processes of the run.
         say: prints a line, here what was loaded.
         classes: names of the data's classes, which those of a checkpoint are compared with; none to leave that.

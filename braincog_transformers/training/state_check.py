@@ -112,8 +112,8 @@ def check_optimizer(optimizer: Optimizer, before: list[dict[str, Any]]) -> None:
     """Raise `UserError` where an optimizer has taken over from a file what it can't compute with.
 
     Args:
-        optimizer: as it is behind `load_state_dict`.
-        before: its `hyperparameters` in front of it.
+        optimizer: after `load_state_dict`.
+        before: its `hyperparameters` before that.
     """
     for own, group in zip(before, optimizer.param_groups, strict=True):
         for name, value in own.items():

@@ -79,8 +79,7 @@ def _load(teacher: nn.Module, path: str, ema: bool | None) -> None:
             state = translate(state, teacher)
         teacher.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"--teacher-checkpoint {path} does not fit the teacher: {reason}") from error
+        raise UserError(f"--teacher-checkpoint {path} does not fit the teacher: {shown(error, 300)}") from error
 
 
 def build_teacher(
@@ -114,8 +113,8 @@ def build_teacher(
     except UserError:
         raise
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--teacher {name} does not take images of {in_chans}x{size[0]}x{size[1]}: {reason}") from error
+        images = f"{in_chans}x{size[0]}x{size[1]}"
+        raise UserError(f"--teacher {name} does not take images of {images}: {shown(error, 200)}") from error
     if found.shape != (1, num_classes):
         raise UserError(f"--teacher {name} answers {tuple(found.shape)} for one image; needed are (1, {num_classes}).")
     return teacher

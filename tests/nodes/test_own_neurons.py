@@ -77,7 +77,8 @@ def test_values_and_gradients_are_those_of_a_loop(kind, expected):
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("ALIFNode", alif), pytest.param("CLIFNode", clif, marks=pytest.mark.kernels)]
+    ("kind", "expected"),
+    [("ALIFNode", alif), pytest.param("CLIFNode", clif, marks=[pytest.mark.kernels, pytest.mark.slow])],
 )
 def test_so_are_those_of_the_kernels(kind, expected, monkeypatch):
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)

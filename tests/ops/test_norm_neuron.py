@@ -61,6 +61,7 @@ def test_other_settings(settings):
         torch.testing.assert_close(other, one, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.kernels
 def test_sixteen_bits_are_no_worse_than_the_definition():
     """The potentials between normalisation and neuron are rounded there, and not here."""

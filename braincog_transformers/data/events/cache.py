@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from ...errors import UserError
-from ..formats.opening import reason
+from ...files import reason
 from ..loading.reading import Damaged, read_all
 from ..readers import Recording
 from .frames import STORED_TYPES, FrameRule

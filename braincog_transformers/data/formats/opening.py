@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import UserError, shown
+from ...files import reason
 
-__all__ = [
-    "LARGEST_UNPACKED", "after_lines", "complete", "file_bytes", "limit_unpacked", "named", "read_up_to", "reason",
-]  # fmt: skip
+__all__ = ["LARGEST_UNPACKED", "after_lines", "complete", "file_bytes", "limit_unpacked", "named", "read_up_to"]
 
 LARGEST_FILE = 1 << 30
 """Bytes of a recording; the largest of the known sets has a tenth of them."""
@@ -21,7 +20,6 @@ LARGEST_UNPACKED = 1 << 28
 """Bytes that the compressed parts of one recording may unpack to."""
 
 _PIECE = 1 << 20
-_LONGEST_REASON = 120
 
 
 def file_bytes(path: Path) -> bytes:
@@ -90,9 +88,3 @@ def named(path: object) -> Iterator[None]:
         raise UserError(f"{start}can't be read ({reason(error)})") from error
     except Exception as error:
         raise UserError(f"{start}damaged or foreign ({reason(error)}); fetch it anew") from error
-
-
-def reason(error: Exception) -> str:
-    """Return in a few words why something failed: some errors have a kind and no text, and a KeyError only a key."""
-    text = shown(getattr(error, "strerror", None) or error, _LONGEST_REASON)
-    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) and text else text or type(error).__name__

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...errors import UserError
+from ...errors import UserError, shown
 from ...files import reason
 from ..formats.text import read_lines
 from ..settings import SOURCES, STREAMED
@@ -192,7 +192,7 @@ class SourcePictures(SourcePart):
             raise
         except Exception as error:
             # The packages behind timm raise whatever a file, or a label that a map does not know, does to them.
-            raise UserError(f"{name}: can't be read ({type(error).__name__}: {reason(error, 200)})") from None
+            raise UserError(f"{name}: can't be read ({type(error).__name__}: {shown(error, 200)})") from None
         # torchvision's sets decode by themselves
         return self.sample(found.convert("RGB") if reader is None else decoded(found, name, self.max_pixels), label)
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ...errors import UserError, shown
 from ...files import reason
+from ..formats.opening import named
 from ..loading.folders import is_left_behind
 from .decoding import MOST_PIXELS, decoded, is_photo
 from .folders import natural_key, once, warn_of_others
@@ -63,12 +64,9 @@ class TarPictures:
 
     def __getitem__(self, index: int) -> Image.Image:
         path = self.files[self.file[index]]
-        try:
-            with path.open("rb") as stored:
-                stored.seek(self.start[index])
-                content = io.BytesIO(stored.read(self.size[index]))
-        except OSError as error:
-            raise UserError(f"{path}: can't be read ({reason(error)})") from None
+        with named(path), path.open("rb") as stored:
+            stored.seek(self.start[index])
+            content = io.BytesIO(stored.read(self.size[index]))
         return decoded(content, f"{path}: {shown(self.names[index], 160)}", self.max_pixels)
 
 
@@ -197,10 +195,8 @@ def _around(tar: _Tar) -> list[str]:
 
 def _tars_of(path: Path, number: int) -> list[_Tar]:
     """Return a tar file, or the tars that lie in it."""
-    try:
+    with named(path):
         file = _Bounded(io.FileIO(path))
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({reason(error)})") from None
     with file:
         outer = _Tar(path.stem, str(path), number)
         _list(outer, file, 0, os.fstat(file.fileno()).st_size)

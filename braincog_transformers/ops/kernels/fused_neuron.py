@@ -34,22 +34,21 @@ MIN_ELEMENTS = 1 << 15
 
 
 def applies(x: Tensor, leak: Tensor | None, dynamics: Dynamics, *, forced: bool = False) -> bool:
-    """Tell whether the kernels take this input, and pay (`forced`: whether they take it at all).
+    """Tell whether these kernels take this input, and pay (`forced`: whether they take it at all)."""
+    known = dynamics.surrogate in SURROGATES and not (dynamics.charge == "lif" and leak.requires_grad)
+    return known and takes(x, forced=forced)
+
+
+def takes(x: Tensor, *, forced: bool = False) -> bool:
+    """Tell whether a neuron's kernels may take an input `(T, ...)`, and pay.
 
     While a whole network is compiled the plain form is better: it fuses with its neighbours. Whoever else follows
     single operations can't follow a kernel.
     """
-    if not takes(x) or dynamics.surrogate not in SURROGATES or (dynamics.charge == "lif" and leak.requires_grad):
-        return False
-    return (forced or x.numel() >= MIN_ELEMENTS) and compiler_works(x.device.type)
-
-
-def takes(x: Tensor) -> bool:
-    """Tell whether a neuron's kernel may take an input `(T, ...)` at all."""
     if watched() or dispatched() or type(x) is not Tensor or x.layout != torch.strided:
         return False
-    fits = 1 <= x.shape[0] <= MAX_STEPS and x.numel() > 0
-    return fits and x.device.type in ("cpu", "cuda") and x.is_floating_point()
+    fits = 1 <= x.shape[0] <= MAX_STEPS and x.numel() >= (1 if forced else max(1, MIN_ELEMENTS))
+    return fits and x.device.type in ("cpu", "cuda") and x.is_floating_point() and compiler_works(x.device.type)
 
 
 def run_forward(y, leak, threshold, dynamics, dtype, packed: bool):

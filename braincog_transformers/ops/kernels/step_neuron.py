@@ -23,16 +23,10 @@ from ..surrogate import spike
 from . import fused_neuron
 from .spikes import derivative_for, fire_by
 
-__all__ = ["applies", "spikes"]
+__all__ = ["spikes"]
 
 # Elements of the input that a step is traced with: a size of its own, so that the tracer takes it for no other.
 _TRACED = 97
-
-
-def applies(x: Tensor) -> bool:
-    """Tell whether kernels take this input, and pay."""
-    pays = x.numel() >= fused_neuron.MIN_ELEMENTS
-    return fused_neuron.takes(x) and pays and fused_neuron.compiler_works(x.device.type)
 
 
 class _Setting(NamedTuple):
@@ -109,7 +103,7 @@ def _say(name: str, reason: str) -> None:
 
 
 def spikes(x: Tensor, parameters: NamedTuple, alpha: Tensor, neuron: Neuron, surrogate: str, strict: bool) -> Tensor:
-    """Return the spikes `(T, ...)` for input that `applies`.
+    """Return the spikes `(T, ...)` for input that `fused_neuron.takes`.
 
     Args:
         x: input `(T, ...)`.
