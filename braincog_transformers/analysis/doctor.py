@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..nodes.neurons import FusableNode
-from ..ops.neuron import charge, membrane_dtype, reset
+from ..ops.neuron import advance, charge, membrane_dtype, reset
 from ..ops.surrogate import SURROGATES, fire
 from .firing import SATURATED, SILENT
 from .memory import memory
@@ -32,9 +33,10 @@ class LayerHealth:
     Args:
         name: in `model.named_modules()`.
         rate: spikes per neuron and step.
-        lowest, highest: membrane potential before the reset, over the threshold.
+        lowest, highest: membrane potential before the reset, over the threshold; NaN for a neuron that is not an IF,
+            LIF or PLIF node of this package, since only the equations of these are known here.
         coverage: mean slope of the surrogate over its largest: 1 if every potential is at the threshold, 0 if none
-            passes a gradient.
+            passes a gradient; NaN as above, and for a surrogate of the user's own.
         gradient: norm of the loss's gradient with respect to the layer's input.
         finite: whether potentials and gradient are.
     """
@@ -71,6 +73,11 @@ class Checkup:
     advice: list[str]
 
 
+def _is_known(node: BaseNode) -> bool:
+    """Tell whether a node computes what `_potentials` does: it derives from ours and has no step of its own."""
+    return isinstance(node, FusableNode) and type(node).forward is FusableNode.forward and node.advance is advance
+
+
 def _potentials(node: FusableNode, x: Tensor) -> Tensor:
     """Return the membrane potentials before the reset, `(T, ...)`, of a node whose input is `(T*B, ...)`."""
     x = x.unflatten(0, (node.step, -1))
@@ -83,13 +90,13 @@ def _potentials(node: FusableNode, x: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def _watched(model: nn.Module) -> dict[str, tuple[FusableNode, Tensor, Tensor]]:
+def _watched(model: nn.Module) -> dict[str, tuple[BaseNode, Tensor, Tensor]]:
     """Return what will hold node, input and output of every neuron layer by name, once the network has run."""
     seen = {}
     for name, node in model.named_modules():
-        if isinstance(node, FusableNode) and node.layer_by_layer:
+        if isinstance(node, BaseNode) and node.layer_by_layer:
 
-            def note(node: FusableNode, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            def note(node: BaseNode, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
                 if inputs[0].requires_grad:
                     inputs[0].retain_grad()
                 seen[name] = (node, inputs[0], output.detach())
@@ -99,16 +106,20 @@ def _watched(model: nn.Module) -> dict[str, tuple[FusableNode, Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def _health(name: str, node: FusableNode, x: Tensor, spikes: Tensor) -> LayerHealth:
+def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth:
+    rate, gradient = float(spikes.float().mean()), float(x.grad.norm()) if x.grad is not None else 0.0
+    if not _is_known(node):
+        unknown = float("nan")
+        finite = math.isfinite(rate) and math.isfinite(gradient)
+        return LayerHealth(name, rate, unknown, unknown, unknown, gradient, finite)
     h, threshold = _potentials(node, x.detach()), node.get_thres()
     slope, coverage = SURROGATES.get(node.dynamics.surrogate), float("nan")
     if slope is not None:
         largest = slope(torch.zeros((), device=h.device), node.act_fun.alpha)
         coverage = float((slope(h - threshold, node.act_fun.alpha) / largest).mean())
-    gradient = float(x.grad.norm()) if x.grad is not None else 0.0
     finite = bool(torch.isfinite(h).all()) and math.isfinite(gradient)
     lowest, highest = (float(end) for end in torch.aminmax(h / threshold))
-    return LayerHealth(name, float(spikes.float().mean()), lowest, highest, coverage, gradient, finite)
+    return LayerHealth(name, rate, lowest, highest, coverage, gradient, finite)
 
 
 def diagnose(
@@ -119,7 +130,8 @@ def diagnose(
     """Run one training step on a copy of a network and look at every layer of neurons.
 
     Args:
-        model: a network with this package's neurons, all steps at once; it is left as it was.
+        model: a network with BrainCog's or this package's neurons; it is left as it was. Layers that take one step a
+            call are not looked at, and the advice names them.
         batch: input and target.
         loss: maps logits and target to a scalar.
     """
@@ -137,7 +149,11 @@ def diagnose(
     found.backward()
     layers = [_health(name, *what) for name, what in seen.items()]
     size = sum(p.numel() * p.element_size() for p in inner.parameters())
-    return Checkup(layers, found.item(), need.kept, need.peak, size, len(x) / seconds, _advice(layers, found.item()))
+    advice = _advice(layers, found.item())
+    unseen = [name for name, node in inner.named_modules() if isinstance(node, BaseNode) and name not in seen]
+    if unseen:
+        advice.append(f"{_listed(unseen)} were not looked at: they take one step a call, or were not called")
+    return Checkup(layers, found.item(), need.kept, need.peak, size, len(x) / seconds, advice)
 
 
 def _advice(layers: list[LayerHealth], loss: float) -> list[str]:

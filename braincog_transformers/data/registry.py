@@ -194,6 +194,9 @@ class EventSet(DatasetInfo):
         super().__post_init__()
         if self.sides is class_recordings and not (self.classes and (self.splits or self.split_folders)):
             raise UserError(f"data set {self.name}: needs classes, and split_folders or splits")
+        if self.given_steps not in (0, 8):
+            problem = f"given_steps is 0 or 8, the only number read; got {self.given_steps}"
+            raise UserError(f"data set {self.name}: {problem}")
 
 
 @dataclass(frozen=True, kw_only=True)

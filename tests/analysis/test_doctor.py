@@ -10,6 +10,7 @@ from torch import nn
 from braincog_transformers import IFNode, LIFNode
 from braincog_transformers.analysis.doctor import _potentials, diagnose, format_checkup
 from braincog_transformers.models.base import NodeOptions
+from braincog_transformers.nodes import ALIFNode
 
 
 def _batch():
@@ -85,3 +86,27 @@ def test_the_network_is_left_as_it_was_and_the_text_has_it_all():
 def test_potentials_at_the_threshold_go_back_to_rest_only_where_the_neuron_fires(strict):
     node = IFNode(threshold=1.0, strict=strict, step=2, layer_by_layer=True)
     assert _potentials(node, torch.tensor([[1.0], [0.0]])).flatten().tolist() == [1.0, 1.0 if strict else 0.0]
+
+
+class _Half(LIFNode):
+    def forward(self, inputs):
+        return super().forward(inputs / 2)
+
+
+@pytest.mark.parametrize("kind", [ALIFNode, _Half])
+def test_a_neuron_whose_equations_are_not_known_has_its_rate_and_gradient(kind):
+    net = nn.Sequential(nn.Linear(4, 4), kind(step=2, layer_by_layer=True), nn.Linear(4, 3))
+    nn.init.constant_(net[0].bias, 3.0)
+    found = diagnose(net, (torch.rand(4, 4), torch.zeros(4, dtype=torch.long)))
+    (layer,) = found.layers
+    assert layer.rate > 0
+    assert layer.gradient > 0
+    assert all(math.isnan(value) for value in (layer.lowest, layer.highest, layer.coverage))
+    assert "nan" in format_checkup(found, samples=8)
+
+
+def test_layers_that_were_not_looked_at_are_named():
+    net = nn.Sequential(nn.Linear(4, 4), LIFNode(step=2, layer_by_layer=True))
+    net[0].spare = LIFNode(step=2, layer_by_layer=True)
+    advice = diagnose(net, (torch.rand(4, 4), torch.zeros(4, dtype=torch.long))).advice
+    assert "0.spare were not looked at: they take one step a call, or were not called" in advice

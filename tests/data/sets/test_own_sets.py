@@ -116,6 +116,11 @@ def gestures(**more):
     return EventSet(name="waves", num_classes=2, size=(34, 34), folders=("waves",), tree="waves/...", **given)
 
 
+def test_a_number_of_given_steps_that_nothing_reads_is_refused():
+    with pytest.raises(UserError, match="given_steps is 0 or 8, the only number read; got 10"):
+        gestures(splits=("random",), given_steps=10)
+
+
 def write_waves(root, count=6):
     for name in ("left", "right"):
         for number in range(count):
