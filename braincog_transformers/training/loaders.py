@@ -23,7 +23,9 @@ from .network import Shape, evaluates
 __all__ = ["EventMixer", "ImageMixer", "Loaders", "Mixer", "Prefetcher", "ToDevice", "build_data", "build_loaders"]
 
 Mixer = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-_RULES = {one.metadata.get("option") for rule in (FrameRule, Split, Colours, Access) for one in fields(rule)}
+_RULES = {
+    one.metadata["option"] for rule in (FrameRule, Split, Colours, Access) for one in fields(rule) if one.metadata
+}
 _PASSED = {one.name for one in fields(DataOptions)} & (_RULES | {"polarity_sum", "label_order", "num_classes"})
 """Options that `build_datasets` takes under their own names."""
 
