@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from ..errors import UserError, shown, unknown
 from ..ops.surrogate import SURROGATES
-from ..runtime.watching import is_hooked, is_patched
+from ..runtime.watching import is_hooked
 
 __all__ = ["build_surrogate", "fires_above", "is_known", "own_fire"]
+
+_CALLED = ("forward", "act_fun", "_call_impl", "_wrapped_call_impl")
+"""Methods that a call of a surrogate runs. They are named, since PyTorch 2.6 can't trace a loop over `__dict__`."""
 
 
 def build_surrogate(act_fun: str | type, alpha: float, requires_grad: bool = False) -> nn.Module:
@@ -49,7 +52,8 @@ def own_fire(act_fun: nn.Module, strict: bool) -> Callable[[Tensor], Tensor] | N
     if not is_known(act_fun):
         return act_fun
     learns = type(act_fun).__name__ == "AtanGrad" and act_fun.alpha.requires_grad  # the others give alpha no gradient
-    if act_fun.alpha.dim() == 0 and not (learns or is_hooked(act_fun) or is_patched(act_fun)):
+    replaced = any(name in act_fun.__dict__ for name in _CALLED)
+    if act_fun.alpha.dim() == 0 and not (learns or is_hooked(act_fun) or replaced):
         return None
     if strict == fires_above(act_fun):
         return act_fun

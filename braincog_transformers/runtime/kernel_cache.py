@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 __all__ = ["elsewhere", "ensure_folder", "remove_named", "sweep"]
 
 # What a C++ compiler writes and later reads; precompiled headers lie beside their source.
@@ -75,8 +77,6 @@ def _whole(path: Path) -> bool:
 
 def _remove_when_free(path: Path, folder: Path) -> None:
     """Remove a damaged file, unless a process is just writing it, as PyTorch's lock on it tells."""
-    from torch.utils._filelock import FileLock
-
     with FileLock(str(folder / "locks" / f"{path.name.split('.')[0]}.lock"), timeout=_PATIENCE):
         if path.exists() and not _whole(path):
             path.unlink()

@@ -8,9 +8,9 @@ import warnings
 
 import pytest
 import torch
+from filelock import FileLock
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._inductor import compile_fx
-from torch.utils._filelock import FileLock
 
 from braincog_transformers.runtime import compiler, kernel_cache
 
