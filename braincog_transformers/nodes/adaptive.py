@@ -54,7 +54,7 @@ class ALIFNode(SpikingNode):
         h = state.v + (x - state.v) / p.tau
         threshold = p.threshold + p.beta * state.a
         s = fire(h - threshold)
-        return s, state._replace(v=h - s * threshold, a=p.rho * state.a + (1 - p.rho) * s)
+        return s, ALIFNode.State(v=h - s * threshold, a=p.rho * state.a + (1 - p.rho) * s)
 
 
 class CLIFNode(SpikingNode):
@@ -89,4 +89,4 @@ class CLIFNode(SpikingNode):
         h = state.v * (1 - k) + x
         s = fire(h - p.threshold)
         m = state.m * torch.sigmoid(h * k) + s
-        return s, state._replace(v=h - s * (p.threshold + torch.sigmoid(m)), m=m)
+        return s, CLIFNode.State(v=h - s * (p.threshold + torch.sigmoid(m)), m=m)

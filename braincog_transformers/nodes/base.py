@@ -230,7 +230,7 @@ class SpikingNode(BaseNode):
         for name in self.Parameters._fields:
             value = self.get_thres() if name == "threshold" else getattr(self, name)
             found.append(torch.as_tensor(value, dtype=dtype) if isinstance(value, float | Tensor) else value)
-        return self.Parameters._make(found)
+        return self.Parameters(*found)
 
     def _run(self, x: Tensor, parameters: NamedTuple, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
         """Map all steps `(T, ...)` to spikes, and potentials after the reset where they are asked for."""

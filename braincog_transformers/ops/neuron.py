@@ -121,10 +121,11 @@ def membrane_dtype(dtype: torch.dtype) -> torch.dtype:
 def move(neuron: Neuron, x: Tensor, state: NamedTuple, parameters: NamedTuple, fire: Fire) -> tuple[Tensor, NamedTuple]:
     """Take one step with input `x` of any shape; spikes come in its type, whatever that of the state is."""
     wide = membrane_dtype(x.dtype)
-    state = state._make(v if isinstance(v, Tensor) else torch.full_like(x, v, dtype=wide) for v in state)
+    parts = [v if isinstance(v, Tensor) else torch.full_like(x, v, dtype=wide) for v in state]
     if neuron.detach:
-        state = state._make(part.detach() for part in state)
-    s, state = neuron.advance(x.to(wide), state, parameters, fire)
+        parts = [part.detach() for part in parts]
+    # called, since PyTorch 2.6 can't trace `_make`
+    s, state = neuron.advance(x.to(wide), type(state)(*parts), parameters, fire)
     return s.to(x.dtype), state
 
 

@@ -256,5 +256,5 @@ def multi_step(
         return NeuronOutput(spikes(x, leak, threshold, alpha, dynamics), None)
     if backend == "fused":
         raise RuntimeError(f"multi_step: no fused kernel for {x.dtype} on {x.device} with T={x.shape[0]}, {dynamics}")
-    out = reference(x, leak, threshold, alpha, dynamics, fire)
-    return out if with_potentials else out._replace(potentials=None)
+    fired, potentials = reference(x, leak, threshold, alpha, dynamics, fire)
+    return NeuronOutput(fired, potentials if with_potentials else None)
