@@ -69,7 +69,12 @@ def test_spike_driven_transformer(name, depth, steps, rate, published):
 
 
 @pytest.mark.parametrize(
-    ("name", "rate", "published"), [("sdt_v2_15m", 0.29, 16.7), ("sdt_v2_31m", 0.27, 32.8), ("sdt_v2_55m", 0.24, 52.4)]
+    ("name", "rate", "published"),
+    [
+        ("sdt_v2_15m", 0.29, 16.7),
+        ("sdt_v2_31m", 0.27, 32.8),
+        pytest.param("sdt_v2_55m", 0.24, 52.4, marks=pytest.mark.slow),
+    ],
 )
 def test_spike_driven_transformer_v2(name, rate, published):
     """Stacks of convolutions count as the one convolution that they are; counted apart, the rates would be 0.6."""

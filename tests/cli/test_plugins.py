@@ -62,6 +62,7 @@ def plugin(tmp_path, monkeypatch):
                 del known[name]
 
 
+@pytest.mark.slow
 def test_a_module_in_the_current_folder_trains_is_evaluated_analysed_and_reported(plugin, tmp_path):
     plugin("mine")
     size = ["--dataset", "digits", "--epochs", "1", "--max-steps", "1", "-b", "32", "-j", "0", "--cooldown-epochs", "0"]

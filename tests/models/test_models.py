@@ -9,6 +9,10 @@ from families import DISTINCT, EXAMPLES, FAMILIES, NAMES, batch, family_of, tiny
 from braincog_transformers import UserError
 
 PARAMETERS = {name: count for family in FAMILIES for name, count in family.PARAMETERS.items()}
+# Tracing takes long: one network of the quick tests, all of them with --slow.
+TRACED = [
+    name if name.startswith("spikformer_4") else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES
+]
 ALIASES = {alias: name for family in FAMILIES for alias, name in family.ALIASES.items()}
 
 
@@ -187,7 +191,7 @@ def _shallow(name):
 
 
 @pytest.mark.kernels(compiler=False)
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", TRACED)
 def test_training_compiles_as_one_graph(name):
     plain, compiled = _shallow(name)
     plain.set_attr("integer_products", False)  # a compiled step has none
@@ -205,7 +209,7 @@ def test_training_compiles_as_one_graph(name):
 
 
 @pytest.mark.kernels(compiler=False)
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", TRACED)
 def test_evaluation_compiles_as_one_graph(name):
     plain, compiled = (model.eval() for model in _shallow(name))
     x = batch(plain)

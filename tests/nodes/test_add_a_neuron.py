@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add_a_neuron.md").read_text(encoding="utf-8")
 
@@ -19,6 +21,7 @@ def started(folder, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_page_prints_what_it_says_and_trains(tmp_path):
     neuron, use = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "resonate.py").write_text(neuron, encoding="utf-8")

@@ -197,7 +197,7 @@ def test_a_class_of_the_users_is_not_taken_for_brain_cogs_by_its_name():
     [
         pytest.param("resnet", "LIFNode", "QGateGrad", marks=pytest.mark.kernels),
         pytest.param("resnet", "PLIFNode", "AtanGrad", marks=pytest.mark.kernels),
-        pytest.param("resnet", "IFNode", "SigmoidGrad", marks=pytest.mark.kernels),
+        pytest.param("resnet", "IFNode", "SigmoidGrad", marks=[pytest.mark.kernels, pytest.mark.slow]),
         ("resnet step by step", "LIFNode", "GateGrad"),
         ("resnet step by step", "PLIFNode", "SigmoidGrad"),
         ("vgg", "LIFNode", "AtanGrad"),

@@ -214,7 +214,9 @@ def test_a_weight_that_is_no_number_shows(wrong):
     assert finite.any(0).any(-1).any(-1).tolist() == [channel != 3 for channel in range(32)]
 
 
-@pytest.mark.parametrize("name", ["spikformer_digits", "qkformer_digits", "sdt_v2_digits"])
+@pytest.mark.parametrize(
+    "name", ["spikformer_digits", pytest.param("qkformer_digits", marks=pytest.mark.slow), "sdt_v2_digits"]
+)
 def test_a_network_gives_the_same_with_and_without(calls, name):
     torch.manual_seed(0)
     model = timm.create_model(name, threshold=0.5).eval()

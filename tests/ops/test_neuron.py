@@ -169,7 +169,7 @@ def test_compiled_they_do_so_too(dynamics):
     ("dtype", "tolerance"),
     [
         pytest.param(torch.float32, 1e-5, marks=pytest.mark.kernels),
-        pytest.param(torch.bfloat16, 2e-2, marks=pytest.mark.kernels),
+        pytest.param(torch.bfloat16, 2e-2, marks=[pytest.mark.kernels, pytest.mark.slow]),
         (torch.float16, 2e-3),
     ],
     ids=str,

@@ -199,6 +199,7 @@ def test_a_network_trains_alike(eager):
     assert losses[:3] == pytest.approx(losses[3:], rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.kernels
 def test_kernels_write_nothing_but_their_results():
     """All steps are in one loop: the compiler would write float32 potentials between two."""

@@ -84,7 +84,15 @@ def test_places_of_a_pooling_take_two_bytes(monkeypatch):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize(("steps", "dtype"), [(1, torch.uint8), (8, torch.uint8), (9, torch.int16), (40, torch.int64)])
+@pytest.mark.parametrize(
+    ("steps", "dtype"),
+    [
+        (1, torch.uint8),
+        pytest.param(8, torch.uint8, marks=pytest.mark.slow),
+        pytest.param(9, torch.int16, marks=pytest.mark.slow),
+        pytest.param(40, torch.int64, marks=pytest.mark.slow),
+    ],
+)
 def test_spikes_become_bits(monkeypatch, steps, dtype):
     kept = _kept(monkeypatch)
     torch.manual_seed(0)
