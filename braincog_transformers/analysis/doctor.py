@@ -10,9 +10,9 @@ import torch
 from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
-from ..nodes.neurons import FusableNode
-from ..ops.neuron import advance, charge, membrane_dtype, reset
-from ..ops.surrogate import SURROGATES, fire
+from ..nodes import SpikingNode
+from ..nodes.surrogates import is_known
+from ..ops.surrogate import SURROGATES
 from .firing import SATURATED, SILENT
 from .memory import memory
 from .output import align_table
@@ -33,8 +33,8 @@ class LayerHealth:
     Args:
         name: in `model.named_modules()`.
         rate: spikes per neuron and step.
-        lowest, highest: membrane potential before the reset, over the threshold; NaN for a neuron that is not an IF,
-            LIF or PLIF node of this package, since only the equations of these are known here.
+        lowest, highest: membrane potential before the reset, over the threshold; NaN for a neuron whose step is not
+            known here, that is, one that is not derived from `SpikingNode`, or has a `forward` of its own.
         coverage: mean slope of the surrogate over its largest: 1 if every potential is at the threshold, 0 if none
             passes a gradient; NaN as above, and for a surrogate of the user's own.
         gradient: norm of the loss's gradient with respect to the layer's input.
@@ -73,21 +73,10 @@ class Checkup:
     advice: list[str]
 
 
-def _is_known(node: BaseNode) -> bool:
-    """Tell whether a node computes what `_potentials` does: it derives from ours and has no step of its own."""
-    return isinstance(node, FusableNode) and type(node).forward is FusableNode.forward and node.advance is advance
-
-
-def _potentials(node: FusableNode, x: Tensor) -> Tensor:
-    """Return the membrane potentials before the reset, `(T, ...)`, of a node whose input is `(T*B, ...)`."""
-    x = x.unflatten(0, (node.step, -1))
-    v = torch.full_like(x[0], node.v_reset, dtype=membrane_dtype(x.dtype))
-    leak, threshold, found = node.leak(), node.get_thres(), []
-    for x_t in x.unbind(0):
-        h = charge(x_t.to(v.dtype), v, leak, node.dynamics)
-        found.append(h)
-        v = reset(h, fire(h - threshold, node.strict), threshold, node.dynamics)
-    return torch.stack(found)
+def _over_threshold(node: BaseNode, x: Tensor) -> Tensor | None:
+    """Return potentials minus threshold, `(T, ...)`, of a node that runs its own step on input `(T*B, ...)`."""
+    runs_its_step = getattr(node.forward, "__func__", None) is SpikingNode.forward  # neither derived nor replaced
+    return node.over_threshold(x) if runs_its_step else None
 
 
 def _watched(model: nn.Module) -> dict[str, tuple[BaseNode, Tensor, Tensor]]:
@@ -108,17 +97,15 @@ def _watched(model: nn.Module) -> dict[str, tuple[BaseNode, Tensor, Tensor]]:
 @torch.no_grad()
 def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth:
     rate, gradient = float(spikes.float().mean()), float(x.grad.norm()) if x.grad is not None else 0.0
-    if not _is_known(node):
-        unknown = float("nan")
-        finite = math.isfinite(rate) and math.isfinite(gradient)
-        return LayerHealth(name, rate, unknown, unknown, unknown, gradient, finite)
-    h, threshold = _potentials(node, x.detach()), node.get_thres()
-    slope, coverage = SURROGATES.get(node.dynamics.surrogate), float("nan")
-    if slope is not None:
-        largest = slope(torch.zeros((), device=h.device), node.act_fun.alpha)
-        coverage = float((slope(h - threshold, node.act_fun.alpha) / largest).mean())
-    finite = bool(torch.isfinite(h).all()) and math.isfinite(gradient)
-    lowest, highest = (float(end) for end in torch.aminmax(h / threshold))
+    finite = math.isfinite(rate) and math.isfinite(gradient)
+    lowest = highest = coverage = float("nan")
+    over = _over_threshold(node, x.detach())
+    if over is not None:
+        finite = finite and bool(torch.isfinite(over).all())
+        lowest, highest = (float(end) for end in torch.aminmax(over / node.get_thres() + 1))
+        if is_known(node.act_fun):
+            slope, alpha = SURROGATES[type(node.act_fun).__name__], node.act_fun.alpha
+            coverage = float((slope(over, alpha) / slope(torch.zeros((), device=over.device), alpha)).mean())
     return LayerHealth(name, rate, lowest, highest, coverage, gradient, finite)
 
 

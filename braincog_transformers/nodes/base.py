@@ -241,6 +241,20 @@ class SpikingNode(BaseNode):
         spikes, potentials = run(self._neuron(), x, parameters, self._fire)
         return spikes, potentials if with_potentials else None
 
+    def over_threshold(self, inputs: Tensor) -> Tensor | None:
+        """Return by how much the charged potentials are above the threshold, `(T, ...)`, for input `(T*B, ...)`.
+
+        They are what the step hands to `fire`; None if it never calls that.
+        """
+        found = []
+
+        def fire(over: Tensor) -> Tensor:
+            found.append(over)
+            return self._fire(over)
+
+        run(self._neuron(), inputs.unflatten(0, (self.step, -1)), self._read(membrane_dtype(inputs.dtype)), fire)
+        return torch.stack(found) if found else None
+
     def _neuron(self) -> Neuron:
         return Neuron(self.advance, self.rest(), self.mem_detach)
 

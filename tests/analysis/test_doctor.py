@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from braincog_transformers import IFNode, LIFNode
-from braincog_transformers.analysis.doctor import _potentials, diagnose, format_checkup
+from braincog_transformers.analysis.doctor import diagnose, format_checkup
 from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.nodes import ALIFNode
 
@@ -85,7 +85,8 @@ def test_the_network_is_left_as_it_was_and_the_text_has_it_all():
 @pytest.mark.parametrize("strict", [True, False])
 def test_potentials_at_the_threshold_go_back_to_rest_only_where_the_neuron_fires(strict):
     node = IFNode(threshold=1.0, strict=strict, step=2, layer_by_layer=True)
-    assert _potentials(node, torch.tensor([[1.0], [0.0]])).flatten().tolist() == [1.0, 1.0 if strict else 0.0]
+    potentials = node.over_threshold(torch.tensor([[1.0], [0.0]])) + 1.0
+    assert potentials.flatten().tolist() == [1.0, 1.0 if strict else 0.0]
 
 
 class _Half(LIFNode):
@@ -93,9 +94,19 @@ class _Half(LIFNode):
         return super().forward(inputs / 2)
 
 
-@pytest.mark.parametrize("kind", [ALIFNode, _Half])
-def test_a_neuron_whose_equations_are_not_known_has_its_rate_and_gradient(kind):
-    net = nn.Sequential(nn.Linear(4, 4), kind(step=2, layer_by_layer=True), nn.Linear(4, 3))
+def test_a_neuron_that_has_no_kernel_is_looked_at_through_its_step():
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), ALIFNode(threshold=0.5, tau=2.0, step=2, layer_by_layer=True))
+    nn.init.ones_(net[0].weight)
+    # charges to 0.75, fires and keeps 0.25, then 0.25 + (1.5 - 0.25) / 2 = 0.875 meets a threshold that has risen
+    (layer,) = diagnose(net, (torch.tensor([[1.5], [1.5]]), torch.zeros(2)), lambda y, t: y.sum()).layers
+    risen = 1.8 * (1 - math.exp(-1 / 20))
+    assert layer.highest == pytest.approx(1 + (0.875 - 0.5 - risen) / 0.5)
+    assert layer.lowest == pytest.approx(1.5)
+    assert 0 < layer.coverage < 1
+
+
+def test_a_neuron_with_a_forward_of_its_own_has_its_rate_and_gradient():
+    net = nn.Sequential(nn.Linear(4, 4), _Half(step=2, layer_by_layer=True), nn.Linear(4, 3))
     nn.init.constant_(net[0].bias, 3.0)
     found = diagnose(net, (torch.rand(4, 4), torch.zeros(4, dtype=torch.long)))
     (layer,) = found.layers
