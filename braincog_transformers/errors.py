@@ -4,10 +4,10 @@ The command line prints them without a traceback and exits with status 2.
 """
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["Interrupted", "NonFiniteLoss", "UserError", "nearest", "quoted", "shown", "unknown"]
+__all__ = ["Interrupted", "NonFiniteLoss", "UserError", "listed", "nearest", "quoted", "shown", "unknown"]
 
 
 class _Short(reprlib.Repr):
@@ -55,6 +55,12 @@ def shown(text: object, most: int = 300) -> str:
 def quoted(value: object, most: int = 200) -> str:
     """Write a value as Python does, on one line of at most `most` characters, however large it is."""
     return shown(_short.repr(value), most)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Name the first `most` of several, and say how many there are besides."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:

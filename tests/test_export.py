@@ -206,6 +206,7 @@ def test_command_line(tmp_path, capsys):
         (["--export", tmp_path / "a.bin", "--eval_checkpoint", weights], "ends in .onnx"),
         (["--export", target, "--eval_checkpoint", weights], "does not fit Spikformer"),
         (["--export"], "--export: expected one argument"),
+        (["--export", target, "--eval_checkpoint", weights, "--device", "cuda:99"], "--device cuda:99"),
     ):
         status, lines = run_cli(capsys, *arguments)
         assert status == 2

@@ -85,7 +85,7 @@ class _Seen:
         With sub-grids the heads are `(i j heads)` and the places those of rows y*n + i and columns x*n + j.
         """
         found = values(inputs, output)
-        sub_grids = found.shape[1] // heads if heads and kind is PRODUCT else 1
+        sub_grids = found.shape[1] // (heads or found.shape[1])
         side, places = round(sub_grids**0.5), found.shape[-1] * sub_grids
         grid = next((grid for grid in reversed(self.grids) if grid[0] * grid[1] == places), None)
         if grid is not None:

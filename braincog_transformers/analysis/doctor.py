@@ -10,13 +10,14 @@ import torch
 from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
+from ..errors import listed
 from ..nodes import SpikingNode
 from ..nodes.surrogates import is_known
 from ..ops.surrogate import SURROGATES
 from .firing import SATURATED, SILENT
 from .memory import memory
 from .output import align_table
-from .recorder import unwrap
+from .recorder import device_of, unwrap
 
 __all__ = ["Checkup", "LayerHealth", "diagnose", "format_checkup"]
 
@@ -123,7 +124,7 @@ def diagnose(
         loss: maps logits and target to a scalar.
     """
     inner = copy.deepcopy(unwrap(model)).train()
-    device = next(inner.parameters()).device
+    device = device_of(inner)
     x, target = (part.to(device) for part in batch[:2])
     loss(inner(x), target).backward()  # compiles what is compiled
     need = memory(lambda: loss(inner(x), target), forget=inner.zero_grad, backward=True, device=device)
@@ -139,7 +140,7 @@ def diagnose(
     advice = _advice(layers, found.item())
     unseen = [name for name, node in inner.named_modules() if isinstance(node, BaseNode) and name not in seen]
     if unseen:
-        advice.append(f"{_listed(unseen)} were not looked at: they take one step a call, or were not called")
+        advice.append(f"{listed(unseen)} were not looked at: they take one step a call, or were not called")
     return Checkup(layers, found.item(), need.kept, need.peak, size, len(x) / seconds, advice)
 
 
@@ -156,15 +157,10 @@ def _advice(layers: list[LayerHealth], loss: float) -> list[str]:
             lambda layer: layer.gradient < FADING * largest,
     }  # fmt: skip
     found = ((text, [layer.name for layer in layers if applies(layer)]) for text, applies in rules.items())
-    advice = [f"{_listed(names)} {text}" for text, names in found if names]
+    advice = [f"{listed(names)} {text}" for text, names in found if names]
     if loss != loss:
         advice.insert(0, "the loss is not a number; check data and labels first")
     return advice
-
-
-def _listed(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def format_checkup(found: Checkup, *, samples: int) -> str:

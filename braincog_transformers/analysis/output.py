@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import reason
+from ..files import reason, write_text
 
 __all__ = ["align_table", "write_csv", "write_json", "writing"]
 
@@ -38,7 +38,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a mapping."""
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1))
 
 
 def align_table(header: Sequence[str], body: Sequence[Sequence[str]], total: Sequence[str] = ()) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..errors import UserError, shown
+from ..errors import UserError, listed, shown
 from ..models.official import OfficialNames
 from .files import read_checkpoint
 from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
@@ -103,8 +103,7 @@ def _absorb_biases(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[
 
 
 def _some(names: Iterable[str], most: int = 4) -> str:
-    names = sorted(shown(name, 120) for name in names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return listed(sorted(shown(name, 120) for name in names), most)
 
 
 def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]]:

@@ -12,7 +12,6 @@ from typing import Any
 from ..errors import Interrupted, NonFiniteLoss, UserError, shown, unknown
 from ..plugins import installed, load_plugins
 from ..recipe import Options
-from .data_info import aligned, data_info, data_table
 from .parser import Command, read, resolve
 
 __all__ = ["main", "resolve"]
@@ -80,6 +79,7 @@ def _list_models(pattern: str, given: Mapping[str, Any], load: Callable[[], obje
     """Return the lines of the table of networks that match a pattern."""
     load()
     from ..models import describe, list_models
+    from .data_info import aligned
 
     names = list_models(pattern) or list_models(f"*{pattern}*")
     if not names:
@@ -104,6 +104,8 @@ def _identify(path: str, given: Mapping[str, Any], load: Callable[[], object]) -
 
 def _data_info(_: object, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
     """Return the lines about the data set that was named, or about all of them."""
+    from .data_info import data_info, data_table
+
     if given.get("plugin") or installed():
         load()
     return data_info(given["dataset"], given.get("data_dir"), load=load) if "dataset" in given else data_table()
@@ -119,15 +121,13 @@ def _run(options: Options) -> None:
 
 
 def _check_names(options: Options) -> None:
-    """Raise `UserError` for a network or an optimizer that nobody has registered."""
-    from timm.optim import list_optimizers
-
+    """Raise `UserError` for a network or an optimizer that can't be had."""
     from ..models import REGISTERED
+    from ..training.optim import check_optimizer
 
     name, _, tag = options.model.model.partition(".")
     if name not in REGISTERED:
         raise unknown("model", name, list(REGISTERED))
     if tag and tag not in (tags := REGISTERED[name].variant.cfgs):
         raise unknown(f"configuration of {name}", tag, list(filter(None, tags)) or ["(it has one, without a name)"])
-    if options.optim.opt.lower() not in (names := list_optimizers()):
-        raise unknown("optimizer", options.optim.opt, names)
+    check_optimizer(options.optim.opt)

@@ -56,26 +56,6 @@ def _data_problems(options: Options) -> Iterator[str]:
         yield from broken_rules(options, [(info.kind not in kinds, unfit, only if len(kinds) == 1 else flat)])
 
 
-def _source_problems(options: Options) -> Iterator[str]:
-    """Yield what is wrong with `--dataset-source`, and options that don't fit it."""
-    from ..data.settings import SOURCES, STREAMED
-
-    data, (prefix, _, name) = options.data, options.data.dataset_source.lower().partition("/")
-    if not data.dataset_source:
-        return
-    if data.dataset != "imnet":
-        yield f"--dataset-source reads photos under --dataset imnet, not {data.dataset}"
-    if prefix not in SOURCES or not name:
-        yield f"--dataset-source takes {', '.join(f'{one}/NAME' for one in SOURCES)}; got {data.dataset_source!r}"
-    streamed, only = prefix in STREAMED, ", ".join(STREAMED)
-    yield from broken_rules(options, (
-        (prefix == "torch", ("class_map", "input_key", "target_key"),
-         "sets of torchvision have their own labels; leave it out"),
-        (not streamed, ("train_num_samples", "val_num_samples"), f"for streams ({only}) only; leave it out"),
-        (streamed, ("aug_repeats", "use_multi_epochs_loader"), "a stream is read once in an epoch; leave it out"),
-    ))  # fmt: skip
-
-
 def _launch_problems(options: Options) -> Iterator[str]:
     """Yield a rank that differs from LOCAL_RANK, which every launcher sets and training uses."""
     rank = options.run.local_rank
@@ -177,6 +157,7 @@ class Command:
             UserError: one line with every problem found.
         """
         from ..data.registry import DATASETS
+        from ..data.settings import source_problems
 
         problems = list(self.problems)
         try:
@@ -187,7 +168,7 @@ class Command:
         plugins = options.run.plugin or ()
         if plugins or (options.data.dataset not in DATASETS and installed()):
             start(plugins)
-        raise_all([*_data_problems(options), *_source_problems(options), *_launch_problems(options)])
+        raise_all([*_data_problems(options), *source_problems(options), *_launch_problems(options)])
         return options
 
 

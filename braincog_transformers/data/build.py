@@ -100,7 +100,7 @@ def build_datasets(
     chans = _channels(info, in_chans, frames, appended=polarity_sum)
     order = _class_order(info, label_order)
     validates = info.validation and split.rule == "valid"
-    if not info.splits and (split.portion != 0.9 or not (split.rule is None or validates)):
+    if not info.splits and (split.portion != Split.portion or not (split.rule is None or validates)):
         raise UserError(f"data set {name} has its own test split; leave out --split and --train-portion")
     if info.kind == "image":
         mean, std = colours.per_channel(info.colours, chans)

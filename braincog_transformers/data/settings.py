@@ -5,17 +5,20 @@ limits from there; `build_datasets` takes the same word as a keyword, and a mess
 recordings become frames is one more, `events.frames.FrameRule`.
 """
 
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, unknown
-from ..recipe import ENTRIES
+from ..recipe import ENTRIES, Options
 from ..recipe.fields import FACTS
+from ..recipe.options import broken_rules
 
 __all__ = [
     "CHARACTERS", "EVENTS", "MOST_PIXELS", "NOTHING", "PHOTOS", "SEEDED", "SOURCES", "STREAMED", "Access", "Augment",
     "Colours", "Rule", "Split", "choices", "option",
+    "source_problems",
 ]  # fmt: skip
 
 MOST_PIXELS = ENTRIES["max_pixels"].default
@@ -31,6 +34,24 @@ STREAMED = ("wds", "hfids", "tfds")
 
 _FLIPPED = frozenset(("resformer", "roll_flip"))
 """Published augmentations of events that a flip of every second sample belongs to."""
+
+
+def source_problems(options: Options) -> Iterator[str]:
+    """Yield what is wrong with `--dataset-source`, and options that don't fit it."""
+    data, (prefix, _, name) = options.data, options.data.dataset_source.lower().partition("/")
+    if not data.dataset_source:
+        return
+    if data.dataset != "imnet":
+        yield f"--dataset-source reads photos under --dataset imnet, not {data.dataset}"
+    if prefix not in SOURCES or not name:
+        yield f"--dataset-source takes {', '.join(f'{one}/NAME' for one in SOURCES)}; got {data.dataset_source!r}"
+    streamed, only = prefix in STREAMED, ", ".join(STREAMED)
+    yield from broken_rules(options, (
+        (prefix == "torch", ("class_map", "input_key", "target_key"),
+         "sets of torchvision have their own labels; leave it out"),
+        (not streamed, ("train_num_samples", "val_num_samples"), f"for streams ({only}) only; leave it out"),
+        (streamed, ("aug_repeats", "use_multi_epochs_loader"), "a stream is read once in an epoch; leave it out"),
+    ))  # fmt: skip
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -99,7 +120,7 @@ class Split(Rule):
         super().__post_init__()
         if not 0 < self.portion < 1:
             raise UserError(f"--train-portion must be above 0 and below 1; got {self.portion}")
-        if self.rule == "tebn" and self.portion != 0.9:
+        if self.rule == "tebn" and self.portion != Split.portion:
             raise UserError("split 'tebn' is fixed at files 0 to 99 for the test; leave out --train-portion")
 
 

@@ -153,10 +153,7 @@ class LinearBN(Foldable, SpikeInput):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C_in)` to potentials `(T*B, N, C_out)`."""
-        return self._normalise(self._multiply(self.linear, x))
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        return normalised(self.bn, x)
+        return normalised(self.bn, self._multiply(self.linear, x))
 
 
 class _LinearWithNode(LinearBN):

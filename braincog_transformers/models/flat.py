@@ -46,6 +46,7 @@ class FlatTransformer(SpikingTransformer):
         self.patch_embed = self._stem()
         drop_paths = self._drop_paths(drop_path_rate, depth)
         self.blocks = nn.Sequential(*(self._block(i, drop_path) for i, drop_path in enumerate(drop_paths)))
+        self.feature_info = self._units_info([embed_dim] * depth, [self._reduction()] * depth)
         self._build_head()
 
     @abstractmethod
@@ -94,9 +95,3 @@ class FlatTransformer(SpikingTransformer):
     def _reduction(self) -> int:
         """Return the side of the input over that of the map of tokens."""
         return self.patch_size
-
-    @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        """timm's description of features: all blocks have one width and size."""
-        depth = len(self.blocks)
-        return self._units_info([self.embed_dim] * depth, [self._reduction()] * depth)

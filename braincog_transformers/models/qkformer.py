@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers import Block, ConvBNNode, LinearBNNode, MakeNode, SpikeSum, SpikingMLP, SpikingSelfAttention
+from .arguments import check_arguments, hints_of
 from .base import SpikingTransformer, init_linear
 from .official import BN, LINEAR, MLP, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, imagenet, register
@@ -191,6 +192,8 @@ class QKFormer(BatchMixingFault, SpikingTransformer):
         **common: Any,
     ):
         super().__init__(embed_dim=embed_dim, **common)
+        sizes = {"stem": stem, "depths": depths, "num_heads": num_heads}
+        check_arguments(type(self).__name__, hints_of(QKFormer), sizes)  # a subclass may set them, too
         shares, pooled, branch, later = _EMBEDDINGS[stem]
         self._check_sizes(depths, num_heads, shares[0])
         self.multiple = _reduction(stem, depths)

@@ -76,6 +76,10 @@ class _OverBatch(SpikingNode):
         spikes, potentials = super()._run(x.flatten(0, 1), parameters, with_potentials)
         return spikes.reshape(x.shape), None if potentials is None else potentials.reshape(x.shape)
 
+    def _over(self, x: Tensor) -> Tensor | None:
+        over = super()._over(x.flatten(0, 1))
+        return None if over is None else over.reshape(x.shape)
+
     def _move(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         move = super()._move
         return tuple(map(torch.cat, zip(*map(move, inputs.split(1)), strict=True)))

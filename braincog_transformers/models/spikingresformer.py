@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers import Block, ConvBN, MakeNode, NodeConvBN, SpikeMatmul
+from .arguments import check_arguments, hints_of
 from .base import SpikingTransformer, init_weights
 from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
@@ -183,6 +184,9 @@ class SpikingResformer(SpikingTransformer):
         **common: Any,
     ):
         super().__init__(embed_dim=embed_dims[-1], **common)
+        sizes = {"stem_stride": stem_stride, "embed_dims": embed_dims, "depths": depths, "num_heads": num_heads}
+        sizes |= {"patch_sizes": patch_sizes, "group_size": group_size}
+        check_arguments(type(self).__name__, hints_of(SpikingResformer), sizes)  # a subclass may set them, too
         self._require_stages(embed_dims, depths, num_heads, patch_sizes, group_size)
         self.multiple = math.lcm(*(stem_stride * 2**i * p for i, p in enumerate(patch_sizes)))
         self._layout()

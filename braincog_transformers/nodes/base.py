@@ -246,13 +246,16 @@ class SpikingNode(BaseNode):
 
         They are what the step hands to `fire`; None if it never calls that.
         """
+        return self._over(inputs.unflatten(0, (self.step, -1)))
+
+    def _over(self, x: Tensor) -> Tensor | None:
         found = []
 
         def fire(over: Tensor) -> Tensor:
             found.append(over)
             return self._fire(over)
 
-        run(self._neuron(), inputs.unflatten(0, (self.step, -1)), self._read(membrane_dtype(inputs.dtype)), fire)
+        run(self._neuron(), x, self._read(membrane_dtype(x.dtype)), fire)
         return torch.stack(found) if found else None
 
     def _neuron(self) -> Neuron:

@@ -142,8 +142,9 @@ class Entry:
 def entries(groups: Mapping[str, type]) -> dict[str, Entry]:
     """Describe the fields of all groups, by name."""
     return {
-        item.name: _entry(group, item, get_type_hints(cls)[item.name])
+        item.name: _entry(group, item, hints[item.name])
         for group, cls in groups.items()
+        for hints in [get_type_hints(cls)]
         for item in fields(cls)
     }
 

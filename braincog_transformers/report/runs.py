@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
+from ..files import reason
 from .formats import number
 
 __all__ = ["CAPTIONS", "Run", "read_run", "read_runs"]
@@ -122,8 +123,7 @@ def _load(path: Path, read: Callable[[str], Any]) -> Any:
     try:
         return read(path.read_text(encoding="utf-8"))
     except _DAMAGED as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"report: {path} is damaged ({reason}); delete it or write it again") from None
+        raise UserError(f"report: {path} is damaged ({reason(error, 160)}); delete it or write it again") from None
 
 
 def _mapping(path: Path, read: Callable[[str], Any] = json.loads) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteLoss
+from ..errors import NonFiniteLoss, listed
 from .distributed import Ranks
 
 __all__ = ["bad_batch", "bad_gradients", "describe_non_finite", "has_sound_sum", "is_finite", "require_finite"]
@@ -57,7 +57,7 @@ def _bad_samples(x: Tensor) -> str | None:
     if not places:
         return None
     plural = "s" * (len(places) > 1)
-    return f"sample{plural} {_listed(list(map(str, places)))} (counted from 0) hold{'s' * (not plural)} values that " \
+    return f"sample{plural} {listed(list(map(str, places)))} (counted from 0) hold{'s' * (not plural)} values that " \
         "are not finite; check the data"
 
 
@@ -70,12 +70,12 @@ def require_finite(network: nn.Module, ranks: Ranks, *, when: str) -> None:
     """Raise `NonFiniteLoss` for weights or running statistics that are not finite, on any rank."""
     found = _non_finite(network.state_dict().items())
     if ranks.any(bool(found)):
-        raise NonFiniteLoss(f"{when} these weights are not finite: {_listed(found) or 'on another rank'}.")
+        raise NonFiniteLoss(f"{when} these weights are not finite: {listed(found) or 'on another rank'}.")
 
 
 def bad_gradients(network: nn.Module) -> str:
     """List the parameters whose gradient is not finite; empty where all are."""
-    return _listed(_non_finite((name, parameter.grad) for name, parameter in network.named_parameters()))
+    return listed(_non_finite((name, parameter.grad) for name, parameter in network.named_parameters()))
 
 
 def is_finite(value: object) -> bool:
@@ -94,11 +94,7 @@ def describe_non_finite(network: nn.Module, batch: Tensor) -> str:
         return f"the batch itself is at fault: {_bad_samples(batch)}"
     # running statistics are no cause: the failing pass itself spoils them
     if weights := _non_finite(network.named_parameters()):
-        return f"weights that are not finite: {_listed(weights)}"
+        return f"weights that are not finite: {listed(weights)}"
     if layers := _non_finite_layers(network, batch):
-        return f"first layers whose activations are not finite: {_listed(layers)}"
+        return f"first layers whose activations are not finite: {listed(layers)}"
     return "all activations are finite, so that it arose in the loss itself"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -116,17 +116,8 @@ def device_of(wanted: str | None) -> str:
     return f"cuda:{wanted}" if wanted.isdigit() else wanted
 
 
-def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> Ranks:
-    """Join the processes that torchrun or SLURM started, or work alone.
-
-    Args:
-        device: `cpu`, `cuda` or `cuda:N`; among several processes each takes the GPU of its local rank.
-        backend: `gloo` or `nccl`; by the device if None.
-        local_rank: number on this machine where the launcher does not put it into the environment.
-
-    Raises:
-        UserError: for a device that isn't there.
-    """
+def checked_device(device: str) -> str:
+    """Return the name of a device, with its number; raise `UserError` for one that isn't there."""
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
@@ -138,9 +129,24 @@ def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> R
         if index >= (count := torch.cuda.device_count()):
             found = f"{count} (cuda:0 to cuda:{count - 1})"
             raise UserError(f"--device cuda:{index} is not there: this machine has {found}.")
-        device = "cuda" if is_distributed_env() else f"cuda:{index}"
-    elif wanted.type != "cpu":
+        return "cuda" if is_distributed_env() else f"cuda:{index}"
+    if wanted.type != "cpu":
         raise UserError(f"--device {device}: only cpu and cuda are supported.")
+    return device
+
+
+def set_up(device: str, *, backend: str | None = None, local_rank: int = 0) -> Ranks:
+    """Join the processes that torchrun or SLURM started, or work alone.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`; among several processes each takes the GPU of its local rank.
+        backend: `gloo` or `nccl`; by the device if None.
+        local_rank: number on this machine where the launcher does not put it into the environment.
+
+    Raises:
+        UserError: for a device that isn't there.
+    """
+    device = checked_device(device)
     os.environ.setdefault("LOCAL_RANK", str(local_rank))  # old launchers give it as an argument only
     joined = init_distributed_device_so(device, dist_backend=backend)
     group = distributed.new_group(backend="gloo") if joined["distributed"] else None

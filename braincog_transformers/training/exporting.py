@@ -5,7 +5,7 @@ import torch
 from ..errors import UserError
 from ..export import agreement, export, form_of, load_exported, samples_for
 from ..recipe import Options
-from .distributed import Ranks, device_of
+from .distributed import Ranks, checked_device, device_of
 from .network import build_network, find_shape
 from .saving import load_weights
 
@@ -33,7 +33,7 @@ def export_trained(options: Options, path: str) -> list[str]:
         raise UserError("--export needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained")
     lines: list[str] = []
     shape = find_shape(options)
-    ranks = Ranks(torch.device(device_of(options.run.device or "cpu")))
+    ranks = Ranks(torch.device(checked_device(device_of(options.run.device or "cpu"))))
     network = build_network(options, shape, ranks, say=lines.append).eval()
     if weights:
         load_weights(network, weights, lines.append, ema=options.run.use_ema)

@@ -13,9 +13,11 @@ from torch import Tensor
 from ..data.build import Access, Augment, Colours, DataBundle, FrameRule, Source, Split, build_datasets
 from ..data.events.mixing import CutMix, EventMix, MixUp
 from ..data.loading.loader import make_loader
+from ..data.settings import source_problems
 from ..errors import UserError
 from ..recipe import Options
 from ..recipe.groups import DataOptions
+from ..recipe.options import raise_all
 from .distributed import Ranks
 from .losses import soft_labels
 from .network import Shape, evaluates
@@ -124,15 +126,15 @@ def build_data(options: Options, shape: Shape, ranks: Ranks) -> DataBundle:
     Raises:
         UserError: when the class count asked for is not the data's.
     """
+    raise_all(list(source_problems(options)))  # options from a program, which no command line has checked
     data = options.data
-    augment = {one.name: options.value(one.name) for one in fields(Augment)}
     given = {name: getattr(data, name) for name in _PASSED} | {
         "step": shape.step,
         "size": shape.size,
         "use_cache": not data.no_cache,
         "workers": _workers(data, ranks),
         "resize": data.event_resize,
-        "augment": Augment(**augment | {"interpolation": data.interpolation or None}),
+        "augment": Augment(**{one.name: options.value(one.name) for one in fields(Augment)}),
         "normalize": options.model.encode == "direct",  # the other codes read intensities from 0 to 1
         "source": _source(data),
         "needs_train": not evaluates(options),

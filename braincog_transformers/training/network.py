@@ -164,13 +164,13 @@ def find_shape(options: Options) -> Shape:
 
 def _tune_batch_norm(network: nn.Module, model: ModelOptions) -> None:
     """Set momentum and epsilon, each by its own option or else by --bn-tf, which means timm's values for TensorFlow."""
-    usual = {"momentum": 0.01, "eps": 1e-3} if model.bn_tf else {"momentum": None, "eps": None}
+    values = {"momentum": 0.01, "eps": 1e-3} if model.bn_tf else {}
     asked = {"momentum": model.bn_momentum, "eps": model.bn_eps}
-    values = {name: usual[name] if value is None else value for name, value in asked.items()}
+    values |= {name: value for name, value in asked.items() if value is not None}
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             for name, value in values.items():
-                setattr(module, name, getattr(module, name) if value is None else value)
+                setattr(module, name, value)
 
 
 def build_network(

@@ -29,17 +29,23 @@ def scaled_rate(rate: float, *, batch: int, base: int) -> float:
     return rate * batch / base if base else rate
 
 
+def check_optimizer(opt: str) -> str:
+    """Return timm's name of an optimizer; raise `UserError` for an unknown one, or one that the loop can't run."""
+    name, known = opt.lower(), list_optimizers()
+    if name not in known and name.removeprefix("lookahead_") not in known:
+        raise unknown("optimizer", opt, known)
+    if any(name.endswith(kind) for kind in SECOND_ORDER):
+        raise UserError(f"--opt {opt}: it needs second derivatives or a closure, which the loop lacks.")
+    return name
+
+
 def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> Optimizer:
     """Build timm's optimizer; parameters of one dimension, and those the network names, have no weight decay.
 
     Raises:
         UserError: for an unknown optimizer, or one that refuses its arguments.
     """
-    name = options.opt.lower()
-    if name not in list_optimizers() and name.removeprefix("lookahead_") not in list_optimizers():
-        raise unknown("optimizer", options.opt, list_optimizers())
-    if any(name.endswith(kind) for kind in SECOND_ORDER):
-        raise UserError(f"--opt {options.opt}: it needs second derivatives or a closure, which the loop lacks.")
+    name = check_optimizer(options.opt)
     given = optimizer_kwargs(SimpleNamespace(**asdict(options), lr=lr)) | {"opt": name} | keywords(options.opt_kwargs)
     try:
         return create_optimizer_v2(network, **given)

@@ -10,6 +10,7 @@ from torch import nn
 from braincog_transformers import IFNode, LIFNode
 from braincog_transformers.analysis.doctor import diagnose, format_checkup
 from braincog_transformers.models.base import NodeOptions
+from braincog_transformers.models.released import run_over_batch
 from braincog_transformers.nodes import ALIFNode
 
 
@@ -103,6 +104,14 @@ def test_a_neuron_that_has_no_kernel_is_looked_at_through_its_step():
     assert layer.highest == pytest.approx(1 + (0.875 - 0.5 - risen) / 0.5)
     assert layer.lowest == pytest.approx(1.5)
     assert 0 < layer.coverage < 1
+
+
+def test_a_neuron_that_mixes_samples_as_released_is_looked_at_as_it_fires():
+    node = LIFNode(threshold=1.0, step=2, layer_by_layer=True)
+    run_over_batch(node)
+    x = 2 * torch.rand(6, 3)
+    assert torch.equal((node.over_threshold(x) > 0).flatten(0, 1).float(), node(x))
+    assert node(x).sum() not in (0, 18)
 
 
 def test_a_neuron_with_a_forward_of_its_own_has_its_rate_and_gradient():

@@ -8,7 +8,17 @@ import pytest
 
 from braincog_transformers import analysis
 
-MOVED = dict(sorted(analysis._MOVED.items()))
+MOVED = {
+    "architecture": "pictures.architecture",
+    "attention": "attention_maps",
+    "dataflow": "pictures.dataflow",
+    "diagram": "pictures.diagram",
+    "diagram_layout": "pictures.diagram_layout",
+    "look": "pictures.visualize",
+    "plot_classes": "pictures.classes",
+    "plot_maps": "pictures.maps",
+    "plots": "pictures.plots",
+}
 
 
 @pytest.mark.parametrize("name", MOVED)

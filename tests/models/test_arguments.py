@@ -7,7 +7,9 @@ import timm
 import torch
 
 from braincog_transformers import UserError
+from braincog_transformers.models.qkformer import QKFormer
 from braincog_transformers.models.spikformer import Spikformer
+from braincog_transformers.models.spikingresformer import SpikingResformer
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,31 @@ def test_arguments_of_a_users_own_network_are_its_own():
     assert len(Own(depth="shallow", **tiny).blocks) == 1
     with pytest.raises(UserError, match="Own: num_heads must be at least 1"):
         Own(depth="deep", embed_dim=16, num_heads=0)
+
+
+@pytest.mark.parametrize(
+    ("base", "argument", "rule"),
+    [
+        (QKFormer, {"stem": "foo"}, "Own: stem must be 'imagenet' or 'cifar' or 'dvs'; got 'foo'"),
+        (QKFormer, {"depths": ()}, "Own: depths must be several values"),
+        (QKFormer, {"num_heads": 0}, "Own: num_heads must be at least 1"),
+        (SpikingResformer, {"stem_stride": 2}, "Own: stem_stride must be 1 or 4; got 2"),
+        (SpikingResformer, {"group_size": 0}, "Own: group_size must be at least 1"),
+    ],
+)
+def test_what_a_users_own_network_hands_to_its_base_is_checked_too(base, argument, rule):
+    class Own(base):
+        def __init__(self, **common):
+            super().__init__(**argument, **common)
+
+    with torch.device("meta"), pytest.raises(UserError, match=re.escape(rule)):
+        Own()
+
+
+def test_a_users_own_network_may_describe_its_features():
+    class Own(Spikformer):
+        def __init__(self, **common):
+            super().__init__(**common)
+            self.feature_info = self.feature_info[:1]
+
+    assert len(Own(depth=2, embed_dim=16, num_heads=2, img_size=16).feature_info) == 1

@@ -49,7 +49,7 @@ def test_a_name_is_a_function_of_the_module_of_its_class():
     for name, entry in REGISTERED.items():
         function = getattr(sys.modules[entry.cls.__module__], name)
         assert (function.__name__, function.__module__) == (name, entry.cls.__module__)
-        assert entry.cls.__name__ in function.__doc__ or entry.alias_of in function.__doc__
+        assert (entry.alias_of or entry.cls.__name__) in function.__doc__
         assert pickle.loads(pickle.dumps(function)) is function
 
 

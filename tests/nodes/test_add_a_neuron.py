@@ -21,12 +21,20 @@ def started(folder, *arguments):
     return done.stdout
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Return an empty folder with the files of the page."""
+    for name, text in zip(("resonate.py", "try.py"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), strict=True):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_the_page_prints_what_it_says(folder):
+    assert started(folder, "try.py") == re.search(r"prints:\n\n```\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
 @pytest.mark.slow
-def test_the_page_prints_what_it_says_and_trains(tmp_path):
-    neuron, use = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "resonate.py").write_text(neuron, encoding="utf-8")
-    (tmp_path / "try.py").write_text(use, encoding="utf-8")
-    assert started(tmp_path, "try.py") == re.search(r"prints:\n\n```\n(.*?)```", PAGE, re.DOTALL)[1]
+def test_the_page_trains(folder):
     command = re.search(r"^```bash\npython (.*?)\n```$", PAGE, re.MULTILINE)[1]
-    started(tmp_path, *command.split())
-    assert list(tmp_path.glob("runs/*/results.json"))
+    started(folder, *command.split())
+    assert list(folder.glob("runs/*/results.json"))

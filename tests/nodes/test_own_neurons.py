@@ -76,10 +76,11 @@ def test_values_and_gradients_are_those_of_a_loop(kind, expected):
     agrees(kind, expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [("ALIFNode", alif), pytest.param("CLIFNode", clif, marks=[pytest.mark.kernels, pytest.mark.slow])],
-)
+COMPILED = [pytest.mark.kernels, pytest.mark.slow]
+OURS = [("ALIFNode", alif), ("CLIFNode", clif)]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [*OURS, *(pytest.param(*one, marks=COMPILED) for one in OURS)])
 def test_so_are_those_of_the_kernels(kind, expected, monkeypatch):
     monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)
     agrees(kind, expected)

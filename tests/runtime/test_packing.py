@@ -83,14 +83,17 @@ def test_places_of_a_pooling_take_two_bytes(monkeypatch):
     assert [k.small.content.dtype for k in kept if isinstance(k, packing._View)] == [torch.int16]
 
 
-@pytest.mark.kernels
+COMPILED = [pytest.mark.kernels, pytest.mark.slow]
+
+
 @pytest.mark.parametrize(
     ("steps", "dtype"),
     [
         (1, torch.uint8),
-        pytest.param(8, torch.uint8, marks=pytest.mark.slow),
-        pytest.param(9, torch.int16, marks=pytest.mark.slow),
-        pytest.param(40, torch.int64, marks=pytest.mark.slow),
+        (8, torch.uint8),
+        (9, torch.int16),
+        (40, torch.int64),
+        *(pytest.param(*case, marks=COMPILED) for case in ((8, torch.uint8), (9, torch.int16), (40, torch.int64))),
     ],
 )
 def test_spikes_become_bits(monkeypatch, steps, dtype):

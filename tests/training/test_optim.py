@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from braincog_transformers.cli import _check_names, resolve
 from braincog_transformers.errors import UserError
 from braincog_transformers.recipe.groups import OptimOptions, SchedOptions
 from braincog_transformers.training.optim import build_optimizer, build_schedule, scaled_rate
@@ -98,6 +99,12 @@ def test_optimizers_that_cannot_be_had_are_named():
         build_optimizer(network, OptimOptions(opt="adamww"), lr=1.0)
     with pytest.raises(UserError, match="second derivatives"):
         build_optimizer(network, OptimOptions(opt="adahessian"), lr=1.0)
+
+
+def test_the_command_line_takes_the_optimizers_that_training_takes():
+    _check_names(resolve(["--dataset", "digits", "--model", "spikformer_digits", "--opt", "lookahead_adamw"]))
+    with pytest.raises(UserError, match="second derivatives"):
+        _check_names(resolve(["--dataset", "digits", "--model", "spikformer_digits", "--opt", "adahessian"]))
 
 
 def test_arguments_of_an_optimizer_reach_it():

@@ -14,7 +14,7 @@ from .dataflow import INPUT, Call, follow, least
 __all__ = ["Box", "Part", "describe_architecture"]
 
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
-_PRODUCTS = (SpikingProduct, SpikeMatmul, SpikeSum)
+_PRODUCTS = (SpikeMatmul, SpikeSum)
 _NORMS = nn.modules.batchnorm._NormBase
 _NAMES = {
     "MaxPool2d": "max-pool",

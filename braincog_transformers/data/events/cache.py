@@ -143,7 +143,8 @@ class CachedFrames:
         try:
             self.path, self.rows, self.sums = path, np.load(path, mmap_mode="r"), _beside(path)[1]
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: the cached frames can't be read any more ({error}); start again") from None
+            why = f"the cached frames can't be read any more ({reason(error)}); start again"
+            raise UserError(f"{path}: {why}") from None
 
     def __getitem__(self, place: int) -> np.ndarray:
         row = self.rows[place]

@@ -111,7 +111,7 @@ def event_datasets(
     _warn_of_doubles(root, info, sides)
     if info.top_left:
         sides = [([TopLeft(path) for path in files], targets) for files, targets in sides]
-    sets = []
+    labels, sets = {kind: label for label, kind in enumerate(class_order)}, []
     for (files, targets), part, varied in zip(sides, ("train", "test"), (transforms, test_transforms), strict=True):
         name, cache, damaged = f"{info.name}-{part}", None, {}
         if access.use_cache:
@@ -123,7 +123,7 @@ def event_datasets(
         if len(damaged) == len(files):
             raise UserError(f"none of the {len(files)} recordings of {name} can be read; the first: {damaged[0]}")
         rows = [row for row in range(len(files)) if row not in damaged]
-        kept = [files[row] for row in rows], [class_order.index(targets[row]) for row in rows]
+        kept = [files[row] for row in rows], [labels[targets[row]] for row in rows]
         sets.append(EventDataset(*kept, rule, varied, cache, rows, tuple(damaged.values())))
     return sets[0], sets[1]
 

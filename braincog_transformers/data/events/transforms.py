@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import RandomErasing
 from torchvision.transforms import functional as vision
 
-from ...errors import UserError
+from ...errors import UserError, unknown
 from ..settings import Augment
 
 __all__ = ["PolaritySum", "event_transforms"]
@@ -353,7 +353,7 @@ def event_transforms(augment: Augment) -> tuple:
         return ()
     names = augment.event_names
     if strange := [name for name in names if name not in _NAMED]:
-        raise UserError(f"unknown event augmentation {strange[0]!r}; choose from {', '.join(_NAMED)}")
+        raise unknown("event augmentation", strange[0], _NAMED)
     if "none" in names and len(names) > 1:
         raise UserError(f"--event-augment none excludes {', '.join(names)}; leave none out")
     flips = [(HorizontalFlip, augment.hflip), (VerticalFlip, augment.vflip)]

@@ -60,6 +60,8 @@ def read_table(path: Path, first: str, allowed: range | None = None) -> list[tup
     Raises:
         UserError: for a file that can't be read, has no rows, or has a row that is no such stretch.
     """
+    from .columns import LATEST_US  # which needs NumPy, and this module is read for every error about options
+
     rows = [[cell.strip(' \t"') for cell in line.split(",")] for line in read_lines(path) if line.strip(" ,")]
     if rows and not any(_NUMBER_BEGINS.match(cell) for cell in rows[0]):
         del rows[0]
@@ -67,7 +69,7 @@ def read_table(path: Path, first: str, allowed: range | None = None) -> list[tup
     if not rows:
         raise UserError(f"{needs} end; it has none, fetch it anew")
     for row in rows:
-        if len(row) != 3 or not all(map(_WHOLE.fullmatch, row)):
+        if len(row) != 3 or not all(_WHOLE.fullmatch(cell) and int(cell) <= LATEST_US for cell in row):
             raise UserError(f"{needs} end; got {shown(','.join(row), 60)!r}, fetch it anew")
     table = [(int(number), int(start), int(end)) for number, start, end in rows]
     for number, start, end in table:

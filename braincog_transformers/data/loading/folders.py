@@ -120,10 +120,9 @@ def warn_if_incomplete(root: Path, info: DatasetInfo, found: Sequence[int]) -> N
 def _recordings(folder: Path, endings: tuple[str, ...], smallest: int = 0, *, nested: bool = False) -> list[Path]:
     if not folder.is_dir():
         return []
-    paths = visible(folder, "**/*") if nested else folder.iterdir()
-    found = (path for path in paths if path.suffix.lower() in endings and not path.name.startswith("."))
+    found = (path for path in visible(folder, "**/*" if nested else "*") if path.suffix.lower() in endings)
     # What is no file, such as a link that leads nowhere, stays: its reader names it.
-    return sorted(path for path in found if not path.is_file() or path.stat().st_size >= smallest)
+    return [path for path in found if not smallest or not path.is_file() or path.stat().st_size >= smallest]
 
 
 def _holds(info: DatasetInfo, root: Path, train: bool) -> bool:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ...errors import UserError
-from ..readers import Segment
+from ..readers import Recording
 
 __all__ = ["Damaged", "read_all", "read_or_damaged"]
 
@@ -34,7 +34,7 @@ class Damaged:
         return UserError(f"{self.text}; --skip-bad leaves such recordings out")
 
 
-def read_or_damaged(read: Callable[[Path | Segment], Any], path: Path | Segment) -> Any:
+def read_or_damaged(read: Callable[[Path | Recording], Any], path: Path | Recording) -> Any:
     """Return `read(path)`, or a `Damaged`."""
     try:
         return read(path)
@@ -45,7 +45,7 @@ def read_or_damaged(read: Callable[[Path | Segment], Any], path: Path | Segment)
 class _Recordings(Dataset):
     """Apply one function to each recording."""
 
-    def __init__(self, read: Callable[[Path | Segment], Any], files: Sequence[Path | Segment]) -> None:
+    def __init__(self, read: Callable[[Path | Recording], Any], files: Sequence[Path | Recording]) -> None:
         self.read, self.files = read, files
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class _Recordings(Dataset):
 
 
 def read_all(
-    read: Callable[[Path | Segment], Any], files: Sequence[Path | Segment], *, workers: int, title: str
+    read: Callable[[Path | Recording], Any], files: Sequence[Path | Recording], *, workers: int, title: str
 ) -> Iterator[Any]:
     """Yield `read(path)` or a `Damaged` for each file, in their order, under a progress bar.
 

@@ -131,7 +131,7 @@ class StreamLoader:
         self, stream: PictureStream, *, batch_size: int, seed: int, workers: int, rank: int, world_size: int,
         pin_memory: bool,
     ) -> None:  # fmt: skip
-        self.dataset, self.batch_size = stream, batch_size
+        self.batch_size = batch_size
         stored = stream.source.open(train=stream.train, batch_size=batch_size, seed=seed)
         reader = stored.reader
         reader.dist_rank, reader.dist_num_replicas = rank, world_size

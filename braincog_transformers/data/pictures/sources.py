@@ -118,7 +118,7 @@ def _class_map(path: str | None, root: str) -> dict[str, int] | str | None:
             numbers = _PlainValues(file).load()
     except Exception as error:
         # pickle raises whatever the bytes of a damaged file make it raise.
-        raise UserError(f"--class-map {found}: no plain pickle ({str(error)[:120]}); write a .txt list") from None
+        raise UserError(f"--class-map {found}: no plain pickle ({reason(error)}); write a .txt list") from None
     labels = numbers.values() if isinstance(numbers, dict) else [None]
     if not all(type(label) is int and label >= 0 for label in labels):
         raise UserError(f"--class-map {found}: needs a dictionary from class to label")

@@ -54,7 +54,7 @@ def _gestures(root: Path, name: str) -> list[tuple[Any, int]]:
     return [
         (Segment(trial, start, end), label - 1)
         for trial, table in trials
-        for label, start, end in read_table(table, "class 1 to 11", range(1, 12))
+        for label, start, end in read_table(table, f"class 1 to {len(CLASSES)}", range(1, len(CLASSES) + 1))
     ]
 
 

@@ -19,15 +19,14 @@ def _sides(root: Path, info: EventSet, split: Split) -> list[tuple[list, list[in
 def _listed(root: Path, part: str, classes: int) -> tuple[list, list[int]]:
     from ..events.recordings import GivenSteps
 
-    path = root / f"{part}label.txt"
-    samples = []
+    path, folder, samples = root / f"{part}label.txt", root / part, []
     for line in filter(None, read_lines(path)):
         name, *numbers = line.split()
         if len(numbers) != 3 or not all(map(_WHOLE.fullmatch, numbers)):
             wanted = "lines of file, class, rows and columns"
             raise UserError(f"{path}: needs {wanted}; got {shown(line, 60)!r}, fetch it anew")
         label, tall, wide = map(int, numbers)
-        samples.append((GivenSteps(root / part / f"{Path(name).stem}.npz", tall, wide), label))
+        samples.append((GivenSteps(folder / f"{Path(name).stem}.npz", tall, wide), label))
     if not samples or any(label >= classes for _, label in samples):
         raise UserError(f"{path}: needs at least one line, and classes from 0 to {classes - 1}; fetch it anew")
     return unpaired(samples)

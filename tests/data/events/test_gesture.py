@@ -219,6 +219,7 @@ def broken(root, name, text):
         ("user01_led_labels.csv", "class,start,end\n12,0,5\n", "rows of class 1 to 11"),
         ("user01_led_labels.csv", "class,start,end\n1,0\n", "rows of class 1 to 11"),
         ("user01_led_labels.csv", "class,start,end\n1,9,9\n", "a later end"),
+        ("user01_led_labels.csv", "class,start,end\n1,5,9999999999999999\n", "rows of class 1 to 11"),
         ("user01_led_labels.csv", "class,start,end\none,0,9\n", "rows of class 1 to 11"),
         ("user01_led_labels.csv", "class,start,end\n1,900000,900001\n", "holds no events"),
         ("trials_to_train.txt", "user05_led.aedat\n", r"2 of 2 files that trials_to_train.txt asks for are missing"),

@@ -18,6 +18,7 @@ from braincog_transformers.data.loading.loader import make_loader
 from braincog_transformers.data.pictures import sources
 from braincog_transformers.data.pictures.sources import PictureStream, Source
 from braincog_transformers.errors import UserError
+from braincog_transformers.recipe import Options
 from braincog_transformers.training.run import run
 
 PLAIN = {"augment": Augment(no_aug=True), "normalize": False, "size": (8, 8)}
@@ -402,3 +403,19 @@ def test_options_of_sources_reach_timm(tmp_path, monkeypatch):
         ("hfids/x", shared | {"split": "a", "num_samples": 7, "is_training": True}),
         ("hfids/x", shared | {"split": "b", "num_samples": 3, "is_training": False}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dataset": "digits", "dataset_source": "torch/mnist"}, "under --dataset imnet, not digits"),
+        ({"dataset": "imnet", "dataset_source": "nope/x"}, "--dataset-source takes"),
+        ({"dataset": "imnet", "dataset_source": "wds/x", "aug_repeats": 3}, "a stream is read once in an epoch"),
+    ],
+)
+def test_options_of_a_program_are_refused_as_well(values, message, tmp_path):
+    options = Options.from_dict(
+        {**values, "model": "spikformer_digits", "output": str(tmp_path), "workers": 0, "device": "cpu"}
+    )
+    with pytest.raises(UserError, match=message):
+        run(options)
