@@ -1,6 +1,7 @@
 """BrainCog nodes over `ops`: neurons that run all T steps in one call, BrainCog's own, and `accelerate`."""
 
 from .adaptive import ALIFNode, CLIFNode
+from .analog import PLIAFNode
 from .base import SpikingNode
 from .brain_cog import WrappedNode, accelerate, make_node, register_node
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
@@ -11,6 +12,7 @@ __all__ = [
     "FusableNode",
     "IFNode",
     "LIFNode",
+    "PLIAFNode",
     "PLIFNode",
     "SpikingNode",
     "WrappedNode",
