@@ -1,6 +1,7 @@
 """`--search`: its table, its file, and mistakes in one line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from braincog_transformers import cli
 from braincog_transformers.recipe import keywords
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "search.md"
 # a small space for digits, searched in a moment
 DIGITS = [
     *("--search", "autost", "--dataset", "digits", "--search-patch", "1", "--search-dims", "16", "32"),
@@ -125,6 +127,17 @@ def test_a_folder_is_no_file_to_write_to(tmp_path, capsys):
     (tmp_path / "found.yaml").mkdir()
     assert cli.main([*DIGITS, "--search-file", str(tmp_path / "found.yaml")]) == 2
     assert "is a directory" in capsys.readouterr().err.lower()
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="docs/search.md is not beside the tests")
+def test_the_page_shows_what_the_command_prints(capsys):
+    shown = re.findall(
+        r"```bash\npython main\.py (--search .*)\n```\n\n(?:.+\n\n)?```\n((?:.+\n)+)```", PAGE.read_text()
+    )
+    assert len(shown) == 2
+    for command, table in shown:
+        assert cli.main(command.split()) == 0
+        assert capsys.readouterr().out == table
 
 
 def test_a_search_needs_neither_torch_nor_braincog():
