@@ -2,19 +2,22 @@
 
 from .adaptive import ALIFNode, CLIFNode
 from .base import SpikingNode
-from .brain_cog import WrappedNode, accelerate, make_node, register_node
+from .brain_cog import WrappedNode, accelerate, fires_levels, make_node, register_node
+from .integer import ILIFNode
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 
 __all__ = [
     "ALIFNode",
     "CLIFNode",
     "FusableNode",
+    "ILIFNode",
     "IFNode",
     "LIFNode",
     "PLIFNode",
     "SpikingNode",
     "WrappedNode",
     "accelerate",
+    "fires_levels",
     "make_node",
     "register_node",
 ]

@@ -147,10 +147,13 @@ class SpikingNode(BaseNode):
             numbers with which every sequence begins.
         Parameters: NamedTuple of what `advance` reads. Each field is an attribute of the node of that name, `threshold`
             what BrainCog's `get_thres` gives. A float or a tensor reaches `advance` as a tensor, the rest as it is.
+        binary: whether the neuron fires 0 or 1. What is kept for the backward pass relies on it, so a class that fires
+            other numbers says False.
     """
 
     State: ClassVar[type[NamedTuple]]
     Parameters: ClassVar[type[NamedTuple]]
+    binary: ClassVar[bool] = True
     _state: Any = None
     _spike: Tensor | float = 0.0
     _call: tuple | None = None
@@ -259,7 +262,7 @@ class SpikingNode(BaseNode):
         return torch.stack(found) if found else None
 
     def _neuron(self) -> Neuron:
-        return Neuron(self.advance, self.rest(), self.mem_detach)
+        return Neuron(self.advance, self.rest(), self.mem_detach, self.binary)
 
     def _fire(self, over: Tensor) -> Tensor:
         own, name = self._own_fire, type(self.act_fun).__name__

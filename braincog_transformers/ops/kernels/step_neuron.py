@@ -116,7 +116,7 @@ def spikes(x: Tensor, parameters: NamedTuple, alpha: Tensor, neuron: Neuron, sur
     constants = parameters._make(Tensor if isinstance(part, Tensor) else part for part in parameters)
     places = tuple(value.device.type for value in values)
     setting = _Setting(neuron, constants, surrogate, strict, x.shape[0], x.dtype, x.device.type, places)
-    forward = _kernel(setting, packing.active())
+    forward = _kernel(setting, packing.active() and neuron.binary)
     fire = functools.partial(spike, alpha=alpha, surrogate=surrogate, strict=strict)
     if forward is None:
         return run(neuron, x, parameters, fire)[0]
