@@ -36,8 +36,8 @@ _LEVELS = ("levels", "norm", "rounding")
 class NodeOptions:
     """How a network's neurons are built; the defaults are those of the Spikformer family's papers.
 
-    Whatever the surrogate, they fire at the threshold, not only above it, and its steepness is not learnt. A neuron that
-    fires whole numbers has no surrogate, so `act_fun` and `alpha` say nothing about it.
+    Whatever the surrogate, they fire at the threshold, not only above it, and its steepness is not learnt. A neuron
+    that fires whole numbers has no surrogate, so `act_fun` and `alpha` say nothing about it.
 
     Args:
         node_type: BrainCog's node class or its name.
@@ -132,6 +132,9 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
 
     units = "blocks"
     """Name of the sequence that features are taken from and layer-wise learning rates count."""
+    status = ""
+    """"reconstruction" for a network whose authors released no code: it has what its paper says, and choices of ours.
+    Every list, log and report of the network prints it; a user's subclass inherits it."""
     official_names: OfficialNames | None = None
     """How official weights name what is here; a user's subclass inherits it."""
     neuron_defaults: ClassVar[dict[str, Any]] = {}

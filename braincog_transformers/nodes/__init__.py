@@ -1,6 +1,7 @@
 """BrainCog nodes over `ops`: neurons that run all T steps in one call, BrainCog's own, and `accelerate`."""
 
 from .adaptive import ALIFNode, CLIFNode
+from .analog import PLIAFNode
 from .base import SpikingNode
 from .brain_cog import WrappedNode, accelerate, fires_levels, make_node, register_node
 from .integer import ILIFNode
@@ -13,6 +14,7 @@ __all__ = [
     "ILIFNode",
     "IFNode",
     "LIFNode",
+    "PLIAFNode",
     "PLIFNode",
     "SpikingNode",
     "WrappedNode",

@@ -147,7 +147,7 @@ class SpikingNode(BaseNode):
             numbers with which every sequence begins.
         Parameters: NamedTuple of what `advance` reads. Each field is an attribute of the node of that name, `threshold`
             what BrainCog's `get_thres` gives. A float or a tensor reaches `advance` as a tensor, the rest as it is.
-        binary: whether the neuron fires 0 or 1. What is kept for the backward pass relies on it, so a class that fires
+        binary: whether what `advance` returns is 0 or 1. Only then may kernels keep it as bits; a neuron that puts out
             other numbers says False.
     """
 
@@ -239,8 +239,8 @@ class SpikingNode(BaseNode):
         """Map all steps `(T, ...)` to spikes, and potentials after the reset where they are asked for."""
         fused = self._own_fire is None and not with_potentials and all(map(is_scalar, parameters))
         if fused and fused_neuron.takes(x):
-            surrogate = type(self.act_fun).__name__, self.strict
-            return step_neuron.spikes(x, parameters, self.act_fun.alpha, self._neuron(), *surrogate), None
+            how = type(self.act_fun).__name__, self.strict, self.binary
+            return step_neuron.spikes(x, parameters, self.act_fun.alpha, self._neuron(), *how), None
         spikes, potentials = run(self._neuron(), x, parameters, self._fire)
         return spikes, potentials if with_potentials else None
 
@@ -262,7 +262,7 @@ class SpikingNode(BaseNode):
         return torch.stack(found) if found else None
 
     def _neuron(self) -> Neuron:
-        return Neuron(self.advance, self.rest(), self.mem_detach, self.binary)
+        return Neuron(self.advance, self.rest(), self.mem_detach)
 
     def _fire(self, over: Tensor) -> Tensor:
         own, name = self._own_fire, type(self.act_fun).__name__

@@ -23,8 +23,8 @@ class ILIFNode(SpikingNode):
         n[t] = clip(round(h[t] / threshold), 0, D)
         v[t] = h[t] - n[t] threshold
 
-    and `n / norm` leaves. `tau=1` forgets everything: no step depends on another one. The gradient goes straight through
-    the rounding, `1 / (norm threshold)` within the range, see `ops.levels`; so there is no surrogate to choose.
+    and `n / norm` leaves. `tau=1` forgets everything: no step depends on another one. The gradient goes straight
+    through the rounding, `1 / (norm threshold)` within the range, see `ops.levels`; so there is no surrogate to choose.
 
     Args:
         threshold: what one more spike costs, dimensionless.
@@ -63,8 +63,8 @@ class ILIFNode(SpikingNode):
         name = type(self).__name__
         if refused := [option for option in _SURROGATE if kwargs.get(option) is not None]:
             raise UserError(
-                f"{name}: {', '.join(refused)} belong to a surrogate gradient, and this neuron's gradient goes straight "
-                "through its rounding; leave them out"
+                f"{name}: {', '.join(refused)} belong to a surrogate gradient, and the gradient of this neuron goes "
+                "straight through its rounding; leave them out"
             )
         super().__init__(threshold, **{option: kwargs[option] for option in kwargs.keys() - set(_SURROGATE)})
         if tau < 1:
@@ -82,7 +82,9 @@ class ILIFNode(SpikingNode):
     @levels.setter
     def levels(self, value: int) -> None:
         if value != int(value) or not 1 <= value <= MOST_LEVELS:
-            raise UserError(f"{type(self).__name__}: levels must be a whole number from 1 to {MOST_LEVELS}; got {value}")
+            raise UserError(
+                f"{type(self).__name__}: levels must be a whole number from 1 to {MOST_LEVELS}; got {value}"
+            )
         self._levels = int(value)
 
     @property

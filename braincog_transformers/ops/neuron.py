@@ -106,13 +106,11 @@ class Neuron(NamedTuple):
         advance: one step: maps input, state, parameters and `fire` to spikes and the next state.
         rest: state with which every sequence begins, in numbers, the membrane potential first.
         detach: no gradient from one step to the one before.
-        binary: whether it fires 0 or 1, which a bit can hold.
     """
 
     advance: Callable[[Tensor, NamedTuple, NamedTuple, Fire], tuple[Tensor, NamedTuple]]
     rest: NamedTuple
     detach: bool
-    binary: bool = True
 
 
 def membrane_dtype(dtype: torch.dtype) -> torch.dtype:
