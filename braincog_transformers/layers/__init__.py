@@ -1,6 +1,15 @@
 """Modules that two or more papers share. They receive the neuron as a constructor and know no model's name."""
 
-from .blocks import Block, MembraneMLP, SpikingMLP, SpikingPatchSplitting, SpikingSelfAttention, StepDropPath
+from .blocks import (
+    Block,
+    MembraneMLP,
+    MembranePatchSplitting,
+    MembraneSelfAttention,
+    SpikingMLP,
+    SpikingPatchSplitting,
+    SpikingSelfAttention,
+    StepDropPath,
+)
 from .checkpointing import checkpoint_module
 from .encoder import ENCODINGS, Encoder
 from .folding import Foldable, baked, foldable
@@ -19,7 +28,7 @@ from .products import SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
     "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
-    "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
-    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
-    "foldable",
+    "MakeNode", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN",
+    "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct",
+    "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module", "foldable",
 ]  # fmt: skip
