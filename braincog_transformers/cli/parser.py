@@ -23,9 +23,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
         help="describe --dataset and count its samples in --data-dir; without --dataset list all sets; and stop",
     ),
     "identify": dict(nargs="?", const="", metavar="FILE", help="list the networks that a checkpoint fits, and stop"),
-    "export": dict(
-        metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"
-    ),
+    "export": dict(metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"),
 }
 """What is done instead of a training, with argparse's arguments."""
 
