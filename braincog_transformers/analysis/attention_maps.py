@@ -11,6 +11,8 @@ each map says in `what` which one it is:
   keys that it lets through.
 - `SpikeMatmul` (SpikingResformer): the spikes of the attention map, averaged over the queries, at the places of the
   pooled grid.
+- `AttentionMatmul` (STS-Transformer): the attention that each place receives from the queries of a step, the mean over
+  those of Q K^T plus its position bias, summed over the steps up to theirs.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
+from ..layers.products import AttentionMatmul, SpikeMatmul, SpikeSum, SpikingProduct
 from .recorder import device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
@@ -52,6 +54,7 @@ GATED = "gated $Q$", "spikes of the query that the gates let through, mean over 
 MASK = "mask", "spikes of the token mask: which places Q-K attention lets through"
 MASKED = "masked $K$", "spikes of the key behind the token mask, mean over channels"
 DUAL = "spike map", "spikes of the attention map, mean over the queries, at the places of the pooled grid"
+BIASED = "$QK^T + B$", "attention that each place receives: $QK^T + B$, mean over the queries, sum over steps so far"
 
 
 def received(q: Tensor, k: Tensor) -> Tensor:
@@ -99,6 +102,11 @@ def _rate(inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
     return inputs[0].float().mean(-1).unsqueeze(1)
 
 
+def _by_place(attention: Tensor) -> Tensor:
+    """Map attention `(B, h, N, s*N)` of the queries of a step to what each place receives, `(B, h, N)`."""
+    return attention.float().mean(-2).unflatten(-1, (-1, attention.shape[-2])).sum(-2)
+
+
 def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str, str], nn.Module, Callable]]:
     """Yield the maps that a product stands for: what each is, a module, and a function of its inputs and output.
 
@@ -106,6 +114,8 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
     """
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
+    elif type(product) is AttentionMatmul:
+        yield BIASED, product, lambda inputs, _output: _by_place(inputs[0])
     elif type(product) is SpikeMatmul:
         # the first of two makes the map, the last one reads it
         if product is [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]:

@@ -15,10 +15,11 @@ from .linear import (
     NodeLinearBN,
     SpikeInput,
 )
-from .products import SpikeMatmul, SpikeSum, SpikingProduct
+from .products import AttentionMatmul, SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
+    "ENCODINGS", "AttentionMatmul", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN",
+    "LinearBNNode",
     "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
     "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
     "foldable",

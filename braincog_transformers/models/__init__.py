@@ -9,9 +9,11 @@ from .sglformer import SGLFormer, SGLFormerImageNet
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .stsa import STSTransformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
-    "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
+    "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "STSTransformer",
+    "SpikeDrivenTransformer", "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo",
+    "describe", "list_models",
 ]  # fmt: skip

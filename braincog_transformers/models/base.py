@@ -5,6 +5,7 @@ A network reads like an ordinary vision transformer, because time is folded into
 and `head`, and defines nothing else if it can. Flat networks fill in `flat.FlatTransformer`.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -15,8 +16,9 @@ from braincog.model_zoo.base_module import BaseModule
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from ..errors import UserError
 from ..layers import Encoder, MakeNode, StepDropPath, checkpoint_module
-from ..nodes import make_node
+from ..nodes import FusableNode, make_node, node_class
 from ..runtime.packing import packed_spikes
 from ..runtime.watching import transformed
 from .arguments import ArgumentChecks, check_arguments, hints_of, sides
@@ -25,12 +27,15 @@ from .official import OfficialNames
 
 __all__ = ["NodeOptions", "SpikingTransformer", "init_linear", "init_weights"]
 
+# What holds for the neurons of `ops.neuron.advance` only.
+_EQUATIONS = ("decay_input", "detach_reset")
+
 
 @dataclass(frozen=True)
 class NodeOptions:
     """How a network's neurons are built; the defaults are those of the Spikformer family's papers.
 
-    Whatever the surrogate, they fire at the threshold, not only above it, and its steepness is not learnt.
+    The steepness of the surrogate is not learnt.
 
     Args:
         node_type: BrainCog's node class or its name.
@@ -41,6 +46,9 @@ class NodeOptions:
         requires_thres_grad: learn the thresholds.
         sigmoid_thres: the threshold is the sigmoid of the parameter.
         mem_detach: no gradient from one step to the one before.
+        strict: fire above the threshold only, not at it, whatever the surrogate; BrainCog's own nodes fire as they do.
+        decay_input: divide the input by tau too; like the next one, for LIFNode, PLIFNode and IFNode.
+        detach_reset: no gradient through the spike in the reset.
     """
 
     node_type: str | type = "LIFNode"
@@ -51,9 +59,34 @@ class NodeOptions:
     requires_thres_grad: bool = False
     sigmoid_thres: bool = False
     mem_detach: bool = False
+    strict: bool = False
+    decay_input: bool = True
+    detach_reset: bool = True
 
     def __post_init__(self):
         check_arguments("a network's neurons", hints_of(type(self)), vars(self))
+
+    @classmethod
+    def chosen(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> "NodeOptions":
+        """Return options with a network's defaults, as far as they concern the neuron.
+
+        Args:
+            defaults: where a paper's neurons differ from the defaults here.
+            given: what the user chose.
+
+        Raises:
+            UserError: for a charge or reset that was asked of a neuron with equations of its own.
+        """
+        options = {**defaults, **given}
+        node = node_class(options.get("node_type", cls.node_type))
+        if not issubclass(node, FusableNode):
+            if asked := [name for name in _EQUATIONS if not given.get(name, True)]:
+                raise UserError(
+                    f"a network's neurons: {asked[0]}=False is for LIFNode, PLIFNode and IFNode; {node.__name__} has "
+                    "equations of its own (leave it out)"
+                )
+            options = {name: value for name, value in options.items() if name not in _EQUATIONS}
+        return cls(**options)
 
     def constructor(self, step: int, threshold_ratio: float = 1.0) -> MakeNode:
         """Return a function that builds one neuron.
@@ -63,7 +96,10 @@ class NodeOptions:
             threshold_ratio: this neuron's threshold over the network's.
         """
         options = {**vars(self), "threshold": self.threshold * threshold_ratio}
-        return partial(make_node, **options, step=step, layer_by_layer=True, strict=False, requires_alpha_grad=False)
+        for name in _EQUATIONS:  # neurons with equations of their own take neither
+            if options[name]:
+                del options[name]
+        return partial(make_node, **options, step=step, layer_by_layer=True, requires_alpha_grad=False)
 
 
 class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
@@ -101,7 +137,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     mixes_time = ""
     """Why the network can't run one step at a time; empty if it can."""
     joins_steps = ""
-    """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
+    """Why T can't change after construction; empty if it can."""
 
     def __new__(cls, *_: Any, **arguments: Any):
         """Check the arguments of a subclass before its constructor uses them."""
@@ -132,7 +168,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.grad_checkpointing = self.output_steps = self.streaming = False
         self.pack_spikes = True
-        self.neurons = NodeOptions(**{**self.neuron_defaults, **neuron})
+        self.neurons = NodeOptions.chosen(self.neuron_defaults, neuron)
         self.head_node = nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
 

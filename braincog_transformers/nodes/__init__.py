@@ -2,7 +2,7 @@
 
 from .adaptive import ALIFNode, CLIFNode
 from .base import SpikingNode
-from .brain_cog import WrappedNode, accelerate, make_node, register_node
+from .brain_cog import WrappedNode, accelerate, make_node, node_class, register_node
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "WrappedNode",
     "accelerate",
     "make_node",
+    "node_class",
     "register_node",
 ]

@@ -18,7 +18,7 @@ from .base import SpikingNode, state_without_graph, taking_turns
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 from .surrogates import build_surrogate, fires_above
 
-__all__ = ["WrappedNode", "accelerate", "make_node", "register_node"]
+__all__ = ["WrappedNode", "accelerate", "make_node", "node_class", "register_node"]
 
 _logger = logging.getLogger(__name__)
 
@@ -115,10 +115,11 @@ def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
     Raises:
         UserError: for an unknown name or class, or an option that the class can't honour.
     """
-    return _built(_class_of(node_type), **kwargs)
+    return _built(node_class(node_type), **kwargs)
 
 
-def _class_of(node_type: str | type) -> type[BaseNode]:
+def node_class(node_type: str | type) -> type[BaseNode]:
+    """Return the class of which `make_node` builds a neuron, in a `WrappedNode` unless it is a `SpikingNode`."""
     known = {**_NODES, **_WRAPPED, **_REGISTERED}
     name = node_type if isinstance(node_type, str) else node_type.__name__
     if isinstance(node_type, str) or node_type is getattr(braincog_node, name, None):

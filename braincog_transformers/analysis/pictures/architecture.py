@@ -18,6 +18,7 @@ _PRODUCTS = (SpikeMatmul, SpikeSum)
 _NORMS = nn.modules.batchnorm._NormBase
 _NAMES = {
     "MaxPool2d": "max-pool",
+    "AttentionMatmul": "matrix product",
     "SpikeMatmul": "matrix product",
     "SpikeSum": "sum of spikes",
     "x": "\u00d7",
