@@ -14,12 +14,13 @@ from .linear import (
     NodeConvBN,
     NodeLinearBN,
     SpikeInput,
+    fire_after,
 )
-from .products import SpikeMatmul, SpikeSum, SpikingProduct
+from .products import GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
-    "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
-    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
-    "foldable",
+    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "GatedSum", "LinearBN",
+    "LinearBNNode", "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum",
+    "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked",
+    "checkpoint_module", "fire_after", "foldable",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """One file per paper; importing this package registers every variant with timm."""
 
 from .catalog import ModelInfo, describe, list_models
+from .ost import OST
 from .qkformer import QKFormer
 from .registry import REGISTERED
 from .sdt import SpikeDrivenTransformer
@@ -12,6 +13,6 @@ from .spikingresformer import SpikingResformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
+    "OST", "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
     "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from braincog.model_zoo.base_module import BaseModule
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from ..errors import UserError
 from ..layers import Encoder, MakeNode, StepDropPath, checkpoint_module
 from ..nodes import make_node
 from ..runtime.packing import packed_spikes
@@ -105,6 +106,9 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     """Why the network can't run one step at a time; empty if it can."""
     joins_steps = ""
     """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
+    sums_steps = ""
+    """Why blocks and head read the sum over the stem's steps, as a single step, so that no step has logits of its own;
+    empty if they run all T steps."""
 
     def __new__(cls, *_: Any, **arguments: Any):
         """Check the arguments of a subclass before its constructor uses them."""
@@ -141,9 +145,15 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
 
     # For subclasses
 
-    def _neuron(self, threshold_ratio: float = 1.0) -> MakeNode:
-        """Return a constructor of the network's neurons, their threshold a multiple of the network's."""
-        return self.neurons.constructor(self.step, threshold_ratio)
+    @property
+    def unit_steps(self) -> int:
+        """Number of steps that blocks and head run: T, or 1 if the network `sums_steps`."""
+        return 1 if self.sums_steps else self.step
+
+    def _neuron(self, threshold_ratio: float = 1.0, step: int | None = None) -> MakeNode:
+        """Return a constructor of the network's neurons, their threshold a multiple of the network's, for T steps or
+        another number."""
+        return self.neurons.constructor(self.step if step is None else step, threshold_ratio)
 
     def _attention_nodes(self) -> dict[str, MakeNode]:
         """Return constructors of the neurons in most attentions; the one behind the product has half the threshold."""
@@ -151,7 +161,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
 
     def _drop_paths(self, rate: float, depth: int) -> list[StepDropPath]:
         """Return one stochastic depth for each of `depth` blocks; the rate grows linearly from 0."""
-        return [StepDropPath(rate * i / max(depth - 1, 1), self.step) for i in range(depth)]
+        return [StepDropPath(rate * i / max(depth - 1, 1), self.unit_steps) for i in range(depth)]
 
     def _layout(self) -> tuple[int, int] | None:
         """Return height and width of the map of tokens, None in a pyramid; raise `UserError` for an input that does not
@@ -178,19 +188,22 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`."""
+        """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`;
+        of a network that `sums_steps`, without T."""
         x = self._frames(x)
         with self._packing():
             return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
 
     def _embed(self, x: Tensor) -> Tensor:
-        """Encode and embed: `(T*B, N, C)` or `(T*B, C, H', W')`. What all steps share is computed once."""
+        """Encode and embed: `(T*B, N, C)` or `(T*B, C, H', W')`. What all steps share is computed once, and the steps
+        are summed if the network `sums_steps`."""
         # one graph of torch.fx holds for images and events, so in it nothing is known of what the steps share
         copied = not isinstance(x, Proxy) and x.dim() == 4 and self.encoder.encode_type == "direct"
         # convolutions are faster, and maps turn into tokens without a copy, where channels are last in memory
         x = x if copied else self.encoder(x)
         x = x if transformed() else x.contiguous(memory_format=torch.channels_last)
-        return self.patch_embed(x, copies=self.step) if copied else self.patch_embed(x)
+        x = self.patch_embed(x, copies=self.step) if copied else self.patch_embed(x)
+        return x.unflatten(0, (self.step, -1)).sum(dim=0) if self.sums_steps else x
 
     def _forward_units(self, x: Tensor) -> Tensor:
         for unit in getattr(self, self.units):
@@ -211,7 +224,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         if self.global_pool:
             tokens = self.has_tokens if isinstance(x, Proxy) else x.dim() == 3
             x = x.mean(dim=1 if tokens else (2, 3))
-        steps = 1 if self.streaming else self.step
+        steps = 1 if self.streaming else self.unit_steps
         frames = [x] if self.layer_by_layer else x.chunk(steps)
         return torch.cat([self.head_node(frame) for frame in frames]).unflatten(0, (steps, -1))
 
@@ -221,7 +234,14 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
 
         With `global_pool=""` every token has its own: `(B, N, K)`; in a pyramid, which then has no classifier, the maps
         leave: `(B, C, H', W')`.
+
+        Raises:
+            UserError: with `output_steps`, if the network `sums_steps`.
         """
+        if self.output_steps and self.sums_steps:
+            raise UserError(
+                f"{type(self).__name__} has no logits by step (output_steps, the TET loss): {self.sums_steps}"
+            )
         x = self._pool(x)
         x = self.head_drop(x if self.output_steps else x.mean(dim=0))
         return x if pre_logits else self.head(x)
