@@ -1,7 +1,10 @@
-"""Parts of Spikformer that later papers build upon: stem, self-attention, MLP, block, stochastic depth."""
+"""Parts of Spikformer that later papers build upon: stem, self-attention, MLP, block, layer scale, stochastic depth."""
 
+from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Literal
 
+import torch
 from einops import rearrange
 from timm.layers import drop_path
 from torch import Tensor, nn
@@ -9,7 +12,10 @@ from torch import Tensor, nn
 from .linear import ConvBNNode, ConvSequence, LinearBNNode, MakeNode, NodeLinearBN
 from .products import SpikingProduct
 
-__all__ = ["Block", "MembraneMLP", "SpikingMLP", "SpikingPatchSplitting", "SpikingSelfAttention", "StepDropPath"]
+__all__ = [
+    *("Block", "LayerScale", "MembraneMLP", "SpikingMLP", "SpikingPatchSplitting", "SpikingSelfAttention"),
+    "StepDropPath",
+]
 
 
 class SpikingPatchSplitting(nn.Module):
@@ -116,21 +122,56 @@ class MembraneMLP(SpikingMLP):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to the stream that it reads.
+    """Branches, each added to the stream that it reads: attention and MLP, in some networks a convolution in front.
 
     Args:
         attn, mlp: the branches.
         drop_path: drops a branch for a whole sample, see `StepDropPath`.
+        conv: the branch in front of the two.
+        scales: what each branch is multiplied by, one `LayerScale` each; nothing if left out.
     """
 
-    def __init__(self, attn: nn.Module, mlp: nn.Module, drop_path: nn.Module):
+    def __init__(
+        self,
+        attn: nn.Module,
+        mlp: nn.Module,
+        drop_path: nn.Module,
+        *,
+        conv: nn.Module | None = None,
+        scales: Iterable[nn.Module] = (),
+    ):
         super().__init__()
+        if conv is not None:
+            self.conv = conv
         self.attn, self.mlp, self.drop_path = attn, mlp, drop_path
+        self.scales = nn.ModuleList(scales)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(T*B, ...)` to the same shape."""
-        x = x + self.drop_path(self.attn(x))
-        return x + self.drop_path(self.mlp(x))
+        branches = [getattr(self, name) for name in ("conv", "attn", "mlp") if hasattr(self, name)]
+        for branch, scale in zip_longest(branches, self.scales):
+            y = branch(x)
+            x = x + self.drop_path(y if scale is None else scale(y))
+        return x
+
+
+class LayerScale(nn.Module):
+    """Multiply by a learnt factor for each channel.
+
+    Source: Touvron et al., Going deeper with Image Transformers (ICCV 2021, arXiv 2103.17239), equation 4.
+
+    Args:
+        dim: width C.
+        initial: all factors at first.
+    """
+
+    def __init__(self, dim: int, initial: float):
+        super().__init__()
+        self.factors = nn.Parameter(torch.full((dim,), float(initial)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens `(T*B, N, C)` or maps `(T*B, C, H, W)` to the same shape."""
+        return x * (self.factors if x.dim() == 3 else self.factors.view(-1, 1, 1))
 
 
 class StepDropPath(nn.Module):

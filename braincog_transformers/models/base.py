@@ -211,9 +211,13 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         if self.global_pool:
             tokens = self.has_tokens if isinstance(x, Proxy) else x.dim() == 3
             x = x.mean(dim=1 if tokens else (2, 3))
+        return self._fire(self.head_node, x)
+
+    def _fire(self, node: nn.Module, x: Tensor) -> Tensor:
+        """Return what a neuron of the head makes of `(T*B, ...)`, all steps at once or one by one: `(T, B, ...)`."""
         steps = 1 if self.streaming else self.step
         frames = [x] if self.layer_by_layer else x.chunk(steps)
-        return torch.cat([self.head_node(frame) for frame in frames]).unflatten(0, (steps, -1))
+        return torch.cat([node(frame) for frame in frames]).unflatten(0, (steps, -1))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features to logits `(B, K)`, or `(T, B, K)` with `output_steps`; with `pre_logits` to what the
