@@ -4,6 +4,8 @@ from .blocks import (
     Block,
     LayerScale,
     MembraneMLP,
+    MembranePatchSplitting,
+    MembraneSelfAttention,
     SpikingMLP,
     SpikingPatchSplitting,
     SpikingSelfAttention,
@@ -23,12 +25,13 @@ from .linear import (
     NodeLinearBN,
     SpikeInput,
 )
-from .membrane import ConvMLP, MembraneSelfAttention
+from .membrane import ConvMLP, MembraneAttention
 from .products import SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
     "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "Foldable", "LayerScale",
-    "LinearBN", "LinearBNNode", "MakeNode", "MembraneMLP", "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN",
-    "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct",
-    "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module", "foldable",
+    "LinearBN", "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting",
+    "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
+    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
+    "foldable",
 ]  # fmt: skip

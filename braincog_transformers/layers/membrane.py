@@ -6,13 +6,11 @@ from torch import Tensor, nn
 from .linear import MakeNode, NodeConvBN
 from .products import SpikingProduct
 
-__all__ = ["ConvMLP", "MembraneSelfAttention"]
+__all__ = ["ConvMLP", "MembraneAttention"]
 
 
-class MembraneSelfAttention(nn.Module):
-    """Spiking self-attention between a neuron and a projection: potentials enter and leave.
-
-    Source: Zhou et al., Spikingformer (arXiv 2304.11954), figure 3.
+class MembraneAttention(nn.Module):
+    """Spiking self-attention between a neuron and a projection, with any projections: potentials enter and leave.
 
     Args:
         num_heads: heads h; each has an h-th of the channels.

@@ -1,5 +1,6 @@
 """One file per paper; importing this package registers every variant with timm."""
 
+from .autost import AutoST
 from .catalog import ModelInfo, describe, list_models
 from .qkformer import QKFormer
 from .registry import REGISTERED
@@ -12,6 +13,6 @@ from .spikingresformer import SpikingResformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
+    "REGISTERED", "AutoST", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
     "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
-from ..layers import Block, ConvBN, ConvMLP, MakeNode, MembraneSelfAttention, NodeConvBN, SpikeInput, baked, foldable
+from ..layers import Block, ConvBN, ConvMLP, MakeNode, MembraneAttention, NodeConvBN, SpikeInput, baked, foldable
 from .base import SpikingTransformer
 from .distilled import Distilled
 from .official import OfficialNames
@@ -230,7 +230,7 @@ class MetaSpikeformer(Distilled, SpikingTransformer):
         node, nodes = self._neuron(), self._attention_nodes()
         mlp = ConvMLP(dim, self.mlp_ratio, 1, bias=True, node=node)
         q, k, v = (nn.Sequential(RepConv(dim), node()) for _ in range(3))
-        attn = MembraneSelfAttention(self.num_heads, q=q, k=k, v=v, proj=RepConv(dim), **nodes)
+        attn = MembraneAttention(self.num_heads, q=q, k=k, v=v, proj=RepConv(dim), **nodes)
         return Block(attn, mlp, drop_path)
 
     def _head_neuron(self) -> MakeNode:

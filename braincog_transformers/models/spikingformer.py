@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..layers import Block, ConvBN, LinearBN, LinearBNNode, MakeNode, MembraneMLP, MembraneSelfAttention, NodeConvBN
+from ..layers import Block, ConvBN, MakeNode, MembraneMLP, MembraneSelfAttention, NodeConvBN
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, LINEAR, MLP, NORM, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
@@ -111,10 +111,9 @@ class Spikingformer(FlatTransformer):
         return self._build_stem(SpikingTokenizer, pool=self.pool_what)
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
-        dim, nodes = self.embed_dim, self._attention_nodes()
-        q, k, v = (LinearBNNode(dim, dim, node=nodes["node"], bias=False) for _ in range(3))
-        attn = MembraneSelfAttention(self.num_heads, q=q, k=k, v=v, proj=LinearBN(dim, dim), **nodes)
-        return Block(attn, MembraneMLP(dim, self.mlp_ratio, node=nodes["node"]), drop_path)
+        nodes = self._attention_nodes()
+        attn = MembraneSelfAttention(self.embed_dim, self.num_heads, **nodes)
+        return Block(attn, MembraneMLP(self.embed_dim, self.mlp_ratio, node=nodes["node"]), drop_path)
 
 
 _PAPER = Paper("Spikingformer", "AAAI 2026", "arXiv:2304.11954", "zhouchenlin2096/Spikingformer")
