@@ -1,6 +1,16 @@
 """Modules that two or more papers share. They receive the neuron as a constructor and know no model's name."""
 
-from .blocks import Block, MembraneMLP, SpikingMLP, SpikingPatchSplitting, SpikingSelfAttention, StepDropPath
+from .blocks import (
+    Block,
+    LayerScale,
+    MembraneMLP,
+    MembranePatchSplitting,
+    MembraneSelfAttention,
+    SpikingMLP,
+    SpikingPatchSplitting,
+    SpikingSelfAttention,
+    StepDropPath,
+)
 from .checkpointing import checkpoint_module
 from .encoder import ENCODINGS, Encoder
 from .folding import Foldable, baked, foldable
@@ -16,11 +26,13 @@ from .linear import (
     SpikeInput,
     fire_after,
 )
+from .membrane import ConvMLP, MembraneAttention
 from .products import GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "GatedSum", "LinearBN",
-    "LinearBNNode", "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum",
-    "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked",
-    "checkpoint_module", "fire_after", "foldable",
+    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "Foldable", "GatedSum",
+    "LayerScale", "LinearBN", "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting",
+    "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
+    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
+    "fire_after", "foldable",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """One file per paper; importing this package registers every variant with timm."""
 
+from .autost import AutoST
 from .catalog import ModelInfo, describe, list_models
 from .ost import OST
 from .qkformer import QKFormer
@@ -13,6 +14,7 @@ from .spikingresformer import SpikingResformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "OST", "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
-    "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
+    "OST", "REGISTERED", "AutoST", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
+    "SpikeDrivenTransformer", "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo",
+    "describe", "list_models",
 ]  # fmt: skip

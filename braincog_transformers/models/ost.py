@@ -216,7 +216,7 @@ class OST(FlatTransformer):
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
         ratios = (0.5 + j / self.thresholds for j in range(self.thresholds))
-        nodes = [self._neuron(ratio, self.unit_steps) for ratio in ratios]
+        nodes = [self._neuron(ratio, step=self.unit_steps) for ratio in ratios]
         attn = GatedAttention(self.embed_dim, node=lambda: MultiThreshold(nodes))
         mlp = GatedMLP(self.embed_dim, self.mlp_ratio, node=self._neuron(step=self.unit_steps))
         return Block(attn, mlp, drop_path)

@@ -7,10 +7,10 @@ from safetensors import safe_open
 from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
-from . import ost, qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim
+from . import autost, ost, qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim
 from .official import source_of
 
-FAMILIES = (ost, qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim)
+FAMILIES = (autost, ost, qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim)
 
 NAMES = list_models()
 EXAMPLES = [family.EXAMPLE for family in FAMILIES]
