@@ -7,6 +7,8 @@ from .qkformer import QKFormer
 from .registry import REGISTERED
 from .sdt import SpikeDrivenTransformer
 from .sdt_v2 import MetaSpikeformer
+from .sdt_v3 import ESpikeformer
+from .sdt_v3_large import ESpikeformerLarge
 from .sglformer import SGLFormer, SGLFormerImageNet
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
@@ -14,7 +16,21 @@ from .spikingresformer import SpikingResformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "OST", "REGISTERED", "AutoST", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
-    "SpikeDrivenTransformer", "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo",
-    "describe", "list_models",
-]  # fmt: skip
+    "OST",
+    "REGISTERED",
+    "AutoST",
+    "ESpikeformer",
+    "ESpikeformerLarge",
+    "MetaSpikeformer",
+    "QKFormer",
+    "SGLFormer",
+    "SGLFormerImageNet",
+    "SpikeDrivenTransformer",
+    "Spikformer",
+    "Spikingformer",
+    "SpikingResformer",
+    "TIMSpikformer",
+    "ModelInfo",
+    "describe",
+    "list_models",
+]
