@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["AttentionMatmul", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
+__all__ = ["AttentionMatmul", "GatedSum", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -39,6 +39,14 @@ class AttentionMatmul(SpikeMatmul):
     map.
 
     The last axis of the map, `(..., N, s*N)`, holds the same N places of s steps, in order of time."""
+
+
+class GatedSum(SpikeMatmul):
+    """Sum over tokens of real numbers, each taken as often as its own gate spikes, channel by channel."""
+
+    def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
+        """Map `(..., C, N)` and spikes of the same shape to `(..., C, 1)`."""
+        return super().forward(values.unsqueeze(-2), spikes.unsqueeze(-1)).squeeze(-1)
 
 
 class SpikeSum(nn.Module):
