@@ -16,10 +16,11 @@ from .linear import (
     SpikeInput,
 )
 from .products import SpikeMatmul, SpikeSum, SpikingProduct
+from .transforms import FixedTransform, FourierTransform, HaarTransform
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
-    "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
-    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
-    "foldable",
+    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "FixedTransform", "Foldable",
+    "FourierTransform", "HaarTransform", "LinearBN", "LinearBNNode", "MakeNode", "MembraneMLP", "NodeConvBN",
+    "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct",
+    "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module", "foldable",
 ]  # fmt: skip
