@@ -3,8 +3,9 @@
 Hooks on layers and on the modules of `layers.products` and `layers.transforms` see what enters. Two samples of the
 first batch first pass through a copy, where every product is followed below the modules: a layer whose products are not
 those of its class, and a product that a module's own code asks for, get rows of their own. What all rows add up to is
-compared with PyTorch's `FlopCounterMode`, which does not know transforms. Whether an input is binary, whole numbers or real is observed call by call, and what is
-said of a layer holds over all its calls: so it does not matter how the data were batched.
+compared with PyTorch's `FlopCounterMode`, which knows no transform. Whether an input is binary, whole numbers or real
+is observed call by call, and what is said of a layer holds over all its calls: so it does not matter how the data were
+batched.
 """
 
 import math
