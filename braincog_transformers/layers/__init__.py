@@ -1,6 +1,16 @@
 """Modules that two or more papers share. They receive the neuron as a constructor and know no model's name."""
 
-from .blocks import Block, MembraneMLP, SpikingMLP, SpikingPatchSplitting, SpikingSelfAttention, StepDropPath
+from .blocks import (
+    Block,
+    LayerScale,
+    MembraneMLP,
+    MembranePatchSplitting,
+    MembraneSelfAttention,
+    SpikingMLP,
+    SpikingPatchSplitting,
+    SpikingSelfAttention,
+    StepDropPath,
+)
 from .checkpointing import checkpoint_module
 from .encoder import ENCODINGS, Encoder
 from .folding import Foldable, baked, foldable
@@ -14,13 +24,16 @@ from .linear import (
     NodeConvBN,
     NodeLinearBN,
     SpikeInput,
+    fire_after,
 )
-from .products import SpikeMatmul, SpikeSum, SpikingProduct
+from .membrane import ConvMLP, MembraneAttention
+from .products import GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
 from .transforms import FixedTransform, FourierTransform, HaarTransform
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "FixedTransform", "Foldable",
-    "FourierTransform", "HaarTransform", "LinearBN", "LinearBNNode", "MakeNode", "MembraneMLP", "NodeConvBN",
-    "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct",
-    "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module", "foldable",
+    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "FixedTransform", "Foldable",
+    "FourierTransform", "GatedSum", "HaarTransform", "LayerScale", "LinearBN", "LinearBNNode", "MakeNode",
+    "MembraneAttention", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN",
+    "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct",
+    "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module", "fire_after", "foldable",
 ]  # fmt: skip

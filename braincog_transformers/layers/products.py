@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["SpikeMatmul", "SpikeSum", "SpikingProduct"]
+__all__ = ["GatedSum", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -32,6 +32,14 @@ class SpikeMatmul(nn.Module):
     def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
         """Map `(..., n, m)` and spikes `(..., m, N)` to `(..., n, N)`."""
         return values @ spikes
+
+
+class GatedSum(SpikeMatmul):
+    """Sum over tokens of real numbers, each taken as often as its own gate spikes, channel by channel."""
+
+    def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
+        """Map `(..., C, N)` and spikes of the same shape to `(..., C, 1)`."""
+        return super().forward(values.unsqueeze(-2), spikes.unsqueeze(-1)).squeeze(-1)
 
 
 class SpikeSum(nn.Module):

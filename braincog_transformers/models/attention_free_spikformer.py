@@ -15,8 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..layers import Block, FourierTransform, HaarTransform, MakeNode, SpikingMLP, SpikingPatchSplitting, foldable
-from ..layers.linear import fire_after
+from ..layers import (
+    Block,
+    FourierTransform,
+    HaarTransform,
+    MakeNode,
+    SpikingMLP,
+    SpikingPatchSplitting,
+    fire_after,
+    foldable,
+)
 from .flat import FlatTransformer
 from .registry import Paper, Variant, cfg, cifar, events, register
 

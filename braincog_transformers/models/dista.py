@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..errors import UserError
-from ..layers import LinearBNNode, MakeNode, SpikingProduct, SpikingSelfAttention, baked, foldable
-from ..layers.linear import fire_after
+from ..layers import LinearBNNode, MakeNode, SpikingProduct, SpikingSelfAttention, baked, fire_after, foldable
 from ..nodes.base import state_without_graph
 from .registry import Paper, Variant, cfg, cifar, events, flat, register
 from .spikformer import Spikformer
