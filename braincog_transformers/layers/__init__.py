@@ -28,11 +28,12 @@ from .linear import (
 )
 from .membrane import ConvMLP, MembraneAttention
 from .products import AttentionMatmul, GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
+from .transforms import FixedTransform, FourierTransform, HaarTransform
 
 __all__ = [
-    "ENCODINGS", "AttentionMatmul", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "Foldable",
-    "GatedSum", "LayerScale", "LinearBN", "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP",
-    "MembranePatchSplitting", "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul",
-    "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath",
-    "baked", "checkpoint_module", "fire_after", "foldable",
+    "ENCODINGS", "AttentionMatmul", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder",
+    "FixedTransform", "Foldable", "FourierTransform", "GatedSum", "HaarTransform", "LayerScale", "LinearBN",
+    "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention",
+    "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting",
+    "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module", "fire_after", "foldable",
 ]  # fmt: skip
