@@ -1,7 +1,7 @@
 """Maps of what a network attends to, seen from outside by hooks on the products that attention is made of.
 
-Spiking attention has no softmax, so there is no distribution to show. Each kind of attention has a map of its own, and
-each map says in `what` which one it is:
+Spiking attention has no softmax, so there is mostly no distribution to show. Each kind of attention has a map of its
+own, and each map says in `what` which one it is:
 
 - `SpikingProduct` (Spikformer, Spikingformer, TIM, SGLFormer, the last stages of QKFormer, SDT V2): the attention that
   each place receives, the mean over the queries of Q K^T, computed as `K (sum of q_i) / N` without the N x N matrix.
@@ -11,6 +11,8 @@ each map says in `what` which one it is:
   keys that it lets through.
 - `SpikeMatmul` (SpikingResformer): the spikes of the attention map, averaged over the queries, at the places of the
   pooled grid.
+- `SoftmaxProduct` (Spikeformer): the share of attention that each place receives, the mean over the queries; it adds up
+  to 1. Attention between the steps of a place has no map.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
+from ..layers.products import SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
 from .recorder import device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
@@ -47,6 +49,7 @@ class AttentionMap:
 
 
 PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
+SHARE = "softmax $QK^T$", "share of attention that each place receives, mean over the queries"
 PAIRS = "$K \\odot V$", "spikes that key and value share, mean over channels; their sum over places fires the gates"
 GATED = "gated $Q$", "spikes of the query that the gates let through, mean over channels"
 MASK = "mask", "spikes of the token mask: which places Q-K attention lets through"
@@ -106,6 +109,8 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
     """
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
+    elif type(product) is SoftmaxProduct:
+        yield SHARE, product, lambda inputs, _output: product.weights(*inputs[:2]).mean(-2)
     elif type(product) is SpikeMatmul:
         # the first of two makes the map, the last one reads it
         if product is [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]:

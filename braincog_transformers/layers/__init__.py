@@ -15,11 +15,11 @@ from .linear import (
     NodeLinearBN,
     SpikeInput,
 )
-from .products import SpikeMatmul, SpikeSum, SpikingProduct
+from .products import SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
     "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
-    "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
-    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
-    "foldable",
+    "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum",
+    "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked",
+    "checkpoint_module", "foldable",
 ]  # fmt: skip

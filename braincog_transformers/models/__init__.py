@@ -6,6 +6,7 @@ from .registry import REGISTERED
 from .sdt import SpikeDrivenTransformer
 from .sdt_v2 import MetaSpikeformer
 from .sglformer import SGLFormer, SGLFormerImageNet
+from .spikeformer import Spikeformer
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
@@ -13,5 +14,6 @@ from .tim import TIMSpikformer
 
 __all__ = [
     "REGISTERED", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
-    "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
+    "Spikeformer", "Spikformer", "Spikingformer", "SpikingResformer", "TIMSpikformer", "ModelInfo", "describe",
+    "list_models",
 ]  # fmt: skip
