@@ -1,6 +1,16 @@
 """Modules that two or more papers share. They receive the neuron as a constructor and know no model's name."""
 
-from .blocks import Block, MembraneMLP, SpikingMLP, SpikingPatchSplitting, SpikingSelfAttention, StepDropPath
+from .blocks import (
+    Block,
+    LayerScale,
+    MembraneMLP,
+    MembranePatchSplitting,
+    MembraneSelfAttention,
+    SpikingMLP,
+    SpikingPatchSplitting,
+    SpikingSelfAttention,
+    StepDropPath,
+)
 from .checkpointing import checkpoint_module
 from .encoder import ENCODINGS, Encoder
 from .folding import Foldable, baked, foldable
@@ -14,12 +24,15 @@ from .linear import (
     NodeConvBN,
     NodeLinearBN,
     SpikeInput,
+    fire_after,
 )
-from .products import SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
+from .membrane import ConvMLP, MembraneAttention
+from .products import GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
-    "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum",
+    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "Foldable", "GatedSum",
+    "LayerScale", "LinearBN", "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting",
+    "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum",
     "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked",
-    "checkpoint_module", "foldable",
+    "checkpoint_module", "fire_after", "foldable",
 ]  # fmt: skip

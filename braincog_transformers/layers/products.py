@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["SoftmaxProduct", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
+__all__ = ["GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -55,6 +55,14 @@ class SpikeMatmul(nn.Module):
     def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
         """Map `(..., n, m)` and spikes `(..., m, N)` to `(..., n, N)`."""
         return values @ spikes
+
+
+class GatedSum(SpikeMatmul):
+    """Sum over tokens of real numbers, each taken as often as its own gate spikes, channel by channel."""
+
+    def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
+        """Map `(..., C, N)` and spikes of the same shape to `(..., C, 1)`."""
+        return super().forward(values.unsqueeze(-2), spikes.unsqueeze(-1)).squeeze(-1)
 
 
 class SpikeSum(nn.Module):

@@ -158,7 +158,7 @@ class TimmCalls:
 
         Returns:
             Features as `forward_features` gives them, T*B in front, and the list of means over time. With
-            `feature_steps` the list has T*B in front too: `unflatten(0, (model.step, -1))` gives time back.
+            `feature_steps` the list has T*B in front too: `unflatten(0, (model.unit_steps, -1))` gives time back.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise UserError(f"{type(self).__name__}: output_fmt must be 'NCHW' or 'NLC'; got {output_fmt!r}")
@@ -183,7 +183,7 @@ class TimmCalls:
     def _feature(self, x: Tensor, output_fmt: str) -> Tensor:
         """Return a block's output as a client of timm's reads it."""
         if not self.feature_steps:
-            x = x.unflatten(0, (self.step, -1)).mean(0)
+            x = x.unflatten(0, (self.unit_steps, -1)).mean(0)
         tokens = x.dim() == 3
         if output_fmt == "NLC":
             return x if tokens else x.flatten(2).transpose(1, 2)
@@ -238,6 +238,8 @@ class BrainCogCalls:
     def set_attr(self, attr: str, val: Any) -> None:
         """Set an attribute of neurons, layers and the network itself, `step` and `layer_by_layer` above all.
 
+        What runs a single step whatever T is, as the blocks of a network that `sums_steps`, goes on doing so.
+
         Raises:
             UserError: if nothing has it (BrainCog's own is silent then), or for a number of steps T below 1, or another
                 one where T can't change.
@@ -259,6 +261,8 @@ class BrainCogCalls:
             setattr(module, attr, val)
         if attr == "step":
             self.encoder.step = val
+            for module in {*having}.intersection(getattr(self, self.units).modules()):
+                module.step = self.unit_steps
         if attr == "layer_by_layer":
             self.reset()
 
@@ -293,6 +297,8 @@ class BrainCogCalls:
             return self._forward_units(self.patch_embed(x))
         self.reset()
         frames = self.encoder(x).chunk(self.step)
+        if self.sums_steps:
+            return self._forward_units(sum(self.patch_embed(frame) for frame in frames))
         return torch.cat([self._forward_units(self.patch_embed(frame)) for frame in frames])
 
     def fuse(self) -> "BrainCogCalls":

@@ -62,7 +62,7 @@ def test_forward_and_gradients(model):
     logits = model(x)
     assert logits.shape == (2, 5)
     features = model.forward_features(x)
-    assert features.shape[0] == 4
+    assert features.shape[0] == 2 * model.unit_steps
     assert features.shape[2 if features.dim() == 3 else 1] == model.num_features
     assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)
     logits.square().sum().backward()
@@ -77,7 +77,7 @@ def test_logits_by_step_average_to_the_logits(model):
     x = batch(model)
     expected = model(x)
     model.output_steps = True
-    if model.joins_steps:
+    if model.joins_steps or model.sums_steps:
         with pytest.raises(UserError, match="no logits by step"):
             model(x)
         return
@@ -132,7 +132,7 @@ def test_other_step_changes_every_neuron(model):
         model = wake(tiny(model.default_cfg["architecture"], step=3))
     model.set_attr("step", 3)
     assert model.step == model.encoder.step == 3
-    assert {node.step for node in model.nodes.values()} == {3}
+    assert {node.step for node in model.nodes.values()} == {3, 1 if model.sums_steps else 3}
     assert model(batch(model)).shape == (2, 5)
 
 
@@ -168,7 +168,7 @@ def test_brain_cogs_calls(model):
     with torch.no_grad():
         model(x)
     nodes = list(model.nodes.values())
-    assert all(len(node.feature_map) == len(node.mem_collect) == model.step for node in nodes)
+    assert all(len(node.feature_map) == len(node.mem_collect) == node.step for node in nodes)
     assert all(node.feature_map[0].shape[0] == 2 for node in nodes)
     assert model.get_fire_rate().shape == (len(nodes),)
     spikes = sum(sum(node.feature_map).sum() for node in nodes)
@@ -226,7 +226,7 @@ def test_encodings(name, encode_type):
     model = wake(tiny(name, encode_type=encode_type))
     x = batch(model, events=False)
     assert model(x).shape == (2, 5)
-    assert model.forward_features(x).shape[0] == 2 * model.step
+    assert model.forward_features(x).shape[0] == 2 * model.unit_steps
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])

@@ -41,14 +41,14 @@ def test_intermediates(model):
     final, maps = model.forward_intermediates(x)
     assert torch.equal(final, model.forward_features(x))
     for mean, by_step in zip(means, maps, strict=True):
-        assert torch.equal(mean, by_step.unflatten(0, (model.step, -1)).mean(0))
+        assert torch.equal(mean, by_step.unflatten(0, (model.unit_steps, -1)).mean(0))
     assert len(maps) == len(model.feature_info) == len(getattr(model, model.units))
     assert torch.equal(maps[-1], final if final.dim() == 4 else final.transpose(1, 2).reshape(maps[-1].shape))
     for info, features in zip(model.feature_info, maps, strict=True):
         sides = (side // info["reduction"] for side in model.img_size)
         if model.img_size[0] == 1:  # a sequence, which the stem folds into frames of its own size
             sides = model.patch_embed.grid_size
-        assert features.shape == (4, info["num_chs"], *sides)
+        assert features.shape == (2 * model.unit_steps, info["num_chs"], *sides)
         assert model.get_submodule(info["module"])
     tokens = model.forward_intermediates(x, indices=[0], output_fmt="NLC", stop_early=True, intermediates_only=True)
     assert torch.equal(tokens[0].transpose(1, 2).reshape(maps[0].shape), maps[0])

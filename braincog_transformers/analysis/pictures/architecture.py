@@ -17,6 +17,8 @@ _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _PRODUCTS = (SpikeMatmul, SpikeSum)
 _NORMS = nn.modules.batchnorm._NormBase
 _NAMES = {
+    "AvgPool2d": "mean-pool",
+    "GatedSum": "gated sum",
     "MaxPool2d": "max-pool",
     "SpikeMatmul": "matrix product",
     "SpikeSum": "sum of spikes",
