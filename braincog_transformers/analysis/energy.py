@@ -11,6 +11,8 @@ accumulates. Attention costs `T h N d^2 (min(r_k, r_v) + r_q)` accumulates.
 in proportion to the pixels that are not zero; every other layer accumulates, its dense operations times the mean of its
 input. Layers without a neuron in between count as the one layer that they are; biases and the classifier don't count.
 
+A transform without weights is in neither. It is charged as any layer: one that multiplies reads real numbers.
+
 In both, a layer or product that reads real numbers costs multiply-accumulates, and the first layer counts T times for a
 repeated image, as there, although its result is the same.
 """
@@ -75,7 +77,7 @@ class EnergyRow:
 
     Args:
         name: in `model.named_modules()`.
-        type: "conv", "linear", "product", "matmul" or "sum".
+        type: "conv", "linear", "product", "matmul", "sum" or "transform".
         inputs: what was observed to come in: "binary", "integer" or "real".
         rate: share of the input that is not zero.
         macs: multiply-accumulates of the dense layer.

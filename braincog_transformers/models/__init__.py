@@ -1,7 +1,10 @@
 """One file per paper; importing this package registers every variant with timm."""
 
+from .attention_free_spikformer import AttentionFreeSpikformer
 from .autost import AutoST
 from .catalog import ModelInfo, describe, list_models
+from .dista import DISTA
+from .dynamic_spikformer import DynamicSpikformer
 from .ost import OST
 from .qkformer import QKFormer
 from .registry import REGISTERED
@@ -17,22 +20,8 @@ from .spikingresformer import SpikingResformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "OST",
-    "REGISTERED",
-    "AutoST",
-    "ESpikeformer",
-    "ESpikeformerLarge",
-    "MetaSpikeformer",
-    "QKFormer",
-    "SGLFormer",
-    "SGLFormerImageNet",
-    "SpikeDrivenTransformer",
-    "Spikeformer",
-    "Spikformer",
-    "Spikingformer",
-    "SpikingResformer",
-    "TIMSpikformer",
-    "ModelInfo",
-    "describe",
+    "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
+    "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
+    "Spikeformer", "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe",
     "list_models",
-]
+]  # fmt: skip

@@ -137,12 +137,13 @@ class ArgumentChecks:
     def _frames(self, x: Tensor) -> Tensor:
         """Return the input as the stem takes it; raise `ValueError` if it does not fit."""
         expected = (self.in_chans, *self.img_size)
-        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, bool(self.joins_steps))
+        fixed_steps = bool(self.joins_steps or self.fixed_steps)
+        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, fixed_steps)
 
 
 @torch.fx.wrap
 def checked_frames(
-    x: Tensor, owner: str, expected: tuple[int, int, int], step: int, streaming: bool, joins_steps: bool
+    x: Tensor, owner: str, expected: tuple[int, int, int], step: int, streaming: bool, fixed_steps: bool
 ) -> Tensor:
     """Return an input whose shape fits; raise `ValueError` for any other.
 
@@ -152,7 +153,7 @@ def checked_frames(
         expected: `(C, H, W)`.
         step: number of steps T.
         streaming: whether a call takes one step.
-        joins_steps: whether T is fixed.
+        fixed_steps: whether T can't change.
     """
     if x.dim() not in ((4,) if streaming else (4, 5)) or tuple(x.shape[-3:]) != expected:
         shapes = "one step, (B, C, H, W)," if streaming else "(B, C, H, W) or, for events, (B, T, C, H, W)"
@@ -163,6 +164,6 @@ def checked_frames(
     if not x.is_floating_point():
         raise ValueError(f"{owner}: input must be floating point, scaled as in training; got {x.dtype} (x.float()).")
     if x.dim() == 5 and x.shape[1] != step:
-        way_out = f"step={x.shape[1]} builds" if joins_steps else f"set_attr('step', {x.shape[1]}) changes"
+        way_out = f"step={x.shape[1]} builds" if fixed_steps else f"set_attr('step', {x.shape[1]}) changes"
         raise ValueError(f"{owner}: the input has {x.shape[1]} steps, the network {step} ({way_out} it).")
     return x

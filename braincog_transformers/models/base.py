@@ -147,6 +147,8 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     """Why the network can't run one step at a time; empty if it can."""
     joins_steps = ""
     """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
+    fixed_steps = ""
+    """Why T can't change after construction, where each step has logits of its own; empty if it can."""
     sums_steps = ""
     """Why blocks and head read the sum over the stem's steps, as a single step, so that no step has logits of its own;
     empty if they run all T steps."""
@@ -221,6 +223,14 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     def _init_head(self, head: nn.Linear) -> None:
         """Initialise a new classifier."""
         init_linear(head)
+
+    def extra_loss(self) -> Tensor | None:
+        """Return what training adds to the loss of the logits, a scalar; None for nothing."""
+        return None
+
+    def figures(self) -> dict[str, float]:
+        """Return what results say of the network beside loss and accuracy, by name."""
+        return {}
 
     # What a call consists of
 

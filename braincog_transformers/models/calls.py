@@ -247,9 +247,9 @@ class BrainCogCalls:
         owner = type(self).__name__
         if attr == "step":
             check_arguments(owner, {"step": int}, {"step": val})
-            if self.joins_steps and val != self.step:
+            if (reason := self.joins_steps or self.fixed_steps) and val != self.step:
                 raise UserError(
-                    f"{owner}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
+                    f"{owner}: step stays {self.step}, as built, because {reason}; got {val} "
                     f"(build the network with step={val})"
                 )
         settable = BaseNode | StepDropPath | SpikeInput

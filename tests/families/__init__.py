@@ -8,7 +8,10 @@ from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
 from . import (
+    attention_free_spikformer,
     autost,
+    dista,
+    dynamic_spikformer,
     ost,
     qkformer,
     sdt,
@@ -25,7 +28,10 @@ from . import (
 from .official import source_of
 
 FAMILIES = (
+    attention_free_spikformer,
     autost,
+    dista,
+    dynamic_spikformer,
     ost,
     qkformer,
     sdt,

@@ -125,7 +125,7 @@ def test_state_between_steps_refuses_what_would_run_twice_or_at_once():
 
 
 def test_other_step_changes_every_neuron(model):
-    if model.joins_steps:
+    if model.joins_steps or model.fixed_steps:
         with pytest.raises(UserError, match=r"step stays 2.* got 3 \(build the network with step=3\)"):
             model.set_attr("step", 3)
         assert {node.step for node in model.nodes.values()} == {2}

@@ -213,7 +213,7 @@ def test_torchscript_is_refused_with_what_works():
 
 @pytest.mark.parametrize("name", DISTINCT)
 def test_another_input_size_gives_the_network_that_is_built_with_it(name):
-    model = wake(tiny(name))
+    model = wake(tiny(name, step=1))
     side = 2 * model.img_size[0]
     size = (side, 2 * side)
     if name.startswith(("sglformer_digits", "sglformer_4", "sglformer_3", "tim_ndigits", "tim_2_256_shd")):
@@ -222,7 +222,6 @@ def test_another_input_size_gives_the_network_that_is_built_with_it(name):
         model.set_input_size(img_size=model.img_size)
         assert model(batch(model)).shape == (2, 5)
         return
-    model.set_attr("step", 1)
     model.set_input_size(img_size=size)
     built = tiny(name, img_size=size, step=1)
     load_state(built, model.state_dict())
