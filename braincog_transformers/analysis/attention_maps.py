@@ -1,7 +1,7 @@
 """Maps of what a network attends to, seen from outside by hooks on the products that attention is made of.
 
-Spiking attention has no softmax, so there is no distribution to show. Each kind of attention has a map of its own, and
-each map says in `what` which one it is:
+Spiking attention has no softmax, so there is mostly no distribution to show. Each kind of attention has a map of its
+own, and each map says in `what` which one it is:
 
 - `SpikingProduct` (Spikformer, Spikingformer, TIM, SGLFormer, the last stages of QKFormer, SDT V2): the attention that
   each place receives, the mean over the queries of Q K^T, computed as `K (sum of q_i) / N` without the N x N matrix.
@@ -15,6 +15,8 @@ each map says in `what` which one it is:
   those of Q K^T plus its position bias, summed over the steps up to theirs.
 - `GatedSum` (OST): the keys, which say how often each place's value is summed, and the queries, which say where the sum
   goes; both for the single step of its blocks.
+- `SoftmaxProduct` (Spikeformer): the share of attention that each place receives, the mean over the queries; it adds up
+  to 1. Attention between the steps of a place has no map.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +29,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.products import AttentionMatmul, GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
+from ..layers.products import AttentionMatmul, GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
 from .recorder import device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
@@ -51,6 +53,7 @@ class AttentionMap:
 
 
 PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
+SHARE = "softmax $QK^T$", "share of attention that each place receives, mean over the queries"
 PAIRS = "$K \\odot V$", "spikes that key and value share, mean over channels; their sum over places fires the gates"
 GATED = "gated $Q$", "spikes of the query that the gates let through, mean over channels"
 MASK = "mask", "spikes of the token mask: which places Q-K attention lets through"
@@ -124,6 +127,8 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
     elif type(product) is AttentionMatmul:
         yield BIASED, product, lambda inputs, _output: _by_place(inputs[0])
+    elif type(product) is SoftmaxProduct:
+        yield SHARE, product, lambda inputs, _output: product.weights(*inputs[:2]).mean(-2)
     elif type(product) is SpikeMatmul:
         # the first of two makes the map, the last one reads it
         if product is [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]:

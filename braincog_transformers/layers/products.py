@@ -1,10 +1,10 @@
-"""Products and sums of spikes that attention is made of, as modules, so that an analysis can see what enters them."""
+"""Products and sums that attention is made of, as modules, so that an analysis can see what enters them."""
 
 from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["AttentionMatmul", "GatedSum", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
+__all__ = ["AttentionMatmul", "GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -21,6 +21,29 @@ class SpikingProduct(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Map spikes q `(..., N, d)`, k and v `(..., M, d)` to `(..., N, d)`."""
         return spiking_attention(q, k, v, self.scale)
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}"
+
+
+class SoftmaxProduct(nn.Module):
+    """`softmax(scale * Q K^T) V`, attention on real numbers.
+
+    Args:
+        scale: constant factor.
+    """
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Map q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`."""
+        return (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map q `(..., N, d)`, k and v `(..., M, d)` to `(..., N, d)`."""
+        return self.weights(q, k) @ v
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}"

@@ -13,6 +13,7 @@ from .sdt_v2 import MetaSpikeformer
 from .sdt_v3 import ESpikeformer
 from .sdt_v3_large import ESpikeformerLarge
 from .sglformer import SGLFormer, SGLFormerImageNet
+from .spikeformer import Spikeformer
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
@@ -22,6 +23,6 @@ from .tim import TIMSpikformer
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
     "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "STSTransformer",
-    "SpikeDrivenTransformer", "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo",
-    "describe", "list_models",
+    "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer",
+    "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -151,7 +151,7 @@ class TimmCalls:
         Args:
             x: `(B, C, H, W)` or `(B, T, C, H, W)`.
             indices: which blocks: the last n, a list of numbers, or all.
-            norm: there is no final normalisation; accepted for timm's callers.
+            norm: apply the network's final normalisation; most have none.
             stop_early: leave out the blocks after the last chosen one.
             output_fmt: "NCHW" for maps `(B, C, H', W')`, "NLC" for tokens `(B, N, C)`.
             intermediates_only: return only the list.
@@ -176,7 +176,8 @@ class TimmCalls:
             for i, unit in enumerate(units[: last + 1] if stop_early else units):
                 x = self._forward_unit(unit, x)
                 if i in take:
-                    intermediates.append(self._feature(x, output_fmt))
+                    feature = self.norm(x) if norm and hasattr(self, "norm") else x
+                    intermediates.append(self._feature(feature, output_fmt))
         return intermediates if intermediates_only else (x, intermediates)
 
     def _feature(self, x: Tensor, output_fmt: str) -> Tensor:
@@ -196,7 +197,7 @@ class TimmCalls:
         Args:
             indices: as in `forward_intermediates`; None, what `features_only` has by default, for all stages of a
                 pyramid, or the last three blocks.
-            prune_norm: there is none; accepted for timm's callers.
+            prune_norm: whether the final normalisation goes; most networks have none.
             prune_head: whether the classifier goes.
 
         Raises:
@@ -212,6 +213,8 @@ class TimmCalls:
             )
         setattr(self, self.units, units[: last + 1])
         self.num_features = self.head_hidden_size = width
+        if prune_norm and hasattr(self, "norm"):
+            self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0)
         return take
