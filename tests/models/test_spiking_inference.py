@@ -18,7 +18,6 @@ from braincog_transformers.ops import planes
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm: slice(0, 2), aten.bmm: slice(0, 2), aten.addmm: slice(1, 3), aten.convolution: slice(0, 1)}
-NAMES = ("spikformer_digits", "sdt_digits", "sdt_v2_digits", "qkformer_digits")
 
 
 def trained(name, **options):
@@ -49,14 +48,23 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+ONE_STEP, TWO_STEPS = {"step": 1, "levels": 4}, {"step": 2, "levels": 4, "norm": 1.0}
+UP = {"step": 2, "levels": 3, "rounding": "up", "tau": 1.0}
+
+
 @pytest.mark.parametrize(
-    "options", [{"levels": 4}, {"levels": 4, "norm": 1.0}, {"levels": 3, "rounding": "up"}], ids=str
+    ("name", "options"),
+    [
+        *(("spikformer_digits", {**options, "depth": 1}) for options in (ONE_STEP, TWO_STEPS, UP)),
+        *(("sdt_digits", {**options, "depth": 1}) for options in (ONE_STEP, TWO_STEPS, UP)),
+        ("sdt_v2_digits", ONE_STEP),
+        ("qkformer_digits", TWO_STEPS),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_outputs_are_those_of_whole_numbers(name, step, options):
-    model, x = trained(name, step=step, **options)
+def test_outputs_are_those_of_whole_numbers(name, options):
+    model, x = trained(name, **options)
     expected = model(x)
     model.set_spiking_inference()
     torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
