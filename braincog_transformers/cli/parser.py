@@ -26,9 +26,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
         nargs="?", const="autost", metavar="FAMILY", help="search for an architecture of autost, untrained, and stop"
     ),
     "identify": dict(nargs="?", const="", metavar="FILE", help="list the networks that a checkpoint fits, and stop"),
-    "export": dict(
-        metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"
-    ),
+    "export": dict(metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"),
 }
 """What is done instead of a training, with argparse's arguments."""
 

@@ -2,6 +2,7 @@
 
 from .blocks import (
     Block,
+    LayerScale,
     MembraneMLP,
     MembranePatchSplitting,
     MembraneSelfAttention,
@@ -23,12 +24,17 @@ from .linear import (
     NodeConvBN,
     NodeLinearBN,
     SpikeInput,
+    fire_after,
 )
-from .products import SpikeMatmul, SpikeSum, SpikingProduct
+from .membrane import ConvMLP, MembraneAttention
+from .products import AttentionMatmul, GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
+from .transforms import FixedTransform, FourierTransform, HaarTransform
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
-    "MakeNode", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN",
-    "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct",
-    "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module", "foldable",
+    "ENCODINGS", "AttentionMatmul", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder",
+    "FixedTransform", "Foldable", "FourierTransform", "GatedSum", "HaarTransform", "LayerScale", "LinearBN",
+    "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention",
+    "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
+    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
+    "fire_after", "foldable",
 ]  # fmt: skip

@@ -1,17 +1,21 @@
-"""Parts of Spikformer that later papers build upon: stem, self-attention, MLP, block, stochastic depth."""
+"""Parts of Spikformer that later papers build upon: stem, self-attention, MLP, block, layer scale, stochastic depth."""
 
+from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Literal
 
+import torch
 from einops import rearrange
 from timm.layers import drop_path
 from torch import Tensor, nn
 
 from .linear import ConvBN, ConvBNNode, ConvSequence, LinearBN, LinearBNNode, MakeNode, NodeConvBN, NodeLinearBN
+from .membrane import MembraneAttention
 from .products import SpikingProduct
 
 __all__ = [
-    "Block", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention", "SpikingMLP", "SpikingPatchSplitting",
-    "SpikingSelfAttention", "StepDropPath",
+    "Block", "LayerScale", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention", "SpikingMLP",
+    "SpikingPatchSplitting", "SpikingSelfAttention", "StepDropPath",
 ]  # fmt: skip
 
 
@@ -23,8 +27,9 @@ class SpikingPatchSplitting(nn.Module):
         grid_size: height and width of the map of tokens.
         pooled: which of the four convolutions are pooled.
         in_chans: channels of the input.
-        embed_dim: width C, a multiple of 8.
+        embed_dim: width C, a multiple of the divisors.
         pool: pool "after" the neuron (Spikformer) or "before" it (CML).
+        divisors: C over the widths of the first three convolutions.
         node: constructor of the neurons.
     """
 
@@ -36,11 +41,12 @@ class SpikingPatchSplitting(nn.Module):
         embed_dim: int,
         *,
         pool: Literal["before", "after"],
+        divisors: tuple[int, int, int] = (8, 4, 2),
         node: MakeNode,
     ):
         super().__init__()
         self.grid_size = grid_size
-        widths = [in_chans, embed_dim // 8, embed_dim // 4, embed_dim // 2, embed_dim]
+        widths = [in_chans, *(embed_dim // divisor for divisor in divisors), embed_dim]
         self.stages = ConvSequence(
             *(ConvBNNode(widths[i], widths[i + 1], node=node, pool=pool if pooled[i] else None) for i in range(4))
         )
@@ -139,7 +145,7 @@ class SpikingSelfAttention(nn.Module):
         return q
 
 
-class MembraneSelfAttention(nn.Module):
+class MembraneSelfAttention(MembraneAttention):
     """Spiking self-attention between a neuron and a linear layer: potentials enter and leave, for a membrane shortcut.
 
     Source: C. Zhou et al., Spikingformer (AAAI 2026, arXiv 2304.11954), figure 3.
@@ -153,20 +159,8 @@ class MembraneSelfAttention(nn.Module):
     """
 
     def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = False, node: MakeNode, attn_node: MakeNode):
-        super().__init__()
-        self.num_heads = num_heads
-        self.node = node()
-        self.q, self.k, self.v = (LinearBNNode(dim, dim, node=node, bias=qkv_bias) for _ in range(3))
-        self.product = SpikingProduct(0.125)
-        self.attn_node = attn_node()
-        self.proj = LinearBN(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map potentials `(T*B, N, C)` to potentials of the same shape."""
-        x = self.node(x)
-        q, k, v = (rearrange(p(x), "b n (h d) -> b h n d", h=self.num_heads) for p in (self.q, self.k, self.v))
-        x = rearrange(self.product(q, k, v), "b h n d -> b n (h d)")
-        return self.proj(self.attn_node(x))
+        q, k, v = (LinearBNNode(dim, dim, node=node, bias=qkv_bias) for _ in range(3))
+        super().__init__(num_heads, q=q, k=k, v=v, proj=LinearBN(dim, dim), node=node, attn_node=attn_node)
 
 
 class SpikingMLP(nn.Module):
@@ -191,21 +185,56 @@ class MembraneMLP(SpikingMLP):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to the stream that it reads.
+    """Branches, each added to the stream that it reads: attention and MLP, in some networks a convolution in front.
 
     Args:
         attn, mlp: the branches.
         drop_path: drops a branch for a whole sample, see `StepDropPath`.
+        conv: the branch in front of the two.
+        scales: what each branch is multiplied by, one `LayerScale` each; nothing if left out.
     """
 
-    def __init__(self, attn: nn.Module, mlp: nn.Module, drop_path: nn.Module):
+    def __init__(
+        self,
+        attn: nn.Module,
+        mlp: nn.Module,
+        drop_path: nn.Module,
+        *,
+        conv: nn.Module | None = None,
+        scales: Iterable[nn.Module] = (),
+    ):
         super().__init__()
+        if conv is not None:
+            self.conv = conv
         self.attn, self.mlp, self.drop_path = attn, mlp, drop_path
+        self.scales = nn.ModuleList(scales)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(T*B, ...)` to the same shape."""
-        x = x + self.drop_path(self.attn(x))
-        return x + self.drop_path(self.mlp(x))
+        branches = [getattr(self, name) for name in ("conv", "attn", "mlp") if hasattr(self, name)]
+        for branch, scale in zip_longest(branches, self.scales):
+            y = branch(x)
+            x = x + self.drop_path(y if scale is None else scale(y))
+        return x
+
+
+class LayerScale(nn.Module):
+    """Multiply by a learnt factor for each channel.
+
+    Source: Touvron et al., Going deeper with Image Transformers (ICCV 2021, arXiv 2103.17239), equation 4.
+
+    Args:
+        dim: width C.
+        initial: all factors at first.
+    """
+
+    def __init__(self, dim: int, initial: float):
+        super().__init__()
+        self.factors = nn.Parameter(torch.full((dim,), float(initial)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens `(T*B, N, C)` or maps `(T*B, C, H, W)` to the same shape."""
+        return x * (self.factors if x.dim() == 3 else self.factors.view(-1, 1, 1))
 
 
 class StepDropPath(nn.Module):

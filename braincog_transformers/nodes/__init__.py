@@ -3,13 +3,15 @@
 from .adaptive import ALIFNode, CLIFNode
 from .analog import PLIAFNode
 from .base import SpikingNode
-from .brain_cog import WrappedNode, accelerate, make_node, register_node
+from .brain_cog import WrappedNode, accelerate, fires_levels, make_node, node_class, register_node
+from .integer import ILIFNode
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 
 __all__ = [
     "ALIFNode",
     "CLIFNode",
     "FusableNode",
+    "ILIFNode",
     "IFNode",
     "LIFNode",
     "PLIAFNode",
@@ -17,6 +19,8 @@ __all__ = [
     "SpikingNode",
     "WrappedNode",
     "accelerate",
+    "fires_levels",
     "make_node",
+    "node_class",
     "register_node",
 ]

@@ -16,10 +16,11 @@ from ..runtime.watching import is_hooked, is_patched
 from .adaptive import ALIFNode, CLIFNode
 from .analog import PLIAFNode
 from .base import SpikingNode, state_without_graph, taking_turns
+from .integer import ILIFNode
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 from .surrogates import build_surrogate, fires_above
 
-__all__ = ["WrappedNode", "accelerate", "make_node", "register_node"]
+__all__ = ["WrappedNode", "accelerate", "fires_levels", "make_node", "node_class", "register_node"]
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class WrappedNode(nn.Module):
 
 
 _TWINS = {"LIFNode": LIFNode, "PLIFNode": PLIFNode, "IFNode": IFNode}
-_NODES = {**_TWINS, "ALIFNode": ALIFNode, "CLIFNode": CLIFNode, "PLIAFNode": PLIAFNode}
+_NODES = {**_TWINS, "ALIFNode": ALIFNode, "CLIFNode": CLIFNode, "ILIFNode": ILIFNode, "PLIAFNode": PLIAFNode}
 # BrainCog's other nodes that can stand in for a LIF neuron; a test runs each.
 _WRAPPED = {
     name: getattr(braincog_node, name)
@@ -88,10 +89,12 @@ def _tried(cls: type) -> type[BaseNode]:
         raise UserError(f"{owner} must be derived from a node of braincog_transformers, or from BrainCog's BaseNode")
     asked = {"threshold": 0.75, "step": 2, "layer_by_layer": True}
     others = {"tau": 2.0, "requires_thres_grad": False, "sigmoid_thres": False, "mem_detach": False}
+    if not issubclass(cls, ILIFNode):
+        others |= {"act_fun": "AtanGrad", "alpha": 2.0}
     x = torch.linspace(-1, 3, 12, device="cpu").view(4, 3)
     try:
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            node = _built(cls, act_fun="AtanGrad", alpha=2.0, **asked, **others)
+            node = _built(cls, **asked, **others)
             spikes = node(x)
     except Exception as error:  # whatever the user wrote
         what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -112,17 +115,18 @@ def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
     """Build a neuron by the name or class of BrainCog's node.
 
     Args:
-        node_type: "LIFNode", "PLIFNode", "IFNode", "ALIFNode", "CLIFNode", "PLIAFNode", one of BrainCog's other nodes,
-            one that was registered, or a class derived from `SpikingNode` or BrainCog's `BaseNode`.
+        node_type: "LIFNode", "PLIFNode", "IFNode", "ALIFNode", "CLIFNode", "ILIFNode", "PLIAFNode", one of BrainCog's
+            other nodes, one that was registered, or a class derived from `SpikingNode` or BrainCog's `BaseNode`.
         **kwargs: the node's arguments.
 
     Raises:
         UserError: for an unknown name or class, or an option that the class can't honour.
     """
-    return _built(_class_of(node_type), **kwargs)
+    return _built(node_class(node_type), **kwargs)
 
 
-def _class_of(node_type: str | type) -> type[BaseNode]:
+def node_class(node_type: str | type) -> type[BaseNode]:
+    """Return the class of which `make_node` builds a neuron, in a `WrappedNode` unless it is a `SpikingNode`."""
     known = {**_NODES, **_WRAPPED, **_REGISTERED}
     name = node_type if isinstance(node_type, str) else node_type.__name__
     if isinstance(node_type, str) or node_type is getattr(braincog_node, name, None):
@@ -137,6 +141,11 @@ def _class_of(node_type: str | type) -> type[BaseNode]:
             "braincog_transformers, or give it another name"
         )
     return _tried(node_type)
+
+
+def fires_levels(node_type: str | type) -> bool:
+    """Tell whether a name or class means a neuron that fires whole numbers, `ILIFNode` or one derived from it."""
+    return issubclass(node_class(node_type), ILIFNode)
 
 
 def _built(cls: type[BaseNode], **kwargs: Any) -> nn.Module:

@@ -70,6 +70,8 @@ def _describe_row(row: dict[str, float], *, epochs: int) -> str:
         parts[-1] += f" top-5 {row['test_top5']:.2f} %"
     if "ema_top1" in row:
         parts.append(f"average: loss {row['ema_loss']:.4f} top-1 {row['ema_top1']:.2f} %")
+    if "time_steps" in row:
+        parts.append(f"time steps {row['time_steps']:.2f}")
     if "firing_rate" in row:
         parts.append(f"firing rate {row['firing_rate']:.4f}")
     parts.append(f"lr {row['lr']:.3g}")
