@@ -146,6 +146,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     Attributes:
         output_steps: return the logits of every step, `(T, B, K)`, instead of their mean.
         streaming: each call takes one step and keeps the neurons' state, see `set_streaming`.
+        spiking_inference: products read binary planes instead of whole numbers, see `set_spiking_inference`.
         pack_spikes: keep spikes for the backward pass as bits, see `runtime.packing`.
     """
 
@@ -199,7 +200,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         self._set_pooling(global_pool, num_classes)
         self.feature_steps = feature_steps
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.grad_checkpointing = self.output_steps = self.streaming = False
+        self.grad_checkpointing = self.output_steps = self.streaming = self.spiking_inference = False
         self.pack_spikes = True
         self.neurons = NodeOptions.chosen(neuron, self.neuron_defaults)
         self.head_node = nn.Identity()
@@ -255,13 +256,14 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to logits `(B, K)`, or `(T, B, K)` with `output_steps`."""
-        return self.forward_head(self.forward_features(x))
+        with self._planes():
+            return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`;
         of a network that `sums_steps`, without T."""
         x = self._frames(x)
-        with self._packing():
+        with self._planes(), self._packing():
             return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
 
     def _embed(self, x: Tensor) -> Tensor:
@@ -316,9 +318,10 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
             raise UserError(
                 f"{type(self).__name__} has no logits by step (output_steps, the TET loss): {self.sums_steps}"
             )
-        x = self._pool(x)
-        x = self.head_drop(x if self.output_steps else x.mean(dim=0))
-        return x if pre_logits else self.head(x)
+        with self._planes(x):
+            x = self._pool(x)
+            x = self.head_drop(x if self.output_steps else x.mean(dim=0))
+            return x if pre_logits else self.head(x)
 
 
 def init_linear(module: nn.Module) -> None:
