@@ -11,6 +11,8 @@ own, and each map says in `what` which one it is:
   keys that it lets through.
 - `SpikeMatmul` (SpikingResformer): the spikes of the attention map, averaged over the queries, at the places of the
   pooled grid.
+- `AttentionMatmul` (STS-Transformer): the attention that each place receives from the queries of a step, the mean over
+  those of Q K^T plus its position bias, summed over the steps up to theirs.
 - `GatedSum` (OST): the keys, which say how often each place's value is summed, and the queries, which say where the sum
   goes; both for the single step of its blocks.
 - `SoftmaxProduct` (Spikeformer): the share of attention that each place receives, the mean over the queries; it adds up
@@ -27,7 +29,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.products import GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
+from ..layers.products import AttentionMatmul, GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
 from .recorder import device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
@@ -59,6 +61,7 @@ MASKED = "masked $K$", "spikes of the key behind the token mask, mean over chann
 KEYS = "$K$", "spikes of the key, mean over channels: which places' values are summed"
 QUERIES = "$Q$", "spikes of the query, mean over channels: which places read the sum"
 DUAL = "spike map", "spikes of the attention map, mean over the queries, at the places of the pooled grid"
+BIASED = "$QK^T + B$", "attention that each place receives: $QK^T + B$, mean over the queries, sum over steps so far"
 
 
 def received(q: Tensor, k: Tensor) -> Tensor:
@@ -110,6 +113,11 @@ def _over_channels(tokens: Tensor) -> Tensor:
     return tokens.float().mean(-1).unsqueeze(1)
 
 
+def _by_place(attention: Tensor) -> Tensor:
+    """Map attention `(B, h, N, s*N)` of the queries of a step to what each place receives, `(B, h, N)`."""
+    return attention.float().mean(-2).unflatten(-1, (-1, attention.shape[-2])).sum(-2)
+
+
 def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str, str], nn.Module, Callable]]:
     """Yield the maps that a product stands for: what each is, a module, and a function of its inputs and output.
 
@@ -117,6 +125,8 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
     """
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
+    elif type(product) is AttentionMatmul:
+        yield BIASED, product, lambda inputs, _output: _by_place(inputs[0])
     elif type(product) is SoftmaxProduct:
         yield SHARE, product, lambda inputs, _output: product.weights(*inputs[:2]).mean(-2)
     elif type(product) is SpikeMatmul:

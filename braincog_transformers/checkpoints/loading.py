@@ -192,6 +192,9 @@ def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str
     differences = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
     if any(name.startswith("head_dist.") for name in problems["unexpected"]):
         differences += "; distilled=True (--distilled) builds the second classifier"
+    reason = getattr(model, "joins_steps", "") or getattr(model, "fixed_steps", "")
+    if problems["of another shape"] and reason:
+        differences += f"; this network is for T={model.step}, img_size={model.img_size}, since {reason}"
     return UserError(
         f"the checkpoint does not fit {type(model).__name__}: {differences} (main.py --identify FILE says what it fits)"
     )

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
+__all__ = ["AttentionMatmul", "GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -55,6 +55,13 @@ class SpikeMatmul(nn.Module):
     def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
         """Map `(..., n, m)` and spikes `(..., m, N)` to `(..., n, N)`."""
         return values @ spikes
+
+
+class AttentionMatmul(SpikeMatmul):
+    """Matrix product of an attention map, not binary, with the spikes of the values: each spike adds one column of the
+    map.
+
+    The last axis of the map, `(..., N, s*N)`, holds the same N places of s steps, in order of time."""
 
 
 class GatedSum(SpikeMatmul):

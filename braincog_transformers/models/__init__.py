@@ -17,11 +17,12 @@ from .spikeformer import Spikeformer
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .stsa import STSTransformer
 from .tim import TIMSpikformer
 
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
-    "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
-    "Spikeformer", "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe",
-    "list_models",
+    "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "STSTransformer",
+    "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer",
+    "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ _COUNTS = (
 _ENDS = {
     **dict.fromkeys(_COUNTS, (1, 2**16)),
     **dict.fromkeys(("depth", "depths"), (1, 1000)),
-    **dict.fromkeys(("drop_rate", "drop_path_rate"), (0, 1)),
+    **dict.fromkeys(("drop_rate", "drop_path_rate", "mlp_drop_rate"), (0, 1)),
     "num_classes": (0, 2**24),
     "levels": (1, 255),
 }

@@ -23,6 +23,7 @@ from . import (
     spikformer,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 from .official import source_of
@@ -43,6 +44,7 @@ FAMILIES = (
     spikformer,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 

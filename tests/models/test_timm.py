@@ -216,7 +216,7 @@ def test_another_input_size_gives_the_network_that_is_built_with_it(name):
     model = wake(tiny(name, step=1))
     side = 2 * model.img_size[0]
     size = (side, 2 * side)
-    if name.startswith(("sglformer_digits", "sglformer_4", "sglformer_3", "tim_ndigits", "tim_2_256_shd")):
+    if name.startswith(("sglformer_digits", "sglformer_4", "sglformer_3", "stsa", "tim_ndigits", "tim_2_256_shd")):
         with pytest.raises(UserError, match=r"img_size stays|as many tokens|a sequence must have"):
             model.set_input_size(img_size=size)
         model.set_input_size(img_size=model.img_size)
