@@ -71,6 +71,7 @@ def test_the_published_recipes_are_shipped():
         "spikingresformer": (*vision, *events, "imagenet_m", "imagenet_l"),
         "tim": ("cifar10dvs", "shd"),
         "sglformer": (*vision, *events),
+        "ost": (*vision, *events),
     }
     assert shipped >= {f"{family}_{data}" for family, names in of_family.items() for data in names}
     transfers = {f"spikingresformer_{data}_transfer" for data in ("cifar10", "cifar100", *events)}
