@@ -49,6 +49,7 @@ class AttentionMap:
 
 
 PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
+DENOISED = "denoised $QK^T$", "attention that each place receives: $QK^T$ without its small entries, mean over the queries"
 PAIRS = "$K \\odot V$", "spikes that key and value share, mean over channels; their sum over places fires the gates"
 GATED = "gated $Q$", "spikes of the query that the gates let through, mean over channels"
 MASK = "mask", "spikes of the token mask: which places Q-K attention lets through"
@@ -114,6 +115,8 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
     """
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
+    elif type(product) is DenoisedProduct:
+        yield DENOISED, product, lambda inputs, _output: product.denoised(*inputs[:2]).float().mean(-2)
     elif type(product) is SpikeMatmul:
         # the first of two makes the map, the last one reads it
         if product is [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]:

@@ -27,11 +27,11 @@ from .linear import (
     fire_after,
 )
 from .membrane import ConvMLP, MembraneAttention
-from .products import GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
+from .products import DenoisedProduct, GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
 from .transforms import FixedTransform, FourierTransform, HaarTransform
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "FixedTransform", "Foldable",
+    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "DenoisedProduct", "Encoder", "FixedTransform", "Foldable",
     "FourierTransform", "GatedSum", "HaarTransform", "LayerScale", "LinearBN", "LinearBNNode", "MakeNode",
     "MembraneAttention", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN",
     "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct",
