@@ -13,7 +13,8 @@ input. Layers without a neuron in between count as the one layer that they are; 
 
 A transform without weights is in neither. It is charged as any layer: one that multiplies reads real numbers.
 
-In both, the first layer counts T times for a repeated image, as there, although its result is the same.
+In both, a layer or product that reads real numbers costs multiply-accumulates, and the first layer counts T times for a
+repeated image, as there, although its result is the same.
 """
 
 import copy
@@ -142,6 +143,8 @@ class Analysis:
 def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]:
     """Return multiply-accumulates and accumulates of all calls of a row."""
     macs = row.total("macs")
+    if row.kind == "real":
+        return macs + row.total("biases"), 0.0
     if row.type == "product":
         q, k, v = (row.average("rate", operand) for operand in range(3))
         query_macs = row.total("query_macs")
@@ -158,11 +161,11 @@ def _sdt(row: Operation, first: bool, events: bool, pre_pool: bool) -> tuple[flo
     macs = row.total("macs")
     if first:
         return macs * (row.average("rate") if events else 1.0), 0.0
+    if row.kind == "real":
+        return macs, 0.0
     if row.type == "product":
         query_macs = row.total("query_macs")
         return 0.0, (macs - query_macs) * row.average("mean", 1) + query_macs * row.average("mean")
-    if row.kind == "real":
-        return macs, 0.0
     return 0.0, macs * (row.average_before_pooling() if pre_pool else row.average("mean"))
 
 

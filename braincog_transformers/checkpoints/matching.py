@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import UserError, shown
 from ..models.registry import REGISTERED
 from .files import read_checkpoint
-from .loading import class_count, convert_official, describe_foreign, misfits
+from .loading import class_count, convert_official, describe_foreign, fit_tables, misfits
 from .state_dicts import find_weights, without_prefix
 
 __all__ = ["Fit", "identify"]
@@ -44,7 +44,7 @@ def _compare(name: str, state: Mapping[str, Tensor]) -> Fit:
     with torch.device("meta"):
         model = timm.create_model(name)
         own_classes = model.num_classes
-        converted = convert_official(state, model)
+        converted, _ = fit_tables(model, convert_official(state, model))
         classes = class_count(converted) or own_classes
         model.reset_classifier(classes)
     found = misfits(model, converted)

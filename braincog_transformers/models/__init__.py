@@ -13,13 +13,16 @@ from .sdt_v2 import MetaSpikeformer
 from .sdt_v3 import ESpikeformer
 from .sdt_v3_large import ESpikeformerLarge
 from .sglformer import SGLFormer, SGLFormerImageNet
+from .spikeformer import Spikeformer
 from .spikformer import Spikformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .stsa import STSTransformer
 from .tim import TIMSpikformer
 
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
-    "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "SpikeDrivenTransformer",
-    "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
+    "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "STSTransformer",
+    "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer",
+    "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -21,13 +21,13 @@ _PACKAGE = __name__.partition(".")[0]
 _NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name", type: "a class"}
 _COUNTS = (
     *("embed_dim", "embed_dims", "num_heads", "patch_size", "patch_sizes", "group_size", "pool_to", "img_size"),
-    *("in_chans", "step"),
+    *("in_chans", "step", "kernel_size", "blocks_per_stage"),
 )
 # smallest and largest values
 _ENDS = {
     **dict.fromkeys(_COUNTS, (1, 2**16)),
     **dict.fromkeys(("depth", "depths"), (1, 1000)),
-    **dict.fromkeys(("drop_rate", "drop_path_rate"), (0, 1)),
+    **dict.fromkeys(("drop_rate", "drop_path_rate", "mlp_drop_rate"), (0, 1)),
     "num_classes": (0, 2**24),
     "levels": (1, 255),
 }

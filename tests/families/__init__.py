@@ -19,9 +19,11 @@ from . import (
     sdt_v3,
     sdt_v3_large,
     sglformer,
+    spikeformer,
     spikformer,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 from .official import source_of
@@ -38,9 +40,11 @@ FAMILIES = (
     sdt_v3,
     sdt_v3_large,
     sglformer,
+    spikeformer,
     spikformer,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 

@@ -346,3 +346,15 @@ def test_misspelt_argument_raises():
 def test_input_that_does_not_fit_says_what_would(shape, message):
     with pytest.raises(ValueError, match=message):
         tiny("spikformer_4_384_cifar")(torch.zeros(shape))
+
+
+def test_equations_of_a_papers_neuron_hold_for_the_neurons_that_have_them():
+    options = {"strict": True, "decay_input": False, "detach_reset": False}
+    for node in (*tiny("stsa_ndigits").nodes.values(), *tiny("spikformer_digits", **options).nodes.values()):
+        assert (node.strict, node.decay_input, node.detach_reset) == (True, False, False)
+    assert not hasattr(next(iter(tiny("stsa_ndigits", node_type="ALIFNode").nodes.values())), "decay_input")
+    assert tiny("stsa_ndigits", node_type="ILIFNode").neurons.tau == 2
+    with pytest.raises(UserError, match=r"ALIFNode has equations of its own, so it has no decay_input; LIFNode"):
+        tiny("stsa_ndigits", node_type="ALIFNode", decay_input=False)
+    with pytest.raises(UserError, match=r"BiasLIFNode has equations of its own, so it has no detach_reset"):
+        tiny("spikformer_digits", node_type="BiasLIFNode", detach_reset=False)
