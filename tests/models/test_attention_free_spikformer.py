@@ -3,12 +3,12 @@
 import pytest
 import timm
 import torch
+from families import batch, tiny, wake
 
 from braincog_transformers import UserError
 from braincog_transformers.analysis.audit import audit
 from braincog_transformers.analysis.energy import METHODS, analyze
 from braincog_transformers.layers import FourierTransform, HaarTransform
-from families import batch, tiny, wake
 
 NAME = "attention_free_spikformer_4_384_cifar"
 MIXINGS = ("fft1d", "fft2d", "haar1d", "haar2d", "dwt_c")

@@ -6,14 +6,14 @@ import pickle
 import pytest
 import timm
 import torch
+from families import batch, tiny, wake
+from families.dista import TINY
 from torch.nn import BatchNorm1d, BatchNorm2d, Linear
 
 from braincog_transformers import UserError
 from braincog_transformers.layers import DenoisedProduct, SpikingProduct
 from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.models.dista import LaggedLinearBNNode
-from families import batch, tiny, wake
-from families.dista import TINY
 
 NAME, T = "dista_4_384_cifar", 4
 

@@ -6,14 +6,14 @@ import pickle
 import pytest
 import timm
 import torch
+from families import batch, tiny, wake
+from families.dynamic_spikformer import TINY
 
 from braincog_transformers import UserError
 from braincog_transformers.analysis.firing import firing_rates
 from braincog_transformers.analysis.recorder import record
 from braincog_transformers.recipe.groups import OptimOptions
 from braincog_transformers.training.optim import build_optimizer
-from families import batch, tiny, wake
-from families.dynamic_spikformer import TINY
 
 NAME, T = "dynamic_spikformer_4_384_cifar", 3
 
