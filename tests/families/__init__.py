@@ -7,10 +7,10 @@ from safetensors import safe_open
 from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
-from . import qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim
+from . import qkformer, sdt, sdt_v2, sglformer, spikformer, spikformer_v2, spikingformer, spikingresformer, tim
 from .official import source_of
 
-FAMILIES = (qkformer, sdt, sdt_v2, sglformer, spikformer, spikingformer, spikingresformer, tim)
+FAMILIES = (qkformer, sdt, sdt_v2, sglformer, spikformer, spikformer_v2, spikingformer, spikingresformer, tim)
 
 NAMES = list_models()
 EXAMPLES = [family.EXAMPLE for family in FAMILIES]
