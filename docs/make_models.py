@@ -27,6 +27,14 @@ Written by `python docs/make_models.py` from the registry; `python main.py --lis
   additions; their number depends on the firing rates.
 - **Top-1**: the best published accuracy, in percent, of the paper or its repository. T is as in the table unless noted.
   None was repeated here.
+- **Status**: a *reconstruction* is a network without released code. It has what its paper says; the rest is our choice,
+  and [reconstructions.md](reconstructions.md) names each. All other networks match test vectors of their official code.
+"""
+ABSENT = """## Not here
+
+| paper | why |
+|---|---|
+| TE-Spikformer (Neurocomputing 2024) | no code, and nothing public describes its layers; no model has its name |
 """
 
 
@@ -54,7 +62,10 @@ def details() -> str:
     lines = [INTRODUCTION]
     for family, infos in families().items():
         first = infos[0]
-        lines += [f"## {family}", "", f"{first.venue}, {first.ids}; official code: <{first.code}>", ""]
+        code = f"official code: <{first.code}>" if first.code else "no official code"
+        lines += [f"## {family}", "", f"{first.venue}, {first.ids}; {code}", ""]
+        if first.status:
+            lines += [f"Status: **{first.status}**, see [reconstructions.md](reconstructions.md).", ""]
         if fault := next((info.fault for info in infos if info.fault), ""):
             lines += [f"`as_released=True` reproduces a fault of the released code: {fault}.", ""]
         lines += ["| name | input | T | parameters | GMACs | top-1, published |", "|---|---|---|---|---|---|"]
@@ -65,6 +76,7 @@ def details() -> str:
                 f"{', '.join(info.published)} |"
             )
         lines.append("")
+    lines += [ABSENT]
     aliases = ", ".join(f"`{name}` is `{e.alias_of}`" for name, e in REGISTERED.items() if e.alias_of)
     return "\n".join([*lines, f"BrainCog's own names: {aliases}.", ""])
 
@@ -74,11 +86,14 @@ def families_table() -> str:
     lines = ["| paper | year | variants | parameters | best published top-1 |", "|---|---|---|---|---|"]
     for family, infos in families().items():
         names = {info.name.partition(".")[0] for info in infos}
-        published = [info for info in infos if info.published]
+        published = [info for info in infos if info.published] or infos
         sizes = [info.parameters / 1e6 for info in published]
         best = ", ".join(_best([note for info in published for note in info.published]))
+        first = infos[0]
+        paper = f"[{family}]({first.code})" if first.code else family
+        marked = f", [{first.status}](docs/reconstructions.md)" if first.status else ""
         lines.append(
-            f"| [{family}]({infos[0].code}) ({infos[0].ids}) | {infos[0].year} | {len(names)} | "
+            f"| {paper} ({first.ids}){marked} | {first.year} | {len(names)} | "
             f"{min(sizes):.1f} to {max(sizes):.1f} M | {best} |"
         )
     return "\n".join(lines)

@@ -84,11 +84,12 @@ def _list_models(pattern: str, given: Mapping[str, Any], load: Callable[[], obje
     names = list_models(pattern) or list_models(f"*{pattern}*")
     if not names:
         raise unknown("model", pattern, list_models())
-    rows = [("name", "family", "year", "T", "input", "params", "published top-1 (source)")]
+    rows = [("name", "family", "year", "T", "input", "params", "status", "published top-1 (source)")]
     for info in (info for name in names for info in describe(name)):
         published = f"{', '.join(info.published)} ({info.ids})" if info.published else ""
         size, parameters = "x".join(map(str, info.input_size)), f"{info.parameters / 1e6:.2f} M"
-        rows.append((info.name, info.family, str(info.year), str(info.step), size, parameters, published))
+        facts = str(info.year), str(info.step), size, parameters, info.status
+        rows.append((info.name, info.family, *facts, published))
     return aligned(rows)
 
 

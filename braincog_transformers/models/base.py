@@ -90,6 +90,9 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
 
     units = "blocks"
     """Name of the sequence that features are taken from and layer-wise learning rates count."""
+    status = ""
+    """"reconstruction" for a network whose authors released no code: it has what its paper says, and choices of ours.
+    Every list, log and report of the network prints it; a user's subclass inherits it."""
     official_names: OfficialNames | None = None
     """How official weights name what is here; a user's subclass inherits it."""
     neuron_defaults: ClassVar[dict[str, Any]] = {}

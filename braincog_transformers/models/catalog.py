@@ -35,13 +35,14 @@ class ModelInfo:
         family: what its paper calls the network.
         venue: where the paper appeared, year last.
         ids: the paper, as "arXiv:...".
-        code: address of the official code.
+        code: address of the official code; "" if there is none.
         step: number of time steps T that it is built with.
         kind: what it is made for: "image", "event" (frames) or "sequence".
         input_size: `(C, H, W)`; of a sequence `(1, 1, features)`.
         parameters: trainable parameters.
         published: data sets and published top-1 accuracies in percent.
         fault: what the released code does wrong, where `as_released` reproduces it.
+        status: "reconstruction" if no code was released, so that nothing can prove the network exact; "" otherwise.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelInfo:
     parameters: int
     published: tuple[str, ...]
     fault: str
+    status: str
 
     @property
     def year(self) -> int:
@@ -142,4 +144,5 @@ def describe(name: str, *, by_tag: bool = False) -> Iterator[ModelInfo]:
             parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             published=tuple(note for cfg in noted for note in cfg.notes or ()),
             fault=getattr(model, "fault", ""),
+            status=getattr(model, "status", ""),
         )

@@ -21,7 +21,7 @@ class Paper:
         name: what the paper calls the network.
         venue: where it appeared, year last, as "ICLR 2023".
         ids: as "arXiv:2209.15425".
-        code: official repository, "owner/name" on GitHub.
+        code: official repository, "owner/name" on GitHub; "" if there is none.
     """
 
     name: str
@@ -84,7 +84,7 @@ def cfg(
         "classifier": "head",
         "paper_ids": paper.ids,
         "paper_name": f"{paper.name}, {paper.venue}",
-        "origin_url": f"https://github.com/{paper.code}",
+        "origin_url": paper.code and f"https://github.com/{paper.code}",
         "notes": (published,) if published else None,
         **neutral,
         **kwargs,

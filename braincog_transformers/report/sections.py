@@ -28,6 +28,7 @@ _RESULTS = {
 _FACTS = {
     "name": "network",
     "family": "family",
+    "status": "status",
     "paper": "paper",
     "ids": "paper's number",
     "published": "published top-1",

@@ -190,6 +190,8 @@ def build_network(
     """
     model, train = options.model, options.train
     network = _create(options, shape, step=shape.step, pretrained=model.pretrained)
+    if status := getattr(network, "status", ""):
+        say(f"{model.model}: {status}, its authors released no code; docs/reconstructions.md says what it rests on")
     if model.initial_checkpoint:
         path, content = model.initial_checkpoint, read_checkpoint(model.initial_checkpoint)
         replaces = not (options.run.eval or options.run.eval_checkpoint)

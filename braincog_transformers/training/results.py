@@ -96,7 +96,7 @@ def _paper(model: str) -> dict[str, Any]:
         return {}
     info = next(describe(name))
     return {"family": info.family, "paper": info.venue, "ids": info.ids, "code": info.code,
-            "published": list(info.published)}  # fmt: skip
+            "published": list(info.published), "status": info.status}  # fmt: skip
 
 
 def _environment(device: torch.device) -> dict[str, str]:

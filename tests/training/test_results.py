@@ -10,6 +10,7 @@ from tiny_run import DIGITS
 from braincog_transformers import cli
 from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
+from braincog_transformers.models import Spikformer
 from braincog_transformers.recipe import Options
 from braincog_transformers.training.results import repeating
 
@@ -56,6 +57,15 @@ def test_a_training_writes_what_it_was(go):
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= len(drawn) - 1  # the page draws its own curves
     assert "no energy" not in page
+
+
+def test_a_reconstruction_is_named_in_log_results_and_report(go, capsys, monkeypatch):
+    assert _results(go("--analyze", "--experiment", "known"))["model"]["status"] == ""
+    monkeypatch.setattr(Spikformer, "status", "reconstruction")
+    found = go("--analyze", "--report", "--experiment", "made_up")
+    assert "spikformer_digits: reconstruction, its authors released no code" in capsys.readouterr().out
+    assert _results(found)["model"]["status"] == "reconstruction"
+    assert ">reconstruction<" in (Path(found["folder"]) / "report.html").read_text()
 
 
 def test_an_evaluation_is_noted_beside_its_training(go):
