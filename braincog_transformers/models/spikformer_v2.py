@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..layers import Block, ConvBN, ConvBNNode, ConvSequence, MakeNode, SpikingMLP, SpikingSelfAttention
+from .base import Masking
 from .flat import FlatTransformer
 from .registry import Paper, Variant, cfg, flat, imagenet, register
 
@@ -105,6 +106,7 @@ class SpikformerV2(FlatTransformer):
     """
 
     status = "reconstruction"
+    masking = Masking(parts=("patch_embed",))
 
     def __init__(
         self,
