@@ -10,9 +10,11 @@ from .analysis.energy import analyze
 from .checkpoints import matching
 from .errors import UserError
 from .models import list_models
-from .nodes import IFNode, LIFNode, PLIFNode, accelerate
+from .nodes import IFNode, ILIFNode, LIFNode, PLIFNode, accelerate
 from .version import __version__
 
-__all__ = ["IFNode", "LIFNode", "PLIFNode", "UserError", "__version__", "accelerate", "analyze", "list_models"]
+__all__ = [
+    "IFNode", "ILIFNode", "LIFNode", "PLIFNode", "UserError", "__version__", "accelerate", "analyze", "list_models",
+]  # fmt: skip
 
 sys.modules[f"{__name__}.identify"] = matching  # under its former name, which scripts import from

@@ -1,6 +1,16 @@
 """Modules that two or more papers share. They receive the neuron as a constructor and know no model's name."""
 
-from .blocks import Block, MembraneMLP, SpikingMLP, SpikingPatchSplitting, SpikingSelfAttention, StepDropPath
+from .blocks import (
+    Block,
+    LayerScale,
+    MembraneMLP,
+    MembranePatchSplitting,
+    MembraneSelfAttention,
+    SpikingMLP,
+    SpikingPatchSplitting,
+    SpikingSelfAttention,
+    StepDropPath,
+)
 from .checkpointing import checkpoint_module
 from .encoder import ENCODINGS, Encoder
 from .folding import Foldable, baked, foldable
@@ -15,11 +25,13 @@ from .linear import (
     NodeLinearBN,
     SpikeInput,
 )
+from .membrane import ConvMLP, MembraneAttention
 from .products import SpikeMatmul, SpikeSum, SpikingProduct
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvSequence", "Encoder", "Foldable", "LinearBN", "LinearBNNode",
-    "MakeNode", "MembraneMLP", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
+    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "Foldable", "LayerScale",
+    "LinearBN", "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting",
+    "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
     "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
     "foldable",
 ]  # fmt: skip

@@ -29,8 +29,9 @@ _ENDS = {
     **dict.fromkeys(("depth", "depths"), (1, 1000)),
     **dict.fromkeys(("drop_rate", "drop_path_rate"), (0, 1)),
     "num_classes": (0, 2**24),
+    "levels": (1, 255),
 }
-_ABOVE_ZERO = ("mlp_ratio", "threshold", "tau", "alpha")
+_ABOVE_ZERO = ("mlp_ratio", "threshold", "tau", "alpha", "norm")
 
 
 @cache

@@ -16,8 +16,10 @@ from braincog.model_zoo.base_module import BaseModule
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from ..errors import UserError
 from ..layers import Encoder, MakeNode, StepDropPath, checkpoint_module
-from ..nodes import make_node
+from ..nodes import fires_levels, make_node
+from ..ops.levels import Rounding
 from ..runtime.packing import packed_spikes
 from ..runtime.watching import transformed
 from .arguments import ArgumentChecks, check_arguments, hints_of, sides
@@ -27,11 +29,16 @@ from .official import OfficialNames
 __all__ = ["Masking", "NodeOptions", "SpikingTransformer", "init_linear", "init_weights"]
 
 
+_SURROGATE = ("act_fun", "alpha")
+_LEVELS = ("levels", "norm", "rounding")
+
+
 @dataclass(frozen=True)
 class NodeOptions:
     """How a network's neurons are built; the defaults are those of the Spikformer family's papers.
 
-    Whatever the surrogate, they fire at the threshold, not only above it, and its steepness is not learnt.
+    Whatever the surrogate, they fire at the threshold, not only above it, and its steepness is not learnt. A neuron
+    that fires whole numbers has no surrogate, so `act_fun` and `alpha` say nothing about it.
 
     Args:
         node_type: BrainCog's node class or its name.
@@ -42,6 +49,7 @@ class NodeOptions:
         requires_thres_grad: learn the thresholds.
         sigmoid_thres: the threshold is the sigmoid of the parameter.
         mem_detach: no gradient from one step to the one before.
+        levels, norm, rounding: of neurons that fire whole numbers, see `ILIFNode`, whose defaults None leaves.
     """
 
     node_type: str | type = "LIFNode"
@@ -52,19 +60,53 @@ class NodeOptions:
     requires_thres_grad: bool = False
     sigmoid_thres: bool = False
     mem_detach: bool = False
+    levels: int | None = None
+    norm: float | None = None
+    rounding: Rounding | None = None
 
     def __post_init__(self):
         check_arguments("a network's neurons", hints_of(type(self)), vars(self))
 
-    def constructor(self, step: int, threshold_ratio: float = 1.0) -> MakeNode:
+    @classmethod
+    def chosen(cls, given: dict[str, Any], paper: dict[str, Any]) -> "NodeOptions":
+        """Return the options that somebody gave; the others are the paper's, as far as they hold for this neuron.
+
+        Args:
+            given: options by name.
+            paper: where the paper's neurons differ from the defaults here. They are left if the paper's neuron fires
+                whole numbers and the given one doesn't; in the other case those of its surrogate are.
+
+        Raises:
+            UserError: for an option that this kind of neuron does not have.
+        """
+        name = given.get("node_type", paper.get("node_type", cls.node_type))
+        integer, shown = fires_levels(name), name if isinstance(name, str) else name.__name__
+        given = {option: value for option, value in given.items() if value is not None}
+        if strange := sorted(given.keys() & set(_SURROGATE if integer else _LEVELS)):
+            reason = "fires whole numbers, without a surrogate gradient" if integer else "fires 0 or 1"
+            way_out = "leave it out" if integer else "node_type=ILIFNode fires whole numbers"
+            raise UserError(f"a network's neurons: {shown} {reason}, so it has no {', '.join(strange)}; {way_out}")
+        if integer:
+            paper = {option: value for option, value in paper.items() if option not in _SURROGATE}
+        elif fires_levels(paper.get("node_type", cls.node_type)):
+            paper = {}
+        return cls(**{**paper, **given})
+
+    def constructor(self, step: int, threshold_ratio: float = 1.0, **levels: Any) -> MakeNode:
         """Return a function that builds one neuron.
 
         Args:
             step: number of steps T.
             threshold_ratio: this neuron's threshold over the network's.
+            **levels: `levels`, `norm` or `rounding` of this neuron alone, if the network's neurons fire whole numbers.
         """
-        options = {**vars(self), "threshold": self.threshold * threshold_ratio}
-        return partial(make_node, **options, step=step, layer_by_layer=True, strict=False, requires_alpha_grad=False)
+        options = {**vars(self), "threshold": self.threshold * threshold_ratio, "step": step, "layer_by_layer": True}
+        if not fires_levels(self.node_type):
+            others = {name: value for name, value in options.items() if name not in _LEVELS}
+            return partial(make_node, **others, strict=False, requires_alpha_grad=False)
+        options |= levels
+        left_out = {*_SURROGATE, *(name for name in _LEVELS if options[name] is None)}
+        return partial(make_node, **{name: value for name, value in options.items() if name not in left_out})
 
 
 @dataclass(frozen=True)
@@ -155,15 +197,16 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.grad_checkpointing = self.output_steps = self.streaming = False
         self.pack_spikes = True
-        self.neurons = NodeOptions(**{**self.neuron_defaults, **neuron})
+        self.neurons = NodeOptions.chosen(neuron, self.neuron_defaults)
         self.head_node = nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
 
     # For subclasses
 
-    def _neuron(self, threshold_ratio: float = 1.0) -> MakeNode:
-        """Return a constructor of the network's neurons, their threshold a multiple of the network's."""
-        return self.neurons.constructor(self.step, threshold_ratio)
+    def _neuron(self, threshold_ratio: float = 1.0, **levels: Any) -> MakeNode:
+        """Return a constructor of the network's neurons, their threshold a multiple of the network's; see
+        `NodeOptions.constructor`."""
+        return self.neurons.constructor(self.step, threshold_ratio, **levels)
 
     def _attention_nodes(self) -> dict[str, MakeNode]:
         """Return constructors of the neurons in most attentions; the one behind the product has half the threshold."""
@@ -231,9 +274,13 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         if self.global_pool:
             tokens = self.has_tokens if isinstance(x, Proxy) else x.dim() == 3
             x = x.mean(dim=1 if tokens else (2, 3))
+        return self._fire(self.head_node, x)
+
+    def _fire(self, node: nn.Module, x: Tensor) -> Tensor:
+        """Return what a neuron of the head makes of `(T*B, ...)`, all steps at once or one by one: `(T, B, ...)`."""
         steps = 1 if self.streaming else self.step
         frames = [x] if self.layer_by_layer else x.chunk(steps)
-        return torch.cat([self.head_node(frame) for frame in frames]).unflatten(0, (steps, -1))
+        return torch.cat([node(frame) for frame in frames]).unflatten(0, (steps, -1))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map features to logits `(B, K)`, or `(T, B, K)` with `output_steps`; with `pre_logits` to what the

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UserError
-from ..layers import Block, MembraneMLP, SpikeSum
-from ..layers.linear import ConvBN, ConvBNNode, ConvSequence, LinearBN, LinearBNNode, MakeNode, NodeConvBN
+from ..layers import Block, LinearBN, LinearBNNode, MakeNode, MembraneMLP, MembranePatchSplitting, SpikeSum
 from .base import init_weights
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, LINEAR, POSITION, OfficialNames
@@ -97,36 +96,6 @@ class PooledSelfAttention(SpikeDrivenSelfAttention):
         pool = self._pool_released if self.as_released else self._pool_map
         gate = self.gate_node(self.sum(pool(k * v)))
         return self.proj(pool(self.q(x) * gate.unsqueeze(1)))
-
-
-class MembranePatchSplitting(nn.Module):
-    """Stem: four convolutions that widen to C and halve the side log2(patch_size) times, then a relative position
-    convolution behind a neuron, added to what it reads.
-
-    Args:
-        grid_size: height and width of the map of tokens.
-        pooled: which of the four convolutions are pooled: the last one's potentials, the others' spikes.
-        in_chans: channels of the input.
-        embed_dim: width C, a multiple of 8.
-        node: constructor of the neurons.
-    """
-
-    def __init__(
-        self, grid_size: tuple[int, int], pooled: list[bool], in_chans: int, embed_dim: int, *, node: MakeNode
-    ):
-        super().__init__()
-        self.grid_size = grid_size
-        widths = [in_chans, embed_dim // 8, embed_dim // 4, embed_dim // 2]
-        self.stages = ConvSequence(
-            *(ConvBNNode(widths[i], widths[i + 1], node=node, pool="after" if pooled[i] else None) for i in range(3)),
-            ConvBN(widths[3], embed_dim, pool=pooled[3]),
-        )
-        self.rpe = NodeConvBN(embed_dim, embed_dim, node=node)
-
-    def forward(self, x: Tensor, copies: int = 1) -> Tensor:
-        """Map `(T*B, C_in, H, W)`, or `(B, C_in, H, W)` standing for `copies=T` steps, to potentials `(T*B, N, C)`."""
-        x = self.stages(x, copies)
-        return (x + self.rpe(x)).flatten(2).transpose(1, 2)
 
 
 def _number_stage(match: re.Match) -> str:

@@ -17,21 +17,23 @@ Deviations of the official code from the paper, kept here:
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
-from ..layers import Block, ConvBN, MakeNode, NodeConvBN, SpikeInput, SpikingProduct, baked, foldable
+from ..layers import Block, ConvBN, ConvMLP, MakeNode, MembraneAttention, NodeConvBN, SpikeInput, baked, foldable
 from .base import SpikingTransformer
+from .distilled import Distilled
 from .official import OfficialNames
 from .registry import Paper, Variant, cfg, imagenet, register
 
-__all__ = ["MetaSpikeformer"]
+__all__ = ["PYRAMID", "MetaSpikeformer"]
 
 
 class PaddedBatchNorm(nn.Module):
@@ -99,33 +101,6 @@ class RepConv(SpikeInput):
         return self
 
 
-class RepSelfAttention(nn.Module):
-    """Spike-driven self-attention with `RepConv` projections (SDSA-3): potentials in and out.
-
-    Args:
-        dim: width C.
-        num_heads: heads h; each is C/h wide.
-        node: constructor of the neurons.
-        attn_node: constructor of the neuron behind the product, which has a lower threshold.
-    """
-
-    def __init__(self, dim: int, num_heads: int, *, node: MakeNode, attn_node: MakeNode):
-        super().__init__()
-        self.num_heads = num_heads
-        self.node = node()
-        self.q, self.k, self.v = (nn.Sequential(RepConv(dim), node()) for _ in range(3))
-        self.product = SpikingProduct(0.125)
-        self.attn_node = attn_node()
-        self.proj = RepConv(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map potentials `(T*B, C, H, W)` to potentials of the same shape."""
-        height, x = x.shape[2], self.node(x)
-        q, k, v = (rearrange(p(x), "b (h d) y x -> b h (y x) d", h=self.num_heads) for p in (self.q, self.k, self.v))
-        x = rearrange(self.product(q, k, v), "b h (y x) d -> b (h d) y x", y=height)
-        return self.proj(self.attn_node(x))
-
-
 class SeparableConv(nn.Module):
     """Inverted separable convolution, the first two stages' mixer of positions: potentials in and out.
 
@@ -145,27 +120,6 @@ class SeparableConv(nn.Module):
         return self.project(self.depthwise(self.node(self.expand(x))))
 
 
-class ConvMLP(nn.Module):
-    """Two convolutions, the first one wider by `ratio`, a neuron in front of each: potentials in and out.
-
-    Args:
-        dim: width C.
-        ratio: width in between over C.
-        kernel_size: 3 in the first two stages, 1 in those with attention.
-        node: constructor of the neurons.
-    """
-
-    def __init__(self, dim: int, ratio: float, kernel_size: int, *, node: MakeNode):
-        super().__init__()
-        hidden, bias = int(dim * ratio), kernel_size == 1
-        self.fc1 = NodeConvBN(dim, hidden, kernel_size, node=node, bias=bias)
-        self.fc2 = NodeConvBN(hidden, dim, kernel_size, node=node, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map potentials `(T*B, C, H, W)` to potentials of the same shape."""
-        return self.fc2(self.fc1(x))
-
-
 def _number_place(match: re.Match) -> str:
     """Number downsamplings and blocks within their stages."""
     name, number = match[1], int(match[2] or 0)
@@ -174,34 +128,38 @@ def _number_place(match: re.Match) -> str:
     return f"stages.{int(name) - 1}.{number + 1}."
 
 
-class MetaSpikeformer(SpikingTransformer):
+# Official names of the stages, which Spike-driven Transformer V3 has too.
+PYRAMID = (
+    (r"^downsample1_1\.encode_", "patch_embed."),
+    (r"^downsample1_2\.encode_", "stages.0.1."),
+    (r"^(downsample)(\d)\.encode_", _number_place),
+    (r"^ConvBlock1_1\.0\.", "stages.0.0."),
+    (r"^ConvBlock1_2\.0\.", "stages.0.2."),
+    (r"^ConvBlock2_(\d)\.0\.", r"stages.1.\1."),
+    (r"^block([34])\.(\d+)\.", _number_place),
+)
+
+
+class MetaSpikeformer(Distilled, SpikingTransformer):
     """Meta-SpikeFormer: four stages on a stream of potentials, a neuron on their mean over space, one linear
     classifier, with distillation two. Figure 1 of the paper.
 
     Args:
         embed_dims: width of each of the four stages; the first begins at half its width.
-        depths: numbers of blocks in the last two stages; (4, 2) for events. The first two have two each.
+        depths: numbers of blocks in the last two stages, (4, 2) for events; one number if the last stage has none. The
+            first two stages have two each.
         num_heads: heads of the attention in the last two stages.
         mlp_ratio: width of the MLPs over that of their stage.
-        distilled: add the classifier that learns from a teacher; the logits are then the mean of the two.
+        distilled: see `Distilled`.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
         **common: see `SpikingTransformer`, whose `embed_dim` is the last width; the neuron behind the attention product
             has half the threshold. The input may have any size.
-
-    Attributes:
-        distilled_training: see `set_distilled_training`.
     """
 
     units = "stages"
     official_names = OfficialNames(
         rename=(
-            (r"^downsample1_1\.encode_", "patch_embed."),
-            (r"^downsample1_2\.encode_", "stages.0.1."),
-            (r"^(downsample)(\d)\.encode_", _number_place),
-            (r"^ConvBlock1_1\.0\.", "stages.0.0."),
-            (r"^ConvBlock1_2\.0\.", "stages.0.2."),
-            (r"^ConvBlock2_(\d)\.0\.", r"stages.1.\1."),
-            (r"^block([34])\.(\d+)\.", _number_place),
+            *PYRAMID,
             (r"\.Conv\.(?:pwconv1|(bn)1)\.", lambda match: f".attn.expand.{match[1] or 'conv'}."),
             (r"\.Conv\.(?:pwconv2|(bn)2)\.", lambda match: f".attn.project.{match[1] or 'conv'}."),
             (r"\.Conv\.dwconv\.", ".attn.depthwise."),
@@ -220,68 +178,64 @@ class MetaSpikeformer(SpikingTransformer):
         self,
         *,
         embed_dims: tuple[int, ...] = (128, 256, 512, 640),
-        depths: tuple[int, int] = (6, 2),
+        depths: tuple[int, ...] = (6, 2),
         num_heads: int = 8,
         mlp_ratio: float = 4.0,
         distilled: bool = False,
         drop_path_rate: float = 0.0,
         **common: Any,
     ):
+        name = type(self).__name__
         if len(embed_dims) != 4 or embed_dims[0] % 2:
-            raise UserError(f"MetaSpikeformer: embed_dims must be four widths, the first one even; got {embed_dims}")
+            raise UserError(f"{name}: embed_dims must be four widths, the first one even; got {embed_dims}")
+        if len(depths) > 2:
+            raise UserError(f"{name}: depths must be one or two numbers, for the last two stages; got {depths}")
         super().__init__(embed_dim=embed_dims[-1], **common)
         for dim in embed_dims[2:]:
             self._require_heads(dim, num_heads)
-        self.distilled, self.distilled_training = distilled, False
-        node, nodes = self._neuron(), self._attention_nodes()
-        drop_paths = iter(self._drop_paths(drop_path_rate, 4 + sum(depths)))
+        self.num_heads, self.mlp_ratio = num_heads, mlp_ratio
+        node, drop_paths = self._neuron(), iter(self._drop_paths(drop_path_rate, 4 + sum(depths)))
 
         def down(dim: int, new: int, stride: int = 2) -> NodeConvBN:
             return NodeConvBN(dim, new, node=node, stride=stride, bias=True)
 
-        def conv(dim: int) -> Block:
-            return Block(SeparableConv(dim, node=node), ConvMLP(dim, mlp_ratio, 3, node=node), next(drop_paths))
+        def conv(dim: int) -> nn.Module:
+            return self._conv_block(dim, next(drop_paths))
 
-        def attend(dim: int) -> Block:
-            mlp = ConvMLP(dim, mlp_ratio, 1, node=node)
-            return Block(RepSelfAttention(dim, num_heads, **nodes), mlp, next(drop_paths))
+        def attend(dim: int, depth: int) -> Iterator[nn.Module]:
+            return (self._attention_block(dim, next(drop_paths)) for _ in range(depth))
 
         a, b, c, d = embed_dims
         self.patch_embed = ConvBN(self.in_chans, a // 2, 7, stride=2, bias=True)
         self.stages = nn.Sequential(
             nn.Sequential(conv(a // 2), down(a // 2, a), conv(a)),
             nn.Sequential(down(a, b), conv(b), conv(b)),
-            nn.Sequential(down(b, c), *(attend(c) for _ in range(depths[0]))),
-            nn.Sequential(down(c, d, stride=1), *(attend(d) for _ in range(depths[1]))),
+            nn.Sequential(down(b, c), *attend(c, depths[0])),
+            nn.Sequential(down(c, d, stride=1), *attend(d, sum(depths[1:]))),
         )
         self.feature_info = self._units_info(embed_dims, (4, 8, 16, 16))
-        self.head_node = node()
-        self.head = self._new_head(self.num_classes)
-        self.head_dist = self._new_head(self.num_classes) if distilled else None
+        self.head_node = self._head_neuron()()
+        self._build_heads(distilled)
 
-    def set_distilled_training(self, enable: bool = True) -> None:
-        """Return both classifiers' logits in training mode, as a pair, instead of their mean."""
-        if enable and not self.distilled:
-            raise UserError("MetaSpikeformer: there is no second classifier to learn from a teacher (distilled=True)")
-        self.distilled_training = enable
+    # For subclasses: what the pyramid is made of
 
-    def get_classifier(self) -> nn.Module | tuple[nn.Module, nn.Module]:
-        """Return the last layer, with distillation both."""
-        return (self.head, self.head_dist) if self.distilled else self.head
+    def _conv_block(self, dim: int, drop_path: nn.Module) -> nn.Module:
+        """Build a block of the first two stages, of width `dim`."""
+        node = self._neuron()
+        conv = SeparableConv(dim, node=node)
+        return Block(conv, ConvMLP(dim, self.mlp_ratio, 3, bias=False, node=node), drop_path)
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last layer, with distillation both; see `SpikingTransformer`."""
-        super().reset_classifier(num_classes, global_pool)
-        if self.distilled:
-            self.head_dist = self._new_head(num_classes)
+    def _attention_block(self, dim: int, drop_path: nn.Module) -> nn.Module:
+        """Build a block of the last two stages, of width `dim`."""
+        node, nodes = self._neuron(), self._attention_nodes()
+        mlp = ConvMLP(dim, self.mlp_ratio, 1, bias=True, node=node)
+        q, k, v = (nn.Sequential(RepConv(dim), node()) for _ in range(3))
+        attn = MembraneAttention(self.num_heads, q=q, k=k, v=v, proj=RepConv(dim), **nodes)
+        return Block(attn, mlp, drop_path)
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Map features to logits, or a pair of them, see `set_distilled_training`."""
-        if pre_logits or not self.distilled:
-            return super().forward_head(x, pre_logits)
-        x = super().forward_head(x, pre_logits=True)
-        logits, distilled = self.head(x), self.head_dist(x)
-        return (logits, distilled) if self.training and self.distilled_training else (logits + distilled) / 2
+    def _head_neuron(self) -> MakeNode:
+        """Return a constructor of the neuron in front of the classifier."""
+        return self._neuron()
 
 
 _PAPER = Paper("Spike-driven Transformer V2", "ICLR 2024", "arXiv:2404.03663", "BICLab/Spike-Driven-Transformer-V2")

@@ -22,42 +22,14 @@ loads into the other without complaint and computes nonsense there.
 import re
 from typing import Any, Literal
 
-from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers import Block, ConvBN, LinearBN, LinearBNNode, MakeNode, MembraneMLP, NodeConvBN, SpikingProduct
+from ..layers import Block, ConvBN, MakeNode, MembraneMLP, MembraneSelfAttention, NodeConvBN
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, LINEAR, MLP, NORM, OfficialNames
 from .registry import Paper, Variant, cfg, cifar, events, flat, imagenet, register
 
 __all__ = ["Spikingformer"]
-
-
-class MembraneSelfAttention(nn.Module):
-    """Spiking self-attention between a neuron and a linear layer: potentials enter and leave. Figure 3 of the paper.
-
-    Args:
-        dim: width C of the tokens.
-        num_heads: heads h; each is C/h wide.
-        node: constructor of the neurons.
-        attn_node: constructor of the neuron behind the product, which has a lower threshold.
-    """
-
-    def __init__(self, dim: int, num_heads: int, *, node: MakeNode, attn_node: MakeNode):
-        super().__init__()
-        self.num_heads = num_heads
-        self.node = node()
-        self.q, self.k, self.v = (LinearBNNode(dim, dim, node=node, bias=False) for _ in range(3))
-        self.product = SpikingProduct(0.125)
-        self.attn_node = attn_node()
-        self.proj = LinearBN(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map potentials `(T*B, N, C)` to potentials of the same shape."""
-        x = self.node(x)
-        q, k, v = (rearrange(p(x), "b n (h d) -> b h n d", h=self.num_heads) for p in (self.q, self.k, self.v))
-        x = rearrange(self.product(q, k, v), "b h n d -> b n (h d)")
-        return self.proj(self.attn_node(x))
 
 
 class SpikingTokenizer(nn.Module):

@@ -147,10 +147,13 @@ class SpikingNode(BaseNode):
             numbers with which every sequence begins.
         Parameters: NamedTuple of what `advance` reads. Each field is an attribute of the node of that name, `threshold`
             what BrainCog's `get_thres` gives. A float or a tensor reaches `advance` as a tensor, the rest as it is.
+        binary: whether what `advance` returns is 0 or 1. Only then may kernels keep it as bits; a neuron that puts out
+            other numbers says False.
     """
 
     State: ClassVar[type[NamedTuple]]
     Parameters: ClassVar[type[NamedTuple]]
+    binary: ClassVar[bool] = True
     _state: Any = None
     _spike: Tensor | float = 0.0
     _call: tuple | None = None
@@ -236,8 +239,8 @@ class SpikingNode(BaseNode):
         """Map all steps `(T, ...)` to spikes, and potentials after the reset where they are asked for."""
         fused = self._own_fire is None and not with_potentials and all(map(is_scalar, parameters))
         if fused and fused_neuron.takes(x):
-            surrogate = type(self.act_fun).__name__, self.strict
-            return step_neuron.spikes(x, parameters, self.act_fun.alpha, self._neuron(), *surrogate), None
+            how = type(self.act_fun).__name__, self.strict, self.binary
+            return step_neuron.spikes(x, parameters, self.act_fun.alpha, self._neuron(), *how), None
         spikes, potentials = run(self._neuron(), x, parameters, self._fire)
         return spikes, potentials if with_potentials else None
 

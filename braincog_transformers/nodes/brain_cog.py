@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from ..errors import UserError, unknown
 from ..runtime.watching import is_hooked, is_patched
 from .adaptive import ALIFNode, CLIFNode
+from .analog import PLIAFNode
 from .base import SpikingNode, state_without_graph, taking_turns
+from .integer import ILIFNode
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 from .surrogates import build_surrogate, fires_above
 
-__all__ = ["WrappedNode", "accelerate", "make_node", "register_node"]
+__all__ = ["WrappedNode", "accelerate", "fires_levels", "make_node", "register_node"]
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class WrappedNode(nn.Module):
 
 
 _TWINS = {"LIFNode": LIFNode, "PLIFNode": PLIFNode, "IFNode": IFNode}
-_NODES = {**_TWINS, "ALIFNode": ALIFNode, "CLIFNode": CLIFNode}
+_NODES = {**_TWINS, "ALIFNode": ALIFNode, "CLIFNode": CLIFNode, "ILIFNode": ILIFNode, "PLIAFNode": PLIAFNode}
 # BrainCog's other nodes that can stand in for a LIF neuron; a test runs each.
 _WRAPPED = {
     name: getattr(braincog_node, name)
@@ -87,17 +89,22 @@ def _tried(cls: type) -> type[BaseNode]:
         raise UserError(f"{owner} must be derived from a node of braincog_transformers, or from BrainCog's BaseNode")
     asked = {"threshold": 0.75, "step": 2, "layer_by_layer": True}
     others = {"tau": 2.0, "requires_thres_grad": False, "sigmoid_thres": False, "mem_detach": False}
+    if not issubclass(cls, ILIFNode):
+        others |= {"act_fun": "AtanGrad", "alpha": 2.0}
     x = torch.linspace(-1, 3, 12, device="cpu").view(4, 3)
     try:
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            node = _built(cls, act_fun="AtanGrad", alpha=2.0, **asked, **others)
-            shape = node(x).shape
+            node = _built(cls, **asked, **others)
+            spikes = node(x)
     except Exception as error:  # whatever the user wrote
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{owner} can't be built and run as networks do it: {what}") from error
-    if shape != x.shape:
-        shapes = f"{tuple(x.shape)} gave {tuple(shape)}"
+    if spikes.shape != x.shape:
+        shapes = f"{tuple(x.shape)} gave {tuple(spikes.shape)}"
         raise UserError(f"{owner} must return spikes in the shape of its input, (T*B, ...); {shapes}")
+    plain = isinstance(node, SpikingNode) and cls.forward is SpikingNode.forward  # puts out what its step returns
+    if plain and node.binary and not ((spikes == 0) | (spikes == 1)).all():
+        raise UserError(f"{owner} puts out other numbers than 0 and 1, and must say so: binary = False in its class")
     inner = node.node if isinstance(node, WrappedNode) else node
     if lost := [name for name, value in asked.items() if float(getattr(inner, name)) != value]:
         raise UserError(f"{owner} does not hand {', '.join(lost)} to the constructor of the class that it derives from")
@@ -108,8 +115,8 @@ def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
     """Build a neuron by the name or class of BrainCog's node.
 
     Args:
-        node_type: "LIFNode", "PLIFNode", "IFNode", "ALIFNode", "CLIFNode", one of BrainCog's other nodes, one that was
-            registered, or a class derived from `SpikingNode` or BrainCog's `BaseNode`.
+        node_type: "LIFNode", "PLIFNode", "IFNode", "ALIFNode", "CLIFNode", "ILIFNode", "PLIAFNode", one of BrainCog's
+            other nodes, one that was registered, or a class derived from `SpikingNode` or BrainCog's `BaseNode`.
         **kwargs: the node's arguments.
 
     Raises:
@@ -133,6 +140,11 @@ def _class_of(node_type: str | type) -> type[BaseNode]:
             "braincog_transformers, or give it another name"
         )
     return _tried(node_type)
+
+
+def fires_levels(node_type: str | type) -> bool:
+    """Tell whether a name or class means a neuron that fires whole numbers, `ILIFNode` or one derived from it."""
+    return issubclass(_class_of(node_type), ILIFNode)
 
 
 def _built(cls: type[BaseNode], **kwargs: Any) -> nn.Module:

@@ -109,13 +109,16 @@ class ModelOptions:
 class NeuronOptions:
     """neurons (default: as in the model's paper)"""
 
-    node_type: str | None = option(None, "class of every neuron: LIFNode, PLIFNode, IFNode, ...")
+    node_type: str | None = option(None, "class of every neuron: LIFNode, PLIFNode, IFNode, ILIFNode, ...")
     act_fun: str | None = option(None, "surrogate gradient: SigmoidGrad, AtanGrad, GateGrad, QGateGrad, ...")
     alpha: float | None = option(None, "steepness of the surrogate gradient", above=0)
     threshold: float | None = option(None, "firing threshold", above=0)
     tau: float | None = option(None, "membrane time constant in steps", low=1)
     requires_thres_grad: bool = option(False, "learn the thresholds")
     sigmoid_thres: bool = option(False, "keep learnt thresholds in (0, 1) by a sigmoid")
+    levels: int | None = option(None, "ILIFNode: largest whole number D that a step fires", low=1, high=255)
+    norm: float | None = option(None, "ILIFNode: divisor of what it fires (default: D; 1: whole numbers)", above=0)
+    rounding: str | None = option(None, "ILIFNode: round halves to even, or up", choices=("even", "up"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,36 @@ from safetensors import safe_open
 from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
-from . import qkformer, sdt, sdt_v2, sglformer, spikformer, spikformer_v2, spikingformer, spikingresformer, tim
+from . import (
+    autost,
+    qkformer,
+    sdt,
+    sdt_v2,
+    sdt_v3,
+    sdt_v3_large,
+    sglformer,
+    spikformer,
+    spikformer_v2,
+    spikingformer,
+    spikingresformer,
+    tim,
+)
 from .official import source_of
 
-FAMILIES = (qkformer, sdt, sdt_v2, sglformer, spikformer, spikformer_v2, spikingformer, spikingresformer, tim)
+FAMILIES = (
+    autost,
+    qkformer,
+    sdt,
+    sdt_v2,
+    sdt_v3,
+    sdt_v3_large,
+    sglformer,
+    spikformer,
+    spikformer_v2,
+    spikingformer,
+    spikingresformer,
+    tim,
+)
 
 NAMES = list_models()
 EXAMPLES = [family.EXAMPLE for family in FAMILIES]
@@ -35,13 +61,12 @@ def vectors_in(folder):
 
 
 def family_of(name):
-    """Return the module of a registered name: the one with the longest fitting name."""
-    fitting = [f for f in FAMILIES if name.startswith((_stem(f), *f.ALIASES))]
-    return max(fitting, key=lambda f: len(_stem(f)))
+    """Return the module of a registered name: the one that lists it."""
+    return next(family for family in FAMILIES if name in _listed(family))
 
 
-def _stem(module):
-    return module.__name__.rsplit(".", 1)[1]
+def _listed(family):
+    return {full.partition(".")[0] for full in family.PARAMETERS} | {*family.SMALL, *family.ALIASES}
 
 
 def _structure(name):

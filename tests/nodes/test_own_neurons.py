@@ -8,12 +8,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from braincog_transformers.nodes import ALIFNode, CLIFNode, SpikingNode, make_node
+from braincog_transformers import UserError
+from braincog_transformers.nodes import ALIFNode, CLIFNode, SpikingNode, make_node, register_node
 from braincog_transformers.ops.kernels import fused_neuron
+from braincog_transformers.runtime import packing
 from braincog_transformers.runtime.packing import packed_spikes
 
 T = 4
-KINDS = {"ALIFNode": {"beta": 0.7, "tau_adaptation": 3.0}, "CLIFNode": {}}
+KINDS = {"ALIFNode": {"beta": 0.7, "tau_adaptation": 3.0}, "CLIFNode": {}, "PLIAFNode": {}}
 
 
 class _Step(torch.autograd.Function):
@@ -50,13 +52,23 @@ def clif(x, threshold):
     return torch.stack(spikes)
 
 
+def pliaf(x, threshold, w=0.0):
+    v, w, out = 0.0, torch.as_tensor(w, dtype=torch.float64), []
+    for x_t in x:
+        h = v + (x_t - v) * torch.sigmoid(w)
+        out.append(h.clamp(min=0))
+        v = h * (h < threshold)
+    return torch.stack(out) + 0 * threshold
+
+
 def build(kind, **options):
     options = {**KINDS.get(kind, {}), "threshold": 0.6, "act_fun": "SigmoidGrad", "alpha": 4.0, "step": T, **options}
     return make_node(kind, **{"layer_by_layer": True, **options})
 
 
 def agrees(kind, expected):
-    node, weight = build(kind, requires_thres_grad=True).double(), torch.randn(T, 6, 5, 7, dtype=torch.float64)
+    learns = kind != "PLIAFNode"  # whose output does not depend on where the threshold is, but at it
+    node, weight = build(kind, requires_thres_grad=learns).double(), torch.randn(T, 6, 5, 7, dtype=torch.float64)
     found = []
     for ours in (True, False):
         x = torch.randn(T, 6, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -64,20 +76,23 @@ def agrees(kind, expected):
         with packed_spikes():
             spikes = node(x.flatten(0, 1)).view(x.shape) if ours else expected(x, threshold)
         (spikes * weight).sum().backward()
-        found.append((spikes, x.grad, node.threshold.grad if ours else threshold.grad))
+        own = node.threshold.grad if learns else torch.zeros((), dtype=torch.float64)
+        found.append((spikes, x.grad, own if ours else threshold.grad))
     assert 0.05 < found[0][0].mean() < 0.95
     assert torch.equal(found[0][0], found[1][0])
     for one, other in zip(found[0][1:], found[1][1:], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("ALIFNode", alif), ("CLIFNode", clif)])
+OURS = [("ALIFNode", alif), ("CLIFNode", clif), ("PLIAFNode", pliaf)]
+
+
+@pytest.mark.parametrize(("kind", "expected"), OURS)
 def test_values_and_gradients_are_those_of_a_loop(kind, expected):
     agrees(kind, expected)
 
 
 COMPILED = [pytest.mark.kernels, pytest.mark.slow]
-OURS = [("ALIFNode", alif), ("CLIFNode", clif)]
 
 
 @pytest.mark.parametrize(("kind", "expected"), [*OURS, *(pytest.param(*one, marks=COMPILED) for one in OURS)])
@@ -106,6 +121,52 @@ def test_a_network_trains_with_them(kind):
     model = timm.create_model("spikformer_digits", node_type=kind, threshold=0.4)
     model(torch.rand(2, 1, 8, 8)).sum().backward()
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "bn" in name)
+
+
+def test_the_leak_of_an_analog_neuron_learns_as_in_a_loop(monkeypatch):
+    for least in (0, 1 << 40):
+        monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", least)
+        node, x = build("PLIAFNode").double(), torch.randn(T, 6, 5, dtype=torch.float64)
+        w = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+        (node(x.flatten(0, 1)).view(x.shape) * x).sum().backward()
+        (pliaf(x, 0.6, w) * x).sum().backward()
+        torch.testing.assert_close(node.w.grad, w.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_a_threshold_that_would_learn_nothing_is_refused():
+    with pytest.raises(UserError, match=r"its threshold gets no gradient.* soft_reset=True"):
+        build("PLIAFNode", requires_thres_grad=True)
+    node = build("PLIAFNode", requires_thres_grad=True, soft_reset=True)
+    node(torch.randn(T * 3, 8)).sum().backward()
+    assert node.threshold.grad
+
+
+def test_real_numbers_are_not_kept_as_bits(monkeypatch):
+    """On a GPU nothing would notice that the bits are not the numbers."""
+    monkeypatch.setattr(fused_neuron, "MIN_ELEMENTS", 0)
+    monkeypatch.setattr(fused_neuron, "compiler_works", lambda _: True)
+    noted = []
+    monkeypatch.setattr(packing, "note", lambda spikes, bits: noted.append(spikes))
+    for kind in ("ALIFNode", "PLIAFNode"):
+        with packed_spikes():
+            build(kind)(torch.randn(T * 3, 8).requires_grad_())
+    assert len(noted) == 1
+
+
+def test_a_neuron_that_puts_out_other_numbers_says_so():
+    class Graded(SpikingNode):
+        State, Parameters = Own.State, ALIFNode.Parameters
+
+        def __init__(self, threshold=0.5, **kwargs):
+            super().__init__(threshold, **kwargs)
+            self.tau = self.rho = self.beta = 1.0
+
+        @staticmethod
+        def advance(x, state, p, fire):
+            return x * fire(x - p.threshold), state
+
+    with pytest.raises(UserError, match=r"Graded puts out other numbers than 0 and 1.* binary = False"):
+        register_node(Graded)
 
 
 class Own(SpikingNode):

@@ -102,7 +102,9 @@ def _say(name: str, reason: str) -> None:
     warnings.warn(f"{name} can't be traced ({reason}); it runs step by step, slower.", RuntimeWarning, stacklevel=2)
 
 
-def spikes(x: Tensor, parameters: NamedTuple, alpha: Tensor, neuron: Neuron, surrogate: str, strict: bool) -> Tensor:
+def spikes(
+    x: Tensor, parameters: NamedTuple, alpha: Tensor, neuron: Neuron, surrogate: str, strict: bool, binary: bool = True
+) -> Tensor:
     """Return the spikes `(T, ...)` for input that `fused_neuron.takes`.
 
     Args:
@@ -111,12 +113,13 @@ def spikes(x: Tensor, parameters: NamedTuple, alpha: Tensor, neuron: Neuron, sur
         alpha: steepness of the surrogate.
         neuron: what it is.
         surrogate, strict: see `ops.surrogate.spike`.
+        binary: whether the spikes are 0 or 1, so that bits can hold them.
     """
     values = [part for part in parameters if isinstance(part, Tensor)]
     constants = parameters._make(Tensor if isinstance(part, Tensor) else part for part in parameters)
     places = tuple(value.device.type for value in values)
     setting = _Setting(neuron, constants, surrogate, strict, x.shape[0], x.dtype, x.device.type, places)
-    forward = _kernel(setting, packing.active())
+    forward = _kernel(setting, binary and packing.active())
     fire = functools.partial(spike, alpha=alpha, surrogate=surrogate, strict=strict)
     if forward is None:
         return run(neuron, x, parameters, fire)[0]
