@@ -69,8 +69,8 @@ class MaskedAutoencoder(ReleasedFault, nn.Module):
         self.mask_ratio, self.kept = mask_ratio, int(count * (1 - mask_ratio))
         if not 0 < self.kept < count:
             raise UserError(
-                f"a mask ratio of {mask_ratio:g} shows {self.kept} of {count} patches; at least one must be visible and "
-                "one hidden (another ratio, or a larger picture)"
+                f"a mask ratio of {mask_ratio:g} shows {self.kept} of {count} patches; one must be visible and one "
+                "hidden at least (another ratio, or a larger picture)"
             )
         self.visible = VisiblePatches(grid_size)
         for part in encoder.masking.parts:
@@ -177,11 +177,11 @@ _DEAD = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Names(OfficialNames):
     """Official names: those of the decoder, and of the encoder as its own class has them."""
 
-    encoder: OfficialNames = OfficialNames(())
+    encoder: OfficialNames
 
     def reason_dead(self, name: str) -> str:
         return super().reason_dead(name) or ("" if name.startswith(_BESIDE) else self.encoder.reason_dead(name))

@@ -22,8 +22,9 @@ _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a
 _ENERGY = tuple(name for name in ENTRIES if name.startswith("energy_"))
 _OF_METHOD = {"energy_whole_as_spikes": "spikingformer", "energy_pre_pool": "sdt", "energy_count_head": "sdt"}
 _OF_LABELS = (
-    *("num_classes", "rand_step", "distilled", "mixup", "cutmix", "cutmix_minmax", "mixup_prob", "loss_fn", "smoothing"),
-    *("tet_loss", "teacher", "report", "visualize", "tsne", "conf_mat", "mem_dist", "analyze", "doctor", "audit"),
+    *("num_classes", "rand_step", "distilled", "mixup", "cutmix", "cutmix_minmax", "mixup_prob"),
+    *("loss_fn", "smoothing", "tet_loss", "teacher"),
+    *("report", "visualize", "tsne", "conf_mat", "mem_dist", "analyze", "doctor", "audit"),
 )
 # timm takes these for itself, and would read a checkpoint by other rules
 _OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}

@@ -9,6 +9,7 @@ from braincog_transformers.models import REGISTERED
 
 from . import (
     autost,
+    masked,
     qkformer,
     sdt,
     sdt_v2,
@@ -58,6 +59,11 @@ def vectors_in(folder):
         with safe_open(path, "pt") as file:
             (built if builder_of(file.metadata() or {}) else others).append(path)
     return built, others
+
+
+def masked_in(paths):
+    """Return those vectors that hold a masked pre-training."""
+    return [path for path in paths if masked.holds(path)]
 
 
 def family_of(name):
