@@ -27,6 +27,9 @@ class Vector:
             self.meta = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the handle is no mapping
         self.tensors = {name: value for name, value in tensors.items() if "." not in name}
+        if self.meta.get("output_layout", "").startswith("B,T,"):  # here the steps stand in front
+            by_step = [name for name in self.tensors if name.startswith(("logits", "probe", "corrected"))]
+            self.tensors |= {name: self.tensors[name].transpose(0, 1) for name in by_step}
         self.state = {name[6:]: value for name, value in tensors.items() if name.startswith("state.")}
         self.grads = {name[5:]: value for name, value in tensors.items() if name.startswith("grad.")}
         self.activations = {name[9:]: value for name, value in tensors.items() if name.startswith("act_eval.")}

@@ -12,7 +12,7 @@ from ..errors import UserError, shown
 from ..models.masked import encoder_weights
 from ..models.registry import REGISTERED
 from .files import read_checkpoint
-from .loading import class_count, convert_official, describe_foreign, misfits
+from .loading import class_count, convert_official, describe_foreign, fit_tables, misfits
 from .state_dicts import find_weights, without_prefix
 
 __all__ = ["Fit", "identify"]
@@ -49,6 +49,7 @@ def _compare(name: str, state: Mapping[str, Tensor]) -> Fit:
         model = timm.create_model(name, **({} if encoder is None else masking.arguments))
         own_classes = model.num_classes
         converted = convert_official(state if encoder is None else encoder, model)
+        converted, _ = fit_tables(model, converted)
         classes = class_count(converted) or (own_classes if encoder is None else 0)
         model.reset_classifier(classes)
     found = misfits(model, converted)

@@ -24,14 +24,17 @@ from .linear import (
     NodeConvBN,
     NodeLinearBN,
     SpikeInput,
+    fire_after,
 )
 from .membrane import ConvMLP, MembraneAttention
-from .products import SpikeMatmul, SpikeSum, SpikingProduct
+from .products import AttentionMatmul, GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
+from .transforms import FixedTransform, FourierTransform, HaarTransform
 
 __all__ = [
-    "ENCODINGS", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder", "Foldable", "LayerScale",
-    "LinearBN", "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting",
-    "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
+    "ENCODINGS", "AttentionMatmul", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "Encoder",
+    "FixedTransform", "Foldable", "FourierTransform", "GatedSum", "HaarTransform", "LayerScale", "LinearBN",
+    "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention",
+    "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
     "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
-    "foldable",
+    "fire_after", "foldable",
 ]  # fmt: skip

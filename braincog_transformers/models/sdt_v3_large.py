@@ -197,7 +197,8 @@ class ESpikeformerLarge(Distilled, FlatTransformer):
             raise UserError(f"{name}: rep_branch is for layer_scale=0.0, as in pre-training; got {layer_scale}")
         if rep_branch:
             self.official_names = replace(self.official_names, dead=())
-        self.stem_dims, self.layer_scale, self.rep_branch, self.distilled = stem_dims, layer_scale, rep_branch, distilled
+        self.stem_dims, self.layer_scale, self.rep_branch = stem_dims, layer_scale, rep_branch
+        self.distilled = distilled
         super().__init__(**flat)
 
     def _stem(self) -> nn.Module:

@@ -19,6 +19,7 @@ _LONGEST = 600
 """Characters of one message with all problems."""
 _SYNONYMS = {"native_amp": "amp"}
 _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "spikformer")
+_SEARCH = tuple(name for name in ENTRIES if name.startswith("search_"))
 _ENERGY = tuple(name for name in ENTRIES if name.startswith("energy_"))
 _OF_METHOD = {"energy_whole_as_spikes": "spikingformer", "energy_pre_pool": "sdt", "energy_count_head": "sdt"}
 _OF_LABELS = (
@@ -213,6 +214,7 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
          "without effect as long as neither --analyze nor --report is given"),
         (not (asked.analyze or asked.audit or asked.report), ("analyze_batches",),
          "without effect as long as none of --analyze, --audit and --report is given"),
+        (True, _SEARCH, "without effect as long as --search is not given"),
         (True, [name for name, method in _OF_METHOD.items() if method != asked.energy_method],
          "belongs to the other --energy-method; leave it out"),
         (data.frames != "count", ("frames_by", "remainder", "clip_counts", "event_mix"),

@@ -72,6 +72,8 @@ def _describe_row(row: dict[str, float], *, epochs: int) -> str:
             parts.append(f"{title} loss {row[f'{kind}_loss']:.4f}" + _percent(row.get(f"{kind}_top1")))
         if kind == "test" and "test_top5" in row:
             parts[-1] += f" top-5 {row['test_top5']:.2f} %"
+    if "time_steps" in row:
+        parts.append(f"time steps {row['time_steps']:.2f}")
     if "firing_rate" in row:
         parts.append(f"firing rate {row['firing_rate']:.4f}")
     parts.append(f"lr {row['lr']:.3g}")

@@ -18,6 +18,7 @@ from .journal import Journal
 from .learner import Learner, Plan, Progress
 from .loaders import Loaders, ToDevice
 from .losses import mean_over_steps
+from .network import own_figures
 from .saving import Checkpoints
 from .state import collect
 from .stopping import StopRequest
@@ -158,6 +159,7 @@ def _measure(
         if found is None:
             return None
         row |= {f"{name}_{key}": value for key, value in found.items()}
+    row |= own_figures(learner.network)
     if rate is not None:
         with isolated(plan.seed):
             row["firing_rate"] = ranks.share(rate())

@@ -24,7 +24,12 @@ from ..recipe.groups import ModelOptions
 from .class_names import compare_classes
 from .distributed import Ranks
 
-__all__ = ["Shape", "build_network", "evaluates", "find_shape"]
+__all__ = ["Shape", "build_network", "evaluates", "find_shape", "own_figures"]
+
+
+def own_figures(network: nn.Module) -> dict[str, float]:
+    """Return what a network of this package says of itself beside loss and accuracy."""
+    return network.figures() if isinstance(network, SpikingTransformer) else {}
 
 
 def evaluates(options: Options) -> bool:

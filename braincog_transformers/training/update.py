@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..errors import NonFiniteLoss
+from ..models.base import SpikingTransformer
 from .diagnose import bad_gradients, describe_non_finite, has_sound_sum, is_finite
 from .distributed import Ranks, last_sync_only
 from .learner import Learner, UpdateRules
@@ -97,16 +98,23 @@ def _stop_non_finite(learner: Learner, x: Tensor | None, *, update: int) -> None
 def _forward(
     learner: Learner, x: Tensor, target: Tensor, *, criterion: nn.Module, teacher: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss and the logits; of a network with a distillation head, the mean of both heads' logits, and of one
-    that learns without labels its losses."""
+    """Return the loss, the network's own term in it, and the logits; of a network with a distillation head, the mean of
+    both heads' logits, and of one that learns without labels its losses."""
     with learner.precision.autocast():
         output = learner.train_call(x)
     logits, distilled = (one.float() for one in (output if isinstance(output, tuple) else (output, output)))
     if teacher is None:
-        return criterion(logits, target), logits.detach()
+        return _with_own(learner.network, criterion(logits, target)), logits.detach()
     with torch.no_grad(), learner.precision.autocast():
         taught = teacher(x)
-    return criterion(logits, distilled, target, taught.float()), (logits.detach() + distilled.detach()) / 2
+    loss = criterion(logits, distilled, target, taught.float())
+    return _with_own(learner.network, loss), (logits.detach() + distilled.detach()) / 2
+
+
+def _with_own(network: nn.Module, loss: Tensor) -> Tensor:
+    """Add what the network itself asks for, if it does."""
+    own = network.extra_loss() if isinstance(network, SpikingTransformer) else None
+    return loss if own is None else loss + own
 
 
 def update_weights(

@@ -106,7 +106,7 @@ def test_places_of_interleaved_sub_grids_are_put_back():
 def test_every_family_has_a_picture(family, tmp_path):
     model, x = build(family)
     maps = attention_maps(model, x)
-    assert {each.values.shape[0] for each in maps} == {2}
+    assert {each.values.shape[0] for each in maps} == {model.unit_steps}
     assert all(each.what and each.values.dtype == np.float32 for each in maps)
     path = draw_attention(model, (x, torch.zeros(2)), tmp_path)
     assert path == tmp_path / "attention.png"

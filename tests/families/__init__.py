@@ -8,34 +8,46 @@ from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
 from . import (
+    attention_free_spikformer,
     autost,
+    dista,
+    dynamic_spikformer,
     masked,
+    ost,
     qkformer,
     sdt,
     sdt_v2,
     sdt_v3,
     sdt_v3_large,
     sglformer,
+    spikeformer,
     spikformer,
     spikformer_v2,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 from .official import source_of
 
 FAMILIES = (
+    attention_free_spikformer,
     autost,
+    dista,
+    dynamic_spikformer,
+    ost,
     qkformer,
     sdt,
     sdt_v2,
     sdt_v3,
     sdt_v3_large,
     sglformer,
+    spikeformer,
     spikformer,
     spikformer_v2,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 

@@ -126,7 +126,7 @@ def test_the_encoder_starts_a_classifier(name):
 
 
 def test_without_replacing_its_classifier_the_encoder_is_refused():
-    with pytest.raises(UserError, match=r"missing: head\.bias, head\.weight; it is an encoder from masked pre-training"):
+    with pytest.raises(UserError, match=r"head\.bias, head\.weight; it is an encoder from masked pre-training"):
         load_state(_network("spikformer_v2_8_384"), _autoencoder("spikformer_v2_8_384").state_dict())
 
 

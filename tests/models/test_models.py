@@ -62,7 +62,7 @@ def test_forward_and_gradients(model):
     logits = model(x)
     assert logits.shape == (2, 5)
     features = model.forward_features(x)
-    assert features.shape[0] == 4
+    assert features.shape[0] == 2 * model.unit_steps
     assert features.shape[2 if features.dim() == 3 else 1] == model.num_features
     assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)
     logits.square().sum().backward()
@@ -77,7 +77,7 @@ def test_logits_by_step_average_to_the_logits(model):
     x = batch(model)
     expected = model(x)
     model.output_steps = True
-    if model.joins_steps:
+    if model.joins_steps or model.sums_steps:
         with pytest.raises(UserError, match="no logits by step"):
             model(x)
         return
@@ -125,14 +125,14 @@ def test_state_between_steps_refuses_what_would_run_twice_or_at_once():
 
 
 def test_other_step_changes_every_neuron(model):
-    if model.joins_steps:
+    if model.joins_steps or model.fixed_steps:
         with pytest.raises(UserError, match=r"step stays 2.* got 3 \(build the network with step=3\)"):
             model.set_attr("step", 3)
         assert {node.step for node in model.nodes.values()} == {2}
         model = wake(tiny(model.default_cfg["architecture"], step=3))
     model.set_attr("step", 3)
     assert model.step == model.encoder.step == 3
-    assert {node.step for node in model.nodes.values()} == {3}
+    assert {node.step for node in model.nodes.values()} == {3, 1 if model.sums_steps else 3}
     assert model(batch(model)).shape == (2, 5)
 
 
@@ -168,7 +168,7 @@ def test_brain_cogs_calls(model):
     with torch.no_grad():
         model(x)
     nodes = list(model.nodes.values())
-    assert all(len(node.feature_map) == len(node.mem_collect) == model.step for node in nodes)
+    assert all(len(node.feature_map) == len(node.mem_collect) == node.step for node in nodes)
     assert all(node.feature_map[0].shape[0] == 2 for node in nodes)
     assert model.get_fire_rate().shape == (len(nodes),)
     spikes = sum(sum(node.feature_map).sum() for node in nodes)
@@ -226,7 +226,7 @@ def test_encodings(name, encode_type):
     model = wake(tiny(name, encode_type=encode_type))
     x = batch(model, events=False)
     assert model(x).shape == (2, 5)
-    assert model.forward_features(x).shape[0] == 2 * model.step
+    assert model.forward_features(x).shape[0] == 2 * model.unit_steps
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
@@ -346,3 +346,15 @@ def test_misspelt_argument_raises():
 def test_input_that_does_not_fit_says_what_would(shape, message):
     with pytest.raises(ValueError, match=message):
         tiny("spikformer_4_384_cifar")(torch.zeros(shape))
+
+
+def test_equations_of_a_papers_neuron_hold_for_the_neurons_that_have_them():
+    options = {"strict": True, "decay_input": False, "detach_reset": False}
+    for node in (*tiny("stsa_ndigits").nodes.values(), *tiny("spikformer_digits", **options).nodes.values()):
+        assert (node.strict, node.decay_input, node.detach_reset) == (True, False, False)
+    assert not hasattr(next(iter(tiny("stsa_ndigits", node_type="ALIFNode").nodes.values())), "decay_input")
+    assert tiny("stsa_ndigits", node_type="ILIFNode").neurons.tau == 2
+    with pytest.raises(UserError, match=r"ALIFNode has equations of its own, so it has no decay_input; LIFNode"):
+        tiny("stsa_ndigits", node_type="ALIFNode", decay_input=False)
+    with pytest.raises(UserError, match=r"BiasLIFNode has equations of its own, so it has no detach_reset"):
+        tiny("spikformer_digits", node_type="BiasLIFNode", detach_reset=False)

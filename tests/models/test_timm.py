@@ -11,6 +11,7 @@ from timm.utils import reparameterize_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from braincog_transformers import UserError
+from braincog_transformers.checkpoints import load_state
 
 KINDS = [*EXAMPLES, "sglformer_8_384", "tim_2_256_shd"]
 """One network of each class and kind of input."""
@@ -40,14 +41,14 @@ def test_intermediates(model):
     final, maps = model.forward_intermediates(x)
     assert torch.equal(final, model.forward_features(x))
     for mean, by_step in zip(means, maps, strict=True):
-        assert torch.equal(mean, by_step.unflatten(0, (model.step, -1)).mean(0))
+        assert torch.equal(mean, by_step.unflatten(0, (model.unit_steps, -1)).mean(0))
     assert len(maps) == len(model.feature_info) == len(getattr(model, model.units))
     assert torch.equal(maps[-1], final if final.dim() == 4 else final.transpose(1, 2).reshape(maps[-1].shape))
     for info, features in zip(model.feature_info, maps, strict=True):
         sides = (side // info["reduction"] for side in model.img_size)
         if model.img_size[0] == 1:  # a sequence, which the stem folds into frames of its own size
             sides = model.patch_embed.grid_size
-        assert features.shape == (4, info["num_chs"], *sides)
+        assert features.shape == (2 * model.unit_steps, info["num_chs"], *sides)
         assert model.get_submodule(info["module"])
     tokens = model.forward_intermediates(x, indices=[0], output_fmt="NLC", stop_early=True, intermediates_only=True)
     assert torch.equal(tokens[0].transpose(1, 2).reshape(maps[0].shape), maps[0])
@@ -212,19 +213,18 @@ def test_torchscript_is_refused_with_what_works():
 
 @pytest.mark.parametrize("name", DISTINCT)
 def test_another_input_size_gives_the_network_that_is_built_with_it(name):
-    model = wake(tiny(name))
+    model = wake(tiny(name, step=1))
     side = 2 * model.img_size[0]
     size = (side, 2 * side)
-    if name.startswith(("sglformer_digits", "sglformer_4", "sglformer_3", "tim_ndigits", "tim_2_256_shd")):
+    if name.startswith(("sglformer_digits", "sglformer_4", "sglformer_3", "stsa", "tim_ndigits", "tim_2_256_shd")):
         with pytest.raises(UserError, match=r"img_size stays|as many tokens|a sequence must have"):
             model.set_input_size(img_size=size)
         model.set_input_size(img_size=model.img_size)
         assert model(batch(model)).shape == (2, 5)
         return
-    model.set_attr("step", 1)
     model.set_input_size(img_size=size)
     built = tiny(name, img_size=size, step=1)
-    built.load_state_dict(model.state_dict())
+    load_state(built, model.state_dict())
     assert model.img_size == size
     assert model.feature_info == built.feature_info
     x = batch(built, 1)

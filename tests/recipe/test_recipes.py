@@ -69,6 +69,7 @@ def test_the_published_recipes_are_shipped():
         "sdt_v2": ("imagenet_t1", "imagenet_t4"),
         "qkformer": (*vision, *events, "imagenet_10_768"),
         "spikingresformer": (*vision, *events, "imagenet_m", "imagenet_l"),
+        "autost": ("cifar10",),
         "tim": ("cifar10dvs", "shd"),
         "sglformer": (*vision, *events),
     }

@@ -17,7 +17,10 @@ _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _PRODUCTS = (SpikeMatmul, SpikeSum)
 _NORMS = nn.modules.batchnorm._NormBase
 _NAMES = {
+    "AvgPool2d": "mean-pool",
+    "GatedSum": "gated sum",
     "MaxPool2d": "max-pool",
+    "AttentionMatmul": "matrix product",
     "SpikeMatmul": "matrix product",
     "SpikeSum": "sum of spikes",
     "x": "\u00d7",

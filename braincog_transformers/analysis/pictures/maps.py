@@ -88,7 +88,8 @@ def plot_attention(inputs: Sequence[np.ndarray], maps: Sequence[AttentionMap], f
 def _draw_over_steps(
     inputs: Sequence[np.ndarray], lines: Mapping[str, np.ndarray], spare: int, figure: Figure | None
 ) -> tuple[Figure, list[int], np.ndarray]:
-    """Draw inputs and, below, a line of maps `(T, h, w)` for each name; return the shown steps and the spare axes."""
+    """Draw inputs and, below, a line of maps `(T, h, w)` for each name, or of what there is for fewer steps; return the
+    shown steps and the spare axes."""
     shown = few_ticks(len(inputs))
     count = len(lines) + 1 + spare
     figure = figure or new_figure(1.35 * len(shown) + 0.9, 1.35 * count + 0.4)
@@ -100,7 +101,10 @@ def _draw_over_steps(
     for (name, maps), line in zip(lines.items(), grid[1:], strict=False):
         peak = float(np.max(maps)) or 1.0
         for step, ax in zip(shown, line, strict=False):
-            drawn = ax.imshow(maps[step], cmap="magma", vmin=0, vmax=peak, interpolation="nearest")
+            if step < len(maps):
+                drawn = ax.imshow(maps[step], cmap="magma", vmin=0, vmax=peak, interpolation="nearest")
+            else:
+                ax.set_axis_off()
         figure.colorbar(drawn, cax=line[-1]).outline.set_visible(False)
         line[-1].tick_params(labelsize=7, length=0)
         line[0].set_ylabel(name, fontsize=7)

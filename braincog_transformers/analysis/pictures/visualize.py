@@ -77,9 +77,12 @@ def display_steps(sample: np.ndarray, steps: int, *, mean: Scale = None, std: Sc
     Args:
         sample: an image `(C, H, W)`, the same at every step, or event frames `(T, 2, H, W)`, a third channel being
             the sum of the two.
+        steps: how many to show; a single one of several frames stands for all of them, and shows their sum.
     """
     if sample.ndim == 3:
         return [image_for_display(sample, mean, std)] * steps
+    if steps == 1:
+        sample = sample.sum(0, keepdims=True)
     if sample.shape[1] in _EVENT_CHANNELS:
         return [event_image(frame[:2]) for frame in sample[:steps]]
     return [image_for_display(frame) for frame in sample[:steps]]
