@@ -273,7 +273,7 @@ def _refuse(model: nn.Module) -> None:
         )
     if model.encoder.encode_type == "rate":
         raise UserError(f"{name}: encode_type 'rate' draws spikes at random, which no file repeats")
-    if any(getattr(node, "over_batch", False) for node in model.nodes.values()):
+    if getattr(model, "as_released", False) and model.mixes_samples:
         raise UserError(f"{name}: as released, samples of a batch depend on each other; build it without as_released")
     wrapped = {type(module.node).__name__ for module in model.modules() if isinstance(module, WrappedNode)}
     if random := sorted(kind for kind in wrapped if kind.startswith("Noise")):

@@ -99,5 +99,5 @@ def test_the_root_holds_few_files():
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
     assert files <= {
         "__init__.py", "__main__.py", "_braincog.py", "errors.py", "export.py", "files.py", "plugins.py", "py.typed",
-        "version.py",
+        "search.py", "version.py",
     }  # fmt: skip

@@ -138,13 +138,6 @@ def test_without_a_compiler_no_package(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def released():
-    model = awake("qkformer_4_384_cifar")
-    for node in model.nodes.values():
-        node.over_batch = True
-    return model
-
-
 def by_step():
     model = awake("spikformer_digits")
     model.set_attr("layer_by_layer", False)
@@ -156,7 +149,7 @@ def by_step():
     [
         (lambda: torch.nn.Linear(2, 2), "a network of this package can be exported, not Linear"),
         (by_step, "step by step, neurons keep a state"),
-        (released, "samples of a batch depend on each other"),
+        (lambda: awake("stsa_ndigits", as_released=True), "samples of a batch depend on each other"),
         (lambda: awake("spikformer_digits", encode_type="rate"), "draws spikes at random"),
         (lambda: awake("spikformer_digits", node_type="NoiseLIFNode"), "NoiseLIFNode draws noise"),
     ],

@@ -1,18 +1,23 @@
 """Maps of what a network attends to, seen from outside by hooks on the products that attention is made of.
 
-Spiking attention has no softmax, so there is no distribution to show. Each kind of attention has a map of its own, and
-each map says in `what` which one it is:
+Spiking attention has no softmax, so there is mostly no distribution to show. Each kind of attention has a map of its
+own, and each map says in `what` which one it is:
 
 - `SpikingProduct` (Spikformer, Spikingformer, TIM, SGLFormer, the last stages of QKFormer, SDT V2): the attention that
   each place receives, the mean over the queries of Q K^T, computed as `K (sum of q_i) / N` without the N x N matrix.
+- `DenoisedProduct` (DISTA): the same, without the entries that it removes.
 - `SpikeSum` over tokens (SDT): the firing rate over channels of K * V, which fires the gates, and of the query behind
   the gates; the latter is the map that the paper shows (Yao et al., arXiv 2307.01694).
 - `SpikeSum` over channels (QKFormer's token attention): the mask that fires at each token, and the firing rate of the
   keys that it lets through.
 - `SpikeMatmul` (SpikingResformer): the spikes of the attention map, averaged over the queries, at the places of the
   pooled grid.
+- `AttentionMatmul` (STS-Transformer): the attention that each place receives from the queries of a step, the mean over
+  those of Q K^T plus its position bias, summed over the steps up to theirs.
 - `GatedSum` (OST): the keys, which say how often each place's value is summed, and the queries, which say where the sum
   goes; both for the single step of its blocks.
+- `SoftmaxProduct` (Spikeformer): the share of attention that each place receives, the mean over the queries; it adds up
+  to 1. Attention between the steps of a place has no map.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +30,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.products import GatedSum, SpikeMatmul, SpikeSum, SpikingProduct
+from ..layers.products import (
+    AttentionMatmul,
+    DenoisedProduct,
+    GatedSum,
+    SoftmaxProduct,
+    SpikeMatmul,
+    SpikeSum,
+    SpikingProduct,
+)
 from .recorder import device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
@@ -49,6 +62,8 @@ class AttentionMap:
 
 
 PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
+DENOISED = "denoised $QK^T$", "attention that each place receives: large entries of $QK^T$, mean over the queries"
+SHARE = "softmax $QK^T$", "share of attention that each place receives, mean over the queries"
 PAIRS = "$K \\odot V$", "spikes that key and value share, mean over channels; their sum over places fires the gates"
 GATED = "gated $Q$", "spikes of the query that the gates let through, mean over channels"
 MASK = "mask", "spikes of the token mask: which places Q-K attention lets through"
@@ -56,6 +71,7 @@ MASKED = "masked $K$", "spikes of the key behind the token mask, mean over chann
 KEYS = "$K$", "spikes of the key, mean over channels: which places' values are summed"
 QUERIES = "$Q$", "spikes of the query, mean over channels: which places read the sum"
 DUAL = "spike map", "spikes of the attention map, mean over the queries, at the places of the pooled grid"
+BIASED = "$QK^T + B$", "attention that each place receives: $QK^T + B$, mean over the queries, sum over steps so far"
 
 
 def received(q: Tensor, k: Tensor) -> Tensor:
@@ -107,6 +123,11 @@ def _over_channels(tokens: Tensor) -> Tensor:
     return tokens.float().mean(-1).unsqueeze(1)
 
 
+def _by_place(attention: Tensor) -> Tensor:
+    """Map attention `(B, h, N, s*N)` of the queries of a step to what each place receives, `(B, h, N)`."""
+    return attention.float().mean(-2).unflatten(-1, (-1, attention.shape[-2])).sum(-2)
+
+
 def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str, str], nn.Module, Callable]]:
     """Yield the maps that a product stands for: what each is, a module, and a function of its inputs and output.
 
@@ -114,6 +135,12 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
     """
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
+    elif type(product) is DenoisedProduct:
+        yield DENOISED, product, lambda inputs, _output: product.denoised(*inputs[:2]).float().mean(-2)
+    elif type(product) is AttentionMatmul:
+        yield BIASED, product, lambda inputs, _output: _by_place(inputs[0])
+    elif type(product) is SoftmaxProduct:
+        yield SHARE, product, lambda inputs, _output: product.weights(*inputs[:2]).mean(-2)
     elif type(product) is SpikeMatmul:
         # the first of two makes the map, the last one reads it
         if product is [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]:

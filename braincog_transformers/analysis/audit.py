@@ -18,7 +18,7 @@ class Finding:
 
     Args:
         name: in `model.named_modules()`.
-        type: "conv", "linear", "product", "matmul" or "sum".
+        type: "conv", "linear", "product", "matmul", "sum" or "transform".
         inputs: "binary", "integer" or "real", as observed; of a product, what its spikes are.
         largest: largest entry that came in.
         role: "first" for what reads the data, "classifier" for the last layer, else "inner".

@@ -16,6 +16,7 @@ from ..nodes.surrogates import is_known
 from ..ops.surrogate import SURROGATES
 from .firing import SATURATED, SILENT
 from .memory import memory
+from .operations import observe
 from .output import align_table
 from .recorder import device_of, unwrap
 
@@ -37,9 +38,11 @@ class LayerHealth:
         lowest, highest: membrane potential before the reset, over the threshold; NaN for a neuron whose step is not
             known here, that is, one that is not derived from `SpikingNode`, or has a `forward` of its own.
         coverage: mean slope of the surrogate over its largest: 1 if every potential is at the threshold, 0 if none
-            passes a gradient; NaN as above, and for a surrogate of the user's own.
+            passes a gradient; NaN as above, for a surrogate of the user's own, and for a neuron that does not put out
+            0 and 1, whose gradient goes another way.
         gradient: norm of the loss's gradient with respect to the layer's input.
         finite: whether potentials and gradient are.
+        real: whether it put out other numbers than 0, 1, 2, ...; the rate is then their mean.
     """
 
     name: str
@@ -49,6 +52,7 @@ class LayerHealth:
     coverage: float
     gradient: float
     finite: bool
+    real: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,10 @@ def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth
     if over is not None:
         finite = finite and bool(torch.isfinite(over).all())
         lowest, highest = (float(end) for end in torch.aminmax(over / node.get_thres() + 1))
-        if is_known(node.act_fun):
+        if is_known(node.act_fun) and node.binary:
             slope, alpha = SURROGATES[type(node.act_fun).__name__], node.act_fun.alpha
             coverage = float((slope(over, alpha) / slope(torch.zeros((), device=over.device), alpha)).mean())
-    return LayerHealth(name, rate, lowest, highest, coverage, gradient, finite)
+    return LayerHealth(name, rate, lowest, highest, coverage, gradient, finite, observe(spikes).kind == "real")
 
 
 def diagnose(
@@ -150,7 +154,8 @@ def _advice(layers: list[LayerHealth], loss: float) -> list[str]:
         "are not finite: check the data, or train in float32 instead of --amp": lambda layer: not layer.finite,
         "do not fire: a lower --threshold, or a larger learning rate for the normalisation in front":
             lambda layer: layer.rate < SILENT,
-        "fire nearly always: a higher --threshold, or weight decay": lambda layer: layer.rate > SATURATED,
+        "fire nearly always: a higher --threshold, or weight decay":
+            lambda layer: layer.rate > SATURATED and not layer.real,
         "pass hardly any gradient, as their potentials are far from the threshold: a flatter surrogate (a smaller "
         "--alpha)": lambda layer: layer.coverage < UNCOVERED,
         "get less than a thousandth of the largest gradient: a flatter surrogate, or fewer steps":
@@ -175,6 +180,7 @@ def format_checkup(found: Checkup, *, samples: int) -> str:
          f"{layer.gradient:.2e}"]
         for layer in found.layers
     ]  # fmt: skip
+    real = [layer.name for layer in found.layers if layer.real]
     table = align_table(["layer", "rate", "lowest", "highest", "coverage", "gradient"], body)
     hours = samples / found.samples_per_second / 3600
     lines = [
@@ -183,6 +189,7 @@ def format_checkup(found: Checkup, *, samples: int) -> str:
         f"loss {found.loss:.4f} | memory: {found.kept / 2**20:.1f} MiB kept for the backward pass, at most "
         f"{found.peak / 2**20:.1f} MiB at once, and {found.parameters / 2**20:.1f} MiB of parameters | "
         f"{found.samples_per_second:.1f} samples/s, the whole run about {hours:.2f} h on this device",
+        *([f"{listed(real)} put out real numbers, not spikes: their rate is their mean"] if real else []),
         *[f"advice: {line}" for line in found.advice or ["nothing to correct"]],
     ]
     return "\n".join(lines)

@@ -11,7 +11,10 @@ accumulates. Attention costs `T h N d^2 (min(r_k, r_v) + r_q)` accumulates.
 in proportion to the pixels that are not zero; every other layer accumulates, its dense operations times the mean of its
 input. Layers without a neuron in between count as the one layer that they are; biases and the classifier don't count.
 
-In both, the first layer counts T times for a repeated image, as there, although its result is the same.
+A transform without weights is in neither. It is charged as any layer: one that multiplies reads real numbers.
+
+In both, a layer or product that reads real numbers costs multiply-accumulates, and the first layer counts T times for a
+repeated image, as there, although its result is the same.
 """
 
 import copy
@@ -74,7 +77,7 @@ class EnergyRow:
 
     Args:
         name: in `model.named_modules()`.
-        type: "conv", "linear", "product", "matmul" or "sum".
+        type: "conv", "linear", "product", "matmul", "sum" or "transform".
         inputs: what was observed to come in: "binary", "integer" or "real".
         rate: share of the input that is not zero.
         macs: multiply-accumulates of the dense layer.
@@ -140,6 +143,8 @@ class Analysis:
 def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]:
     """Return multiply-accumulates and accumulates of all calls of a row."""
     macs = row.total("macs")
+    if row.kind == "real":
+        return macs + row.total("biases"), 0.0
     if row.type == "product":
         q, k, v = (row.average("rate", operand) for operand in range(3))
         query_macs = row.total("query_macs")
@@ -156,11 +161,11 @@ def _sdt(row: Operation, first: bool, events: bool, pre_pool: bool) -> tuple[flo
     macs = row.total("macs")
     if first:
         return macs * (row.average("rate") if events else 1.0), 0.0
+    if row.kind == "real":
+        return macs, 0.0
     if row.type == "product":
         query_macs = row.total("query_macs")
         return 0.0, (macs - query_macs) * row.average("mean", 1) + query_macs * row.average("mean")
-    if row.kind == "real":
-        return macs, 0.0
     return 0.0, macs * (row.average_before_pooling() if pre_pool else row.average("mean"))
 
 

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, listed
+from ..nodes import IFNode, LIFNode, PLIFNode
 from .output import align_table, write_csv, write_json, writing
 from .recorder import outputs, refuse_streaming, watch
 
 __all__ = ["SATURATED", "SILENT", "Row", "extremes", "firing_rates", "format_table", "overall_rate", "rating"]
-__all__ += ["write_rates", "write_silent"]
+__all__ += ["real_outputs", "write_rates", "write_silent"]
 
 WIDEST_STEPS = 8
+_BINARY = (IFNode, LIFNode, PLIFNode)
 SILENT, SATURATED = 0.005, 0.9
 """Mean rates, in spikes per neuron and step, below and above which a layer is called silent or saturated."""
 
@@ -34,6 +36,7 @@ class Row:
         samples: how many samples were measured.
         saturated: share of the neurons that fired for every sample at every step, in [0, 1].
         masks: which neurons are "silent" and which "saturated", boolean, in the shape of one sample's neurons.
+        real: whether it put out other numbers than 0, 1, 2, ...; its rate is then its mean output.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Row:
     samples: int
     saturated: float = 0.0
     masks: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    real: bool = False
 
 
 @dataclass
@@ -54,9 +58,11 @@ class _Tally:
     batch_counts: list[list[float]] = field(default_factory=list)
     fired: Tensor | None = None
     always: Tensor | None = None
+    real: bool = False
 
-    def add(self, spikes: Tensor) -> None:
-        """Count the spikes `(T, B, ...)` of one call."""
+    def add(self, spikes: Tensor, binary: bool) -> None:
+        """Count the spikes `(T, B, ...)` of one call, known to be 0 or 1 or not."""
+        self.real = self.real or not (binary or ((spikes >= 0) & (spikes == spikes.round())).all())
         # summed per sample: a float32 sum is exact below 2**24 spikes
         self.batch_counts[-1] += spikes.float().flatten(2).sum(2).double().sum(1).tolist()
         least, most = torch.aminmax(spikes.flatten(0, 1), dim=0)
@@ -91,7 +97,7 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
         seen_now.clear()
         samples += len(inputs[0])
 
-    def count(name: str, _node: nn.Module, spikes: Tensor) -> None:
+    def count(name: str, node: nn.Module, spikes: Tensor) -> None:
         neurons = spikes[0, 0].numel()
         tally = tallies.setdefault(name, _Tally(neurons))
         if tally.neurons != neurons:
@@ -99,7 +105,7 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
         if name not in seen_now:
             seen_now.add(name)
             tally.batch_counts.append([])
-        tally.add(spikes)
+        tally.add(spikes, binary=type(node) in _BINARY)
 
     def rows() -> list[Row]:
         if not samples:
@@ -141,7 +147,8 @@ def _row(name: str, tally: _Tally, samples: int) -> Row:
     per_step = tuple(count / (tally.neurons * samples) for count in counts)
     masks = {"silent": ~tally.fired.cpu().numpy(), "saturated": tally.always.cpu().numpy()}
     silent, saturated = (float(mask.mean()) for mask in masks.values())
-    return Row(name, sum(per_step) / len(per_step), per_step, tally.neurons, silent, samples, saturated, masks)
+    rate, real = sum(per_step) / len(per_step), tally.real
+    return Row(name, rate, per_step, tally.neurons, silent, samples, saturated, masks, real)
 
 
 def overall_rate(rows: Sequence[Row]) -> float:
@@ -151,10 +158,12 @@ def overall_rate(rows: Sequence[Row]) -> float:
 
 
 def extremes(rows: Sequence[Row], most: int = 4) -> str:
-    """Name the layers that are silent, and those that fire nearly always, in a line; "" if there are none."""
+    """Name the layers that are silent, those that fire nearly always, and those that put out no spikes, in a line; ""
+    if there are none."""
     found = {
         f"silent (below {SILENT:g})": [row.name for row in rows if row.rate < SILENT],
-        f"saturated (above {SATURATED:g})": [row.name for row in rows if row.rate > SATURATED],
+        f"saturated (above {SATURATED:g})": [row.name for row in rows if row.rate > SATURATED and not row.real],
+        "with real numbers for spikes (the rate is their mean)": real_outputs(rows),
     }
     parts = [
         f"{len(names)} {kind}: {', '.join(names[:most])}{', ...' if len(names) > most else ''}"
@@ -162,6 +171,11 @@ def extremes(rows: Sequence[Row], most: int = 4) -> str:
         if names
     ]
     return f"of {len(rows)} neuron layers " + "; ".join(parts) if parts else ""
+
+
+def real_outputs(rows: Sequence[Row]) -> list[str]:
+    """Name the layers that put out real numbers, whose rate is no rate of spikes."""
+    return [row.name for row in rows if row.real]
 
 
 def format_table(rows: Sequence[Row]) -> str:
@@ -176,6 +190,8 @@ def format_table(rows: Sequence[Row]) -> str:
     ]  # fmt: skip
     total = ["all", f"{sum(row.neurons for row in rows):,}", f"{overall_rate(rows):.4f}"]
     caption = f"firing rates: spikes per neuron and step over {rows[0].samples:,} samples, {steps} steps"
+    if names := real_outputs(rows):
+        caption += f"; of real numbers, not spikes, the mean: {listed(names)}"
     return f"{caption}\n{align_table(header, body, total)}"
 
 
@@ -186,7 +202,7 @@ def write_rates(rows: Sequence[Row], folder: str | Path) -> list[Path]:
         UserError: the folder can't be written into.
     """
     steps = max(len(row.per_step) for row in rows)
-    names = ("name", "rate", "per_step", "neurons", "silent", "saturated")
+    names = ("name", "rate", "per_step", "neurons", "silent", "saturated", "real")
     layers = [{name: getattr(row, name) for name in names} for row in rows]
     whole = {"samples": rows[0].samples, "steps": steps, "overall": overall_rate(rows), "rows": layers}
     with writing(folder) as folder:

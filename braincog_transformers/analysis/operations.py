@@ -1,10 +1,11 @@
 """Count the operations of a network on real data: every layer with weights and every product of attention.
 
-Hooks on layers and on the modules of `layers.products` see what enters. Two samples of the first batch first pass
-through a copy, where every product is followed below the modules: a layer whose products are not those of its class,
-and a product that a module's own code asks for, get rows of their own. What all rows add up to is compared with
-PyTorch's `FlopCounterMode`. Whether an input is binary, whole numbers or real is observed call by call, and what is
-said of a layer holds over all its calls: so it does not matter how the data were batched.
+Hooks on layers and on the modules of `layers.products` and `layers.transforms` see what enters. Two samples of the
+first batch first pass through a copy, where every product is followed below the modules: a layer whose products are not
+those of its class, and a product that a module's own code asks for, get rows of their own. What all rows add up to is
+compared with PyTorch's `FlopCounterMode`, which knows no transform. Whether an input is binary, whole numbers or real
+is observed call by call, and what is said of a layer holds over all its calls: so it does not matter how the data were
+batched.
 """
 
 import math
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
+from ..layers.transforms import FixedTransform
 from .dispatch import DenseProduct, Follower, unseen
 from .recorder import frozen_inference, outputs, refuse_streaming, unwrap
 
@@ -30,7 +32,8 @@ __all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations", "count
 Kind = Literal["binary", "integer", "real"]
 KINDS: tuple[Kind, ...] = ("binary", "integer", "real")
 _LAYERS = {nn.Conv1d: "conv", nn.Conv2d: "conv", nn.Linear: "linear"}
-_PRODUCTS = {SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum"}
+_PRODUCTS = {SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum", FixedTransform: "transform"}
+_UNSEEN = ("sum", "transform")  # PyTorch's counter knows no operation in them
 _UNCOUNTED = (nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 _SURVEYED = 2  # samples: a network that drops axes of length 1 would stumble over a single one
 TOLERANCE = 1e-3
@@ -62,7 +65,8 @@ class Seen:
         rows: length of the first axis: samples times the steps that this call holds.
         macs: multiply-accumulates of the dense layer, biases not counted.
         biases: additions of biases.
-        operands: what came in; several for a product.
+        operands: what came in; several for a product; of a transform that multiplies also what came out, which its
+            later stages read.
         before_pooling: mean of the map that was pooled to become the input, or of the input where there was no pooling.
         query_macs: of a "product", those of Q (K^T V); the rest are K^T V's.
     """
@@ -81,7 +85,8 @@ class Operation:
 
     Args:
         name: in `model.named_modules()`; of a product that a module's own code asks for, the module's and its type.
-        type: "conv", "linear", "product" (Q K^T V, by the association that is linear in tokens), "matmul" or "sum".
+        type: "conv", "linear", "product" (Q K^T V, by the association that is linear in tokens), "matmul", "sum" or
+            "transform" (by a fast algorithm).
         parameters: weights and biases.
         folded: it feeds another layer without a neuron in between, which then counts for both.
         calls: what it saw.
@@ -241,6 +246,8 @@ class _Counter:
         if name in self._other:
             return
         operands = inputs[1:] if isinstance(module, SpikeMatmul) else inputs
+        if isinstance(module, FixedTransform) and module.multiplies:
+            operands = (*inputs, output)
         macs, query_macs = _product_macs(module, inputs, output)
         self._counted[name] += macs
         seen = Seen(self._length(output), macs, 0, tuple(map(observe, operands)), query_macs=query_macs)
@@ -307,7 +314,7 @@ class _Counter:
             inside_macs, inside_known = sum(found[n] for n in inside), sum(known[n] for n in inside)
             if not inside_macs or _explains(row, inside_macs):
                 expected[name] = row.total("macs")
-                rule = inside_macs if row.type in ("product", "sum") else row.total("macs")
+                rule = inside_macs if row.type in ("product", *_UNSEEN) else row.total("macs")
                 ours[name] = rule - inside_macs + inside_known
                 found = Counter({owner: macs for owner, macs in found.items() if owner not in inside})
             else:
@@ -387,7 +394,7 @@ def _explains(row: Operation, found: float) -> bool:
 
     `SpikingProduct` multiplies in the cheaper order, and costs what its paper says.
     """
-    return row.type == "product" or (row.type != "sum" and found == row.total("macs"))
+    return row.type == "product" or (row.type not in _UNSEEN and found == row.total("macs"))
 
 
 def _differing(
@@ -413,6 +420,8 @@ def _product_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor)
         return k.numel() * v.shape[-1] + query_macs, query_macs
     if isinstance(module, SpikeMatmul):
         return output.numel() * inputs[0].shape[-1], 0.0
+    if isinstance(module, FixedTransform):
+        return module.macs(inputs[0]), 0.0
     return inputs[0].numel(), 0.0
 
 

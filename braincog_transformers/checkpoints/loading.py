@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import UserError, listed, shown
+from ..models.masked import MaskedAutoencoder, encoder_weights
 from ..models.official import OfficialNames
 from .files import read_checkpoint
 from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
 
 __all__ = [
-    *("class_count", "convert_official", "describe_foreign", "load_checkpoint", "load_content", "load_state"),
-    "misfits",
+    *("class_count", "convert_official", "describe_foreign", "fit_tables", "load_checkpoint", "load_content"),
+    *("load_state", "misfits"),
 ]
 
 _logger = logging.getLogger(__name__)
@@ -88,6 +89,17 @@ def convert_official(state: Mapping[str, Tensor], model: nn.Module) -> dict[str,
         else:
             converted[new] = _to_layout(value, own.get(new))
     return _absorb_biases(converted, own)
+
+
+def fit_tables(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+    """Resize tables of positions, if the network knows how, and say in a clause which ones."""
+    if not hasattr(model, "fit_tables"):
+        return state, ""
+    fitted = model.fit_tables(state)
+    resized = [name for name, value in fitted.items() if value.numel() != state[name].numel()]
+    return fitted, "".join(
+        f"; {name} resized from {tuple(state[name].shape)} to {tuple(fitted[name].shape)}" for name in resized
+    )
 
 
 def _absorb_biases(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -159,12 +171,19 @@ def class_count(state: Mapping[str, Tensor]) -> int:
 
 def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool) -> _Fitted:
     """Bring a state dict to our names, and compare it with a network."""
+    encoder = None if isinstance(model, MaskedAutoencoder) else encoder_weights(state)
+    beside, state = len(state), state if encoder is None else encoder
     converted = convert_official(state, model)
     official = converted.keys() != state.keys()
-    state, own, notes = converted, model.state_dict(), ""
+    (state, notes), own = fit_tables(model, converted), model.state_dict()
+    if encoder is not None:
+        notes += f"; from masked pre-training, without the {beside - len(encoder)} tensors beside its encoder"
+        if replace_classifier:
+            new = _new_after_pretraining(model, own, state)
+            state, notes = {**state, **new}, notes + (f"; new {_some(new)}" if new else "")
     theirs, ours = class_count(state), class_count(own)
     if replace_classifier and theirs and theirs != ours:
-        notes = f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
+        notes += f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
         state = {name: value for name, value in state.items() if not name.startswith(_HEADS)}
         state |= {name: value for name, value in own.items() if name.startswith(_HEADS)}
     fresh = {name: value for name, value in own.items() if name.startswith("head_dist.") and name not in state}
@@ -174,13 +193,28 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool
     return _Fitted(state, official, notes, misfits(model, state))
 
 
+def _new_after_pretraining(
+    model: nn.Module, own: Mapping[str, Tensor], encoder: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the weights of a network that its encoder has not: classifiers, and what its class names."""
+    masking = getattr(model, "masking", None)
+    pattern = masking.new if masking else "$^"
+    missing = {name: value for name, value in own.items() if name not in encoder}
+    return {name: value for name, value in missing.items() if name.startswith(_HEADS) or re.search(pattern, name)}
+
+
 def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str, set[str]]) -> UserError:
     """Name what keeps weights from fitting a network."""
     if foreign := describe_foreign(state):
         return UserError(f"the checkpoint does not fit {type(model).__name__}: it is {foreign}")
     differences = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+    if encoder_weights(state) is not None and any(name.startswith(_HEADS) for name in problems["missing"]):
+        differences += "; it is an encoder from masked pre-training, which --initial-checkpoint trains a classifier for"
     if any(name.startswith("head_dist.") for name in problems["unexpected"]):
         differences += "; distilled=True (--distilled) builds the second classifier"
+    reason = getattr(model, "joins_steps", "") or getattr(model, "fixed_steps", "")
+    if problems["of another shape"] and reason:
+        differences += f"; this network is for T={model.step}, img_size={model.img_size}, since {reason}"
     return UserError(
         f"the checkpoint does not fit {type(model).__name__}: {differences} (main.py --identify FILE says what it fits)"
     )

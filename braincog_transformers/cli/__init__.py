@@ -112,7 +112,16 @@ def _data_info(_: object, given: Mapping[str, Any], load: Callable[[], object]) 
     return data_info(given["dataset"], given.get("data_dir"), load=load) if "dataset" in given else data_table()
 
 
-_ACTIONS = {"list_models": _list_models, "identify": _identify, "data_info": _data_info}
+def _search(family: str, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
+    """Return the lines of the table of architectures that a search has found."""
+    from .searching import search_lines
+
+    if given.get("plugin") or installed():
+        load()
+    return search_lines(family, given)
+
+
+_ACTIONS = {"list_models": _list_models, "identify": _identify, "data_info": _data_info, "search": _search}
 
 
 def _run(options: Options) -> None:

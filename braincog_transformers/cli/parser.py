@@ -22,10 +22,11 @@ ACTIONS: dict[str, dict[str, Any]] = {
         action="store_true",
         help="describe --dataset and count its samples in --data-dir; without --dataset list all sets; and stop",
     ),
-    "identify": dict(nargs="?", const="", metavar="FILE", help="list the networks that a checkpoint fits, and stop"),
-    "export": dict(
-        metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"
+    "search": dict(
+        nargs="?", const="autost", metavar="FAMILY", help="search for an architecture of autost, untrained, and stop"
     ),
+    "identify": dict(nargs="?", const="", metavar="FILE", help="list the networks that a checkpoint fits, and stop"),
+    "export": dict(metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"),
 }
 """What is done instead of a training, with argparse's arguments."""
 

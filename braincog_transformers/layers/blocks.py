@@ -27,8 +27,9 @@ class SpikingPatchSplitting(nn.Module):
         grid_size: height and width of the map of tokens.
         pooled: which of the four convolutions are pooled.
         in_chans: channels of the input.
-        embed_dim: width C, a multiple of 8.
+        embed_dim: width C, a multiple of the divisors.
         pool: pool "after" the neuron (Spikformer) or "before" it (CML).
+        divisors: C over the widths of the first three convolutions.
         node: constructor of the neurons.
     """
 
@@ -40,11 +41,12 @@ class SpikingPatchSplitting(nn.Module):
         embed_dim: int,
         *,
         pool: Literal["before", "after"],
+        divisors: tuple[int, int, int] = (8, 4, 2),
         node: MakeNode,
     ):
         super().__init__()
         self.grid_size = grid_size
-        widths = [in_chans, embed_dim // 8, embed_dim // 4, embed_dim // 2, embed_dim]
+        widths = [in_chans, *(embed_dim // divisor for divisor in divisors), embed_dim]
         self.stages = ConvSequence(
             *(ConvBNNode(widths[i], widths[i + 1], node=node, pool=pool if pooled[i] else None) for i in range(4))
         )

@@ -1,10 +1,11 @@
-"""Products and sums of spikes that attention is made of, as modules, so that an analysis can see what enters them."""
+"""Products and sums that attention is made of, as modules, so that an analysis can see what enters them."""
 
 from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["GatedSum", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
+__all__ = ["AttentionMatmul", "DenoisedProduct", "GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum"]
+__all__ += ["SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -26,12 +27,67 @@ class SpikingProduct(nn.Module):
         return f"scale={self.scale:g}"
 
 
+class DenoisedProduct(SpikingProduct):
+    """`scale * A' V`, where A' is the map `A = Q K^T` without its entries below `least`.
+
+    Args:
+        scale: constant factor.
+        least: smallest entry that is kept, as it is, and with its gradient.
+    """
+
+    def __init__(self, scale: float, least: float):
+        super().__init__(scale)
+        self.least = least
+
+    def denoised(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return A' `(..., N, N)` for spikes q and k `(..., N, d)`."""
+        entries = q @ k.transpose(-2, -1)
+        return entries * (entries >= self.least)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map spikes q, k, v `(..., N, d)` to the same shape."""
+        return (self.denoised(q, k) * self.scale) @ v
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, least={self.least:g}"
+
+
+class SoftmaxProduct(nn.Module):
+    """`softmax(scale * Q K^T) V`, attention on real numbers.
+
+    Args:
+        scale: constant factor.
+    """
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Map q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`."""
+        return (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map q `(..., N, d)`, k and v `(..., M, d)` to `(..., N, d)`."""
+        return self.weights(q, k) @ v
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale:g}"
+
+
 class SpikeMatmul(nn.Module):
     """Matrix product of real numbers with spikes: each spike adds one column."""
 
     def forward(self, values: Tensor, spikes: Tensor) -> Tensor:
         """Map `(..., n, m)` and spikes `(..., m, N)` to `(..., n, N)`."""
         return values @ spikes
+
+
+class AttentionMatmul(SpikeMatmul):
+    """Matrix product of an attention map, not binary, with the spikes of the values: each spike adds one column of the
+    map.
+
+    The last axis of the map, `(..., N, s*N)`, holds the same N places of s steps, in order of time."""
 
 
 class GatedSum(SpikeMatmul):

@@ -1,7 +1,10 @@
 """One file per paper; importing this package registers every variant with timm."""
 
+from .attention_free_spikformer import AttentionFreeSpikformer
 from .autost import AutoST
 from .catalog import ModelInfo, describe, list_models
+from .dista import DISTA
+from .dynamic_spikformer import DynamicSpikformer
 from .ost import OST
 from .qkformer import QKFormer
 from .registry import REGISTERED
@@ -10,27 +13,17 @@ from .sdt_v2 import MetaSpikeformer
 from .sdt_v3 import ESpikeformer
 from .sdt_v3_large import ESpikeformerLarge
 from .sglformer import SGLFormer, SGLFormerImageNet
+from .spikeformer import Spikeformer
 from .spikformer import Spikformer
+from .spikformer_v2 import SpikformerV2
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .stsa import STSTransformer
 from .tim import TIMSpikformer
 
 __all__ = [
-    "OST",
-    "REGISTERED",
-    "AutoST",
-    "ESpikeformer",
-    "ESpikeformerLarge",
-    "MetaSpikeformer",
-    "QKFormer",
-    "SGLFormer",
-    "SGLFormerImageNet",
-    "SpikeDrivenTransformer",
-    "Spikformer",
-    "Spikingformer",
-    "SpikingResformer",
-    "TIMSpikformer",
-    "ModelInfo",
-    "describe",
-    "list_models",
-]
+    "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
+    "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "STSTransformer",
+    "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingResformer", "Spikingformer",
+    "TIMSpikformer", "ModelInfo", "describe", "list_models",
+]  # fmt: skip

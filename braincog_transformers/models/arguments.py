@@ -21,13 +21,13 @@ _PACKAGE = __name__.partition(".")[0]
 _NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name", type: "a class"}
 _COUNTS = (
     *("embed_dim", "embed_dims", "num_heads", "patch_size", "patch_sizes", "group_size", "pool_to", "img_size"),
-    *("in_chans", "step"),
+    *("in_chans", "step", "kernel_size", "blocks_per_stage"),
 )
 # smallest and largest values
 _ENDS = {
     **dict.fromkeys(_COUNTS, (1, 2**16)),
     **dict.fromkeys(("depth", "depths"), (1, 1000)),
-    **dict.fromkeys(("drop_rate", "drop_path_rate"), (0, 1)),
+    **dict.fromkeys(("drop_rate", "drop_path_rate", "mlp_drop_rate"), (0, 1)),
     "num_classes": (0, 2**24),
     "levels": (1, 255),
 }
@@ -137,12 +137,13 @@ class ArgumentChecks:
     def _frames(self, x: Tensor) -> Tensor:
         """Return the input as the stem takes it; raise `ValueError` if it does not fit."""
         expected = (self.in_chans, *self.img_size)
-        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, bool(self.joins_steps))
+        fixed_steps = bool(self.joins_steps or self.fixed_steps)
+        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, fixed_steps)
 
 
 @torch.fx.wrap
 def checked_frames(
-    x: Tensor, owner: str, expected: tuple[int, int, int], step: int, streaming: bool, joins_steps: bool
+    x: Tensor, owner: str, expected: tuple[int, int, int], step: int, streaming: bool, fixed_steps: bool
 ) -> Tensor:
     """Return an input whose shape fits; raise `ValueError` for any other.
 
@@ -152,7 +153,7 @@ def checked_frames(
         expected: `(C, H, W)`.
         step: number of steps T.
         streaming: whether a call takes one step.
-        joins_steps: whether T is fixed.
+        fixed_steps: whether T can't change.
     """
     if x.dim() not in ((4,) if streaming else (4, 5)) or tuple(x.shape[-3:]) != expected:
         shapes = "one step, (B, C, H, W)," if streaming else "(B, C, H, W) or, for events, (B, T, C, H, W)"
@@ -163,6 +164,6 @@ def checked_frames(
     if not x.is_floating_point():
         raise ValueError(f"{owner}: input must be floating point, scaled as in training; got {x.dtype} (x.float()).")
     if x.dim() == 5 and x.shape[1] != step:
-        way_out = f"step={x.shape[1]} builds" if joins_steps else f"set_attr('step', {x.shape[1]}) changes"
+        way_out = f"step={x.shape[1]} builds" if fixed_steps else f"set_attr('step', {x.shape[1]}) changes"
         raise ValueError(f"{owner}: the input has {x.shape[1]} steps, the network {step} ({way_out} it).")
     return x

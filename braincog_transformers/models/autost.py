@@ -10,12 +10,12 @@ Deviations of the official code from the paper, kept here:
 - There is no neuron in front of or behind the position convolution, and none in front of the classifier: both read
   potentials.
 
-Neither weights nor searched architectures were released. The variants here are results of this package's own search
-with its default settings (`main.py --search`) for 3x32x32 and 10 classes, space and window as their names and the
-table below say. They were not published, and no accuracy is known of them.
+Neither weights nor searched architectures were released. `autost_tiny`, `autost_small` and `autost_base` are the first
+rows that this package's search finds in the official space of that name with its default seed and numbers, for CIFAR10
+and 4 to 5, 11 to 12 (the official window) and 28 to 30 million parameters. No accuracy was published of them.
 
-The official class reads one image for all steps, and quarters its sides; `patch_size`, drop path, biases are arguments
-that it accepts and ignores. Here events and other patches work, as in the sister networks.
+The official class reads one image for all steps, and quarters its sides; it accepts `patch_size`, drop path and a bias
+of q, k and v, and ignores them. Here other patches, drop path and events work, as in the sister networks.
 """
 
 import re
@@ -28,7 +28,7 @@ from ..errors import UserError
 from ..layers import Block, MembraneMLP, MembranePatchSplitting, MembraneSelfAttention
 from .flat import FlatTransformer
 from .official import BLOCKS, BN, POSITION, OfficialNames
-from .registry import Paper, Variant, cfg, flat, register
+from .registry import Paper, Variant, cfg, cifar, flat, register
 
 __all__ = ["AutoST"]
 
@@ -102,10 +102,15 @@ class AutoST(FlatTransformer):
 
 
 _PAPER = Paper("AutoST", "ICASSP 2024", "arXiv:2307.00293", "AlexandreWANG915/AutoST")
+_CIFAR = cifar(_PAPER, "", "")
 register(
     AutoST,
     {
         "autost_digits": Variant(flat(2, 64, 4, patch_size=1), {"": cfg(_PAPER, (1, 8, 8), 10)}),
+        "autost_tiny": Variant(flat(1, 384, (4,), mlp_ratio=(5,)), _CIFAR),
+        "autost_small": Variant(flat(3, 512, (8, 8, 4), mlp_ratio=(3, 3, 3)), _CIFAR),
+        "autost_base": Variant(flat(4, 704, (4, 8, 8, 8), mlp_ratio=(4, 4, 3, 3)), _CIFAR),
     },
     first_conv="patch_embed.stages.0.conv",
+    aliases={"autost": "autost_small"},
 )

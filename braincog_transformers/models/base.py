@@ -5,8 +5,9 @@ A network reads like an ordinary vision transformer, because time is folded into
 and `head`, and defines nothing else if it can. Flat networks fill in `flat.FlatTransformer`.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from torch.fx import Proxy
 
 from ..errors import UserError
 from ..layers import Encoder, MakeNode, StepDropPath, checkpoint_module
-from ..nodes import fires_levels, make_node
+from ..nodes import FusableNode, fires_levels, make_node, node_class
 from ..ops.levels import Rounding
 from ..runtime.packing import packed_spikes
 from ..runtime.watching import transformed
@@ -25,19 +26,33 @@ from .arguments import ArgumentChecks, check_arguments, hints_of, sides
 from .calls import BrainCogCalls, TimmCalls
 from .official import OfficialNames
 
-__all__ = ["NodeOptions", "SpikingTransformer", "init_linear", "init_weights"]
+__all__ = ["Masking", "NodeOptions", "SpikingTransformer", "init_linear", "init_weights"]
 
 
-_SURROGATE = ("act_fun", "alpha")
+# Options that not every neuron has: those of neurons that fire 0 or 1, of those that fire whole numbers, and of those
+# whose step is `ops.neuron.advance`.
+_SURROGATE = ("act_fun", "alpha", "strict")
 _LEVELS = ("levels", "norm", "rounding")
+_EQUATIONS = ("decay_input", "detach_reset")
+_WHY_LACKING = {
+    _SURROGATE: ("fires whole numbers, without a surrogate gradient", "leave it out"),
+    _LEVELS: ("fires 0 or 1", "node_type=ILIFNode fires whole numbers"),
+    _EQUATIONS: ("has equations of its own", "LIFNode, PLIFNode and IFNode have it"),
+}
+
+
+def _lacking(node_type: str | type) -> set[str]:
+    """Return the options that a neuron does not have."""
+    equations = () if issubclass(node_class(node_type), FusableNode) else _EQUATIONS
+    return {*(_SURROGATE if fires_levels(node_type) else _LEVELS), *equations}
 
 
 @dataclass(frozen=True)
 class NodeOptions:
     """How a network's neurons are built; the defaults are those of the Spikformer family's papers.
 
-    Whatever the surrogate, they fire at the threshold, not only above it, and its steepness is not learnt. A neuron
-    that fires whole numbers has no surrogate, so `act_fun` and `alpha` say nothing about it.
+    The steepness of the surrogate is not learnt. A neuron that fires whole numbers has no surrogate, so `act_fun`,
+    `alpha` and `strict` say nothing about it.
 
     Args:
         node_type: BrainCog's node class or its name.
@@ -48,6 +63,9 @@ class NodeOptions:
         requires_thres_grad: learn the thresholds.
         sigmoid_thres: the threshold is the sigmoid of the parameter.
         mem_detach: no gradient from one step to the one before.
+        strict: fire above the threshold only, not at it, whatever the surrogate; BrainCog's own nodes fire as they do.
+        decay_input: divide the input by tau too; like the next one, for LIFNode, PLIFNode and IFNode.
+        detach_reset: no gradient through the spike in the reset.
         levels, norm, rounding: of neurons that fire whole numbers, see `ILIFNode`, whose defaults None leaves.
     """
 
@@ -59,6 +77,9 @@ class NodeOptions:
     requires_thres_grad: bool = False
     sigmoid_thres: bool = False
     mem_detach: bool = False
+    strict: bool = False
+    decay_input: bool = True
+    detach_reset: bool = True
     levels: int | None = None
     norm: float | None = None
     rounding: Rounding | None = None
@@ -73,23 +94,21 @@ class NodeOptions:
         Args:
             given: options by name.
             paper: where the paper's neurons differ from the defaults here. They are left if the paper's neuron fires
-                whole numbers and the given one doesn't; in the other case those of its surrogate are.
+                whole numbers and the given one doesn't; else those are that the given one does not have.
 
         Raises:
             UserError: for an option that this kind of neuron does not have.
         """
         name = given.get("node_type", paper.get("node_type", cls.node_type))
-        integer, shown = fires_levels(name), name if isinstance(name, str) else name.__name__
-        given = {option: value for option, value in given.items() if value is not None}
-        if strange := sorted(given.keys() & set(_SURROGATE if integer else _LEVELS)):
-            reason = "fires whole numbers, without a surrogate gradient" if integer else "fires 0 or 1"
-            way_out = "leave it out" if integer else "node_type=ILIFNode fires whole numbers"
+        given, lacking = {option: value for option, value in given.items() if value is not None}, _lacking(name)
+        if strange := sorted(given.keys() & lacking):
+            kind = next(kind for kind in (_SURROGATE, _LEVELS, _EQUATIONS) if strange[0] in kind)
+            reason, way_out = _WHY_LACKING[kind]
+            shown = name if isinstance(name, str) else name.__name__
             raise UserError(f"a network's neurons: {shown} {reason}, so it has no {', '.join(strange)}; {way_out}")
-        if integer:
-            paper = {option: value for option, value in paper.items() if option not in _SURROGATE}
-        elif fires_levels(paper.get("node_type", cls.node_type)):
+        if fires_levels(paper.get("node_type", cls.node_type)) and not fires_levels(name):
             paper = {}
-        return cls(**{**paper, **given})
+        return cls(**{**{option: value for option, value in paper.items() if option not in lacking}, **given})
 
     def constructor(self, step: int, threshold_ratio: float = 1.0, **levels: Any) -> MakeNode:
         """Return a function that builds one neuron.
@@ -100,12 +119,30 @@ class NodeOptions:
             **levels: `levels`, `norm` or `rounding` of this neuron alone, if the network's neurons fire whole numbers.
         """
         options = {**vars(self), "threshold": self.threshold * threshold_ratio, "step": step, "layer_by_layer": True}
-        if not fires_levels(self.node_type):
-            others = {name: value for name, value in options.items() if name not in _LEVELS}
-            return partial(make_node, **others, strict=False, requires_alpha_grad=False)
-        options |= levels
-        left_out = {*_SURROGATE, *(name for name in _LEVELS if options[name] is None)}
+        left_out = _lacking(self.node_type)
+        if fires_levels(self.node_type):
+            options |= levels
+            left_out |= {name for name in _LEVELS if options[name] is None}
+        else:
+            options["requires_alpha_grad"] = False
         return partial(make_node, **{name: value for name, value in options.items() if name not in left_out})
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How a network is pre-trained on masked pictures, see `masked.MaskedAutoencoder`.
+
+    Args:
+        parts: names of the modules that map a picture to its tokens, which may see visible patches only.
+        arguments: of the constructor, where pre-training needs other ones.
+        new: pattern of the parameters that only a classifier has, beside its last layer.
+        has_code: whether official code pre-trains it, whose fault `as_released` can keep.
+    """
+
+    parts: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    new: str = "$^"
+    has_code: bool = False
 
 
 class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
@@ -127,6 +164,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     Attributes:
         output_steps: return the logits of every step, `(T, B, K)`, instead of their mean.
         streaming: each call takes one step and keeps the neurons' state, see `set_streaming`.
+        spiking_inference: products read binary planes instead of whole numbers, see `set_spiking_inference`.
         pack_spikes: keep spikes for the backward pass as bits, see `runtime.packing`.
     """
 
@@ -145,8 +183,12 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     """What height and width of a pyramid's input must be multiples of."""
     mixes_time = ""
     """Why the network can't run one step at a time; empty if it can."""
+    masking: ClassVar[Masking | None] = None
+    """How it is pre-trained on masked pictures; None if it can't be."""
     joins_steps = ""
     """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
+    fixed_steps = ""
+    """Why T can't change after construction, where each step has logits of its own; empty if it can."""
     sums_steps = ""
     """Why blocks and head read the sum over the stem's steps, as a single step, so that no step has logits of its own;
     empty if they run all T steps."""
@@ -178,7 +220,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         self._set_pooling(global_pool, num_classes)
         self.feature_steps = feature_steps
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.grad_checkpointing = self.output_steps = self.streaming = False
+        self.grad_checkpointing = self.output_steps = self.streaming = self.spiking_inference = False
         self.pack_spikes = True
         self.neurons = NodeOptions.chosen(neuron, self.neuron_defaults)
         self.head_node = nn.Identity()
@@ -222,17 +264,26 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
         """Initialise a new classifier."""
         init_linear(head)
 
+    def extra_loss(self) -> Tensor | None:
+        """Return what training adds to the loss of the logits, a scalar; None for nothing."""
+        return None
+
+    def figures(self) -> dict[str, float]:
+        """Return what results say of the network beside loss and accuracy, by name."""
+        return {}
+
     # What a call consists of
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to logits `(B, K)`, or `(T, B, K)` with `output_steps`."""
-        return self.forward_head(self.forward_features(x))
+        with self._planes():
+            return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` or `(B, T, C, H, W)` to tokens `(T*B, N, C)` or, in a pyramid, maps `(T*B, C, H', W')`;
         of a network that `sums_steps`, without T."""
         x = self._frames(x)
-        with self._packing():
+        with self._planes(), self._packing():
             return self._forward_units(self._embed(x)) if self.layer_by_layer else self._step_by_step(x)
 
     def _embed(self, x: Tensor) -> Tensor:
@@ -287,9 +338,10 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
             raise UserError(
                 f"{type(self).__name__} has no logits by step (output_steps, the TET loss): {self.sums_steps}"
             )
-        x = self._pool(x)
-        x = self.head_drop(x if self.output_steps else x.mean(dim=0))
-        return x if pre_logits else self.head(x)
+        with self._planes(x):
+            x = self._pool(x)
+            x = self.head_drop(x if self.output_steps else x.mean(dim=0))
+            return x if pre_logits else self.head(x)
 
 
 def init_linear(module: nn.Module) -> None:

@@ -4,6 +4,7 @@ timm's: classifier, input size, features of blocks, groups of parameters. BrainC
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -16,6 +17,8 @@ from torch.fx import Proxy
 
 from ..errors import UserError
 from ..layers import Block, ConvBN, Encoder, LinearBN, SpikeInput, StepDropPath
+from ..nodes import ILIFNode
+from ..ops import planes
 from .arguments import check_arguments, sides
 
 __all__ = ["BrainCogCalls", "TimmCalls"]
@@ -151,7 +154,7 @@ class TimmCalls:
         Args:
             x: `(B, C, H, W)` or `(B, T, C, H, W)`.
             indices: which blocks: the last n, a list of numbers, or all.
-            norm: there is no final normalisation; accepted for timm's callers.
+            norm: apply the network's final normalisation; most have none.
             stop_early: leave out the blocks after the last chosen one.
             output_fmt: "NCHW" for maps `(B, C, H', W')`, "NLC" for tokens `(B, N, C)`.
             intermediates_only: return only the list.
@@ -171,12 +174,13 @@ class TimmCalls:
         take, last = self._take(indices)
         x = self._frames(x)
         intermediates = []
-        with self._packing():
+        with self._planes(), self._packing():
             x = self._embed(x)
             for i, unit in enumerate(units[: last + 1] if stop_early else units):
                 x = self._forward_unit(unit, x)
                 if i in take:
-                    intermediates.append(self._feature(x, output_fmt))
+                    feature = self.norm(x) if norm and hasattr(self, "norm") else x
+                    intermediates.append(self._feature(feature, output_fmt))
         return intermediates if intermediates_only else (x, intermediates)
 
     def _feature(self, x: Tensor, output_fmt: str) -> Tensor:
@@ -196,7 +200,7 @@ class TimmCalls:
         Args:
             indices: as in `forward_intermediates`; None, what `features_only` has by default, for all stages of a
                 pyramid, or the last three blocks.
-            prune_norm: there is none; accepted for timm's callers.
+            prune_norm: whether the final normalisation goes; most networks have none.
             prune_head: whether the classifier goes.
 
         Raises:
@@ -212,6 +216,8 @@ class TimmCalls:
             )
         setattr(self, self.units, units[: last + 1])
         self.num_features = self.head_hidden_size = width
+        if prune_norm and hasattr(self, "norm"):
+            self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0)
         return take
@@ -244,9 +250,9 @@ class BrainCogCalls:
         owner = type(self).__name__
         if attr == "step":
             check_arguments(owner, {"step": int}, {"step": val})
-            if self.joins_steps and val != self.step:
+            if (reason := self.joins_steps or self.fixed_steps) and val != self.step:
                 raise UserError(
-                    f"{owner}: step stays {self.step}, as built, because {self.joins_steps}; got {val} "
+                    f"{owner}: step stays {self.step}, as built, because {reason}; got {val} "
                     f"(build the network with step={val})"
                 )
         settable = BaseNode | StepDropPath | SpikeInput
@@ -276,6 +282,45 @@ class BrainCogCalls:
             raise UserError(f"{type(self).__name__} can't run one step at a time: {self.mixes_time}")
         self.set_attr("layer_by_layer", not enable)
         self.streaming = enable
+
+    def set_spiking_inference(self, enable: bool = True) -> None:
+        """Compute every product of what integer neurons fire in binary planes, or in whole numbers again.
+
+        A step in which neurons fire whole numbers up to D becomes D steps of 0 or 1, through whose sum the next neuron
+        gets what it had got: outputs are the same, up to rounding. A product is computed once for each plane.
+
+        Raises:
+            UserError: if no neuron fires whole numbers, or in training mode.
+        """
+        owner, nodes = type(self).__name__, [node for node in self.nodes.values() if isinstance(node, ILIFNode)]
+        if enable and not nodes:
+            raise UserError(
+                f"{owner}: its neurons fire no whole numbers, so there is nothing to unroll into spikes; build it with "
+                "node_type='ILIFNode'"
+            )
+        if enable and self.training:
+            raise UserError(f"{owner}: spiking inference is for a trained network; call eval() first")
+        for node in nodes:
+            node.spiking_inference = enable
+        self.spiking_inference = enable
+
+    def _planes(self, features: Tensor | None = None) -> AbstractContextManager:
+        """Return the context in which products read binary planes, if they do.
+
+        Args:
+            features: what an earlier call returned, which may be whole numbers.
+        """
+        if not self.spiking_inference:
+            return nullcontext()
+        if self.training:
+            raise UserError(f"{type(self).__name__}: spiking inference is for a trained network; call eval() first")
+        if (mode := planes.active()) is not None and mode.unrolls:
+            return nullcontext()
+        mode = planes.Planes(unrolls=True)
+        if features is not None:
+            nodes = (node for node in self.nodes.values() if isinstance(node, ILIFNode))
+            mode.note(features, {1 / node.divisor: node.levels for node in nodes})
+        return mode
 
     def _step_by_step(self, x: Tensor) -> Tensor:
         """Run one step after the other, as a chip does; the neurons keep their state."""

@@ -1,7 +1,7 @@
 """From a table of variants to timm's registry."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ def events(paper: Paper, cifar10_dvs: str | None, gesture: str | None, side: int
     return _by_tag(paper, (2, side, side), sets)
 
 
-def flat(depth: int, dim: int, heads: int, **args: Any) -> dict[str, Any]:
+def flat(depth: int, dim: int, heads: int | Sequence[int], **args: Any) -> dict[str, Any]:
     """Build the arguments of a network without stages: depth, width and heads, by which papers name it, and others."""
     return {"depth": depth, "embed_dim": dim, "num_heads": heads, **args}
 

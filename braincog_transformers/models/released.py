@@ -22,6 +22,8 @@ class ReleasedFault:
 
     fault: str
     """What the released code does, in a clause."""
+    mixes_samples = False
+    """Whether a sample's logits depend on its neighbours in the batch then."""
     as_released = False
 
     def __init__(self, *, as_released: bool = False, **arguments: Any):
@@ -48,6 +50,7 @@ class BatchMixingFault(ReleasedFault):
     """Mixin of a network in whose released code some neurons treat samples as time steps."""
 
     fault = "some neurons run over time x batch, so that a sample's logits depend on its neighbours in the batch"
+    mixes_samples = True
 
     def _nodes_over_batch(self) -> Iterable[nn.Module]:
         """Return those neurons."""

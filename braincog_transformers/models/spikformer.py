@@ -79,9 +79,14 @@ class Spikformer(FlatTransformer):
         return self._build_stem(SpikingPatchSplitting, pool=self.pool_at)
 
     def _block(self, index: int, drop_path: nn.Module) -> nn.Module:
-        dim, nodes = self.embed_dim, self._attention_nodes()
-        attn = SpikingSelfAttention(dim, self.num_heads, scale=self.attn_scale, qkv_bias=self.qkv_bias, **nodes)
-        return Block(attn, SpikingMLP(dim, self.mlp_ratio, node=nodes["node"]), drop_path)
+        return Block(self._attention(), SpikingMLP(self.embed_dim, self.mlp_ratio, node=self._neuron()), drop_path)
+
+    def _attention(self) -> nn.Module:
+        """Build a block's attention, which maps tokens `(T*B, N, C)` to spikes of the same shape; for subclasses."""
+        scale, bias = self.attn_scale, self.qkv_bias
+        return SpikingSelfAttention(
+            self.embed_dim, self.num_heads, scale=scale, qkv_bias=bias, **self._attention_nodes()
+        )
 
 
 _PAPER = Paper("Spikformer", "ICLR 2023", "arXiv:2209.15425", "ZK-Zhou/spikformer")

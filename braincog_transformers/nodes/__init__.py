@@ -3,7 +3,7 @@
 from .adaptive import ALIFNode, CLIFNode
 from .analog import PLIAFNode
 from .base import SpikingNode
-from .brain_cog import WrappedNode, accelerate, fires_levels, make_node, register_node
+from .brain_cog import WrappedNode, accelerate, fires_levels, make_node, node_class, register_node
 from .integer import ILIFNode
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 
@@ -21,5 +21,6 @@ __all__ = [
     "accelerate",
     "fires_levels",
     "make_node",
+    "node_class",
     "register_node",
 ]

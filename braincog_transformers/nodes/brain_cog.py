@@ -20,7 +20,7 @@ from .integer import ILIFNode
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
 from .surrogates import build_surrogate, fires_above
 
-__all__ = ["WrappedNode", "accelerate", "fires_levels", "make_node", "register_node"]
+__all__ = ["WrappedNode", "accelerate", "fires_levels", "make_node", "node_class", "register_node"]
 
 _logger = logging.getLogger(__name__)
 
@@ -122,10 +122,11 @@ def make_node(node_type: str | type = "LIFNode", **kwargs: Any) -> nn.Module:
     Raises:
         UserError: for an unknown name or class, or an option that the class can't honour.
     """
-    return _built(_class_of(node_type), **kwargs)
+    return _built(node_class(node_type), **kwargs)
 
 
-def _class_of(node_type: str | type) -> type[BaseNode]:
+def node_class(node_type: str | type) -> type[BaseNode]:
+    """Return the class of which `make_node` builds a neuron, in a `WrappedNode` unless it is a `SpikingNode`."""
     known = {**_NODES, **_WRAPPED, **_REGISTERED}
     name = node_type if isinstance(node_type, str) else node_type.__name__
     if isinstance(node_type, str) or node_type is getattr(braincog_node, name, None):
@@ -144,7 +145,7 @@ def _class_of(node_type: str | type) -> type[BaseNode]:
 
 def fires_levels(node_type: str | type) -> bool:
     """Tell whether a name or class means a neuron that fires whole numbers, `ILIFNode` or one derived from it."""
-    return issubclass(_class_of(node_type), ILIFNode)
+    return issubclass(node_class(node_type), ILIFNode)
 
 
 def _built(cls: type[BaseNode], **kwargs: Any) -> nn.Module:

@@ -2,9 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..ops import planes
 from ..ops.levels import Rounding, fire_levels
 from .base import SpikingNode
 
@@ -35,10 +37,15 @@ class ILIFNode(SpikingNode):
             up, without it there.
         **kwargs: see `SpikingNode`; a surrogate, its steepness and `strict` are refused.
 
+    Attributes:
+        spiking_inference: what reads the whole numbers must do so in binary planes, see `ops.planes`; for networks,
+            whose `set_spiking_inference` sets it.
+
     Source: Luo et al. (ECCV 2024, arXiv 2407.20708), equations 8 to 10; Yao et al. (TPAMI 2025, arXiv 2411.16061).
     """
 
     binary = False
+    spiking_inference = False
 
     class State(NamedTuple):
         v: Tensor = 0.0
@@ -108,6 +115,26 @@ class ILIFNode(SpikingNode):
         h = (1 - 1 / p.tau) * state.v + x
         n = fire_levels(h / p.threshold, p.levels, p.rounding)
         return n / p.divisor, state._replace(v=h - n * p.threshold)
+
+    def _run(self, x: Tensor, parameters: NamedTuple, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
+        fired, potentials = super()._run(x, parameters, with_potentials)
+        return self._noted(fired), potentials
+
+    def _move(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        fired, potential = super()._move(inputs)
+        return self._noted(fired), potential
+
+    def _noted(self, fired: Tensor) -> Tensor:
+        """Tell who follows whole numbers that these are some."""
+        mode = None if torch.compiler.is_compiling() else planes.active()
+        if mode is not None:
+            mode.note(fired, {1 / self.divisor: self.levels})
+        if self.spiking_inference and (mode is None or not mode.unrolls):
+            raise UserError(
+                f"{type(self).__name__}: in spiking inference only the whole network can be called, and not compiled; "
+                "call set_spiking_inference(False) for anything else"
+            )
+        return fired
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, norm={self.divisor:g}, rounding={self.rounding}, " + super().extra_repr()

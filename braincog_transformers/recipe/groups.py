@@ -17,7 +17,9 @@ _image = partial(option, kinds=("image",))
 _planar = partial(option, kinds=("event", "image"))  # needs height and width
 _sourced = partial(option, needs="dataset_source")
 _taught = partial(option, needs="teacher")
+_masked = partial(option, needs="pretrain")
 _free = partial(option, numbers=False)
+_searched = partial(option, numbers=False, saved=False)
 _RESIZING = ("nearest", "bilinear", "bicubic", "lanczos")
 _RUN = "a checkpoint or the folder of a run"
 
@@ -233,6 +235,12 @@ class TrainOptions:
     distill: str = _taught("hard", "learn the teacher's class, or its distribution", choices=("hard", "soft"))
     distill_alpha: float = _taught(0.5, "share of the teacher in the loss", low=0, high=1)
     distill_tau: float = _taught(1.0, "temperature of soft distillation", above=0)
+    pretrain: str = _image("", "learn without labels: to predict the hidden patches of masked pictures",
+                           choices=("", "masked"))  # fmt: skip
+    mask_ratio: float = _masked(0.5, "share of the patches that --pretrain masked hides", above=0, high=0.99)
+    decoder_dim: int = _masked(256, "width of the decoder, a multiple of 4 and of its heads", low=4, high=65_536)
+    decoder_depth: int = _masked(4, "blocks of the decoder", low=1, high=1000)
+    decoder_heads: int = _masked(4, "attention heads of the decoder", low=1, high=65_536)
     amp: bool = option(False, "mixed precision", "--native-amp")
     amp_dtype: str = option("bfloat16", "type of --amp", choices=("bfloat16", "float16"))
     compile: bool = option(False, "compile the network with torch.compile")
@@ -296,6 +304,30 @@ class AnalysisOptions:
     energy_first_once: bool = _free(False, "count the first layer of a repeated image once, not T times as published")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """search for an architecture (--search)"""
+
+    search_space: str = _searched("small", "what is searched", choices=("tiny", "small", "base"))
+    search_params: tuple[float, ...] | None = _searched(
+        None, "smallest and largest number of parameters in millions (default: 11 12)", above=0, count=(2,)
+    )
+    search_dims: tuple[int, ...] | None = _searched(None, "widths, in place of the space's", low=1)
+    search_depths: tuple[int, ...] | None = _searched(None, "numbers of blocks, in place of the space's", low=1)
+    search_ratios: tuple[float, ...] | None = _searched(None, "MLP ratios, in place of the space's", above=0)
+    search_heads: tuple[int, ...] | None = _searched(None, "numbers of heads, in place of the space's", low=1)
+    search_patch: int = _searched(4, "side of a token in pixels: 1, 2, 4, 8 or 16", low=1)
+    search_population: int = _searched(50, "candidates of a generation", low=1, high=100_000)
+    search_generations: int = _searched(20, "number of generations", low=1, high=100_000)
+    search_top_k: int = _searched(10, "the best so far, which become parents", low=1, high=100_000)
+    search_mutations: int = _searched(25, "mutations in a generation", low=0, high=100_000)
+    search_crossovers: int = _searched(25, "crossovers in a generation", low=0, high=100_000)
+    search_layer_prob: float = _searched(0.2, "chance that a mutation changes a block's ratio or heads", low=0, high=1)
+    search_size_prob: float = _searched(0.4, "chance that a mutation changes the depth or the width", low=0, high=1)
+    search_results: int = _searched(10, "rows of the table", low=1, high=100_000)
+    search_file: str = _searched("", "write the table to this .yaml or .json file too", named="a file")
+
+
 _OTHER = "belongs to other models of BrainCog; no transformer has it"
 _COPIES = "the loaders make one view of each image, as in every published recipe of the zoo"
 
@@ -348,6 +380,7 @@ class AllOptions:
     train: TrainOptions = field(default_factory=TrainOptions)
     run: RunOptions = field(default_factory=RunOptions)
     analysis: AnalysisOptions = field(default_factory=AnalysisOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
     refused: RefusedOptions = field(default_factory=RefusedOptions)
 
 

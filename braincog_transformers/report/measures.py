@@ -152,8 +152,10 @@ def _heat(rate: object, largest: float) -> Markup:
     return amount(fixed(value, 4), value, style=f"--heat:{share:.0f}%", data_heat=True)
 
 
-def _health(rate: float | None) -> Markup | None:
-    """Mark a layer that hardly fires, or nearly always."""
+def _health(rate: float | None, real: bool) -> Markup | None:
+    """Mark a layer that hardly fires, or nearly always, or whose rate is no rate of spikes."""
+    if real:
+        return tag("span", "mean of real numbers", class_="chip real")
     if rate is None or SILENT <= rate <= SATURATED:
         return None
     return tag("span", "silent" if rate < SILENT else "saturated", class_="chip real")
@@ -176,8 +178,9 @@ def rates_section(run: Run) -> Markup:
     for place, (row, rates) in enumerate(zip(rows, by_step, strict=True), start=1):
         shares = [None if (read := number(row.get(key))) is None else 100 * read for key in ("silent", "saturated")]
         rate = number(row.get("rate"))
+        health = _health(rate, row.get("real") is True)
         body.append([
-            *_named(place, row, " ", _health(rate)), figure(row.get("neurons"), count), amount(fixed(rate, 4), rate),
+            *_named(place, row, " ", health), figure(row.get("neurons"), count), amount(fixed(rate, 4), rate),
             *(_heat(value, largest) for value in [*rates, *[None] * (steps - len(rates))]),
             *(amount(percent(share, 1), share) for share in shares),
         ])  # fmt: skip

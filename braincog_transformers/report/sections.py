@@ -23,6 +23,7 @@ _RESULTS = {
     "best": ("best over the epochs", fixed),
     "best_epoch": ("best epoch", count),
     "firing_rate": ("firing rate, spikes per neuron and step", lambda value: fixed(value, 4)),
+    "time_steps": ("time steps at which a layer emits spikes, mean over the layers", fixed),
     "epochs": ("epochs", count),
 }
 _FACTS = {

@@ -57,8 +57,10 @@ def _bad_samples(x: Tensor) -> str | None:
     if not places:
         return None
     plural = "s" * (len(places) > 1)
-    return f"sample{plural} {listed(list(map(str, places)))} (counted from 0) hold{'s' * (not plural)} values that " \
+    return (
+        f"sample{plural} {listed(list(map(str, places)))} (counted from 0) hold{'s' * (not plural)} values that "
         "are not finite; check the data"
+    )
 
 
 def _non_finite(named: Iterable[tuple[str, object]]) -> list[str]:

@@ -23,7 +23,7 @@ from .learner import Learner, Plan, Progress
 from .loop import fit
 from .losses import build_losses
 from .machine import explain, fast_in_bfloat16, keep_freed_memory
-from .network import evaluates
+from .network import evaluates, own_figures
 from .results import training_record, write_results
 from .saving import Checkpoints, find_state, load_weights
 from .state import difference, restore, saved_options
@@ -96,8 +96,9 @@ def _evaluate(parts: Parts) -> dict[str, Any]:
         weights = _load_weights(parts, journal)
         require_finite(parts.network, ranks, when="before the evaluation")
         _name_left_out(parts, journal)
-        found = {f"test_{name}": value for name, value in parts.evaluate().items()}
-        journal.say("evaluation | " + " ".join(f"{name[5:]} {value:.4f}" for name, value in found.items()))
+        measured, own = parts.evaluate(), own_figures(parts.network)
+        journal.say("evaluation | " + " ".join(f"{name} {value:.4f}" for name, value in (measured | own).items()))
+        found = {f"test_{name}": value for name, value in measured.items()} | own
         if not ranks.first:
             return found | {"folder": str(folder)}
         return found | _conclude(parts, found, journal, checkpoint=weights)
@@ -266,8 +267,12 @@ def _report(
     result: dict[str, Any] = {**last, "folder": str(folder), "steps": progress.updates, "best": progress.best}
     if not parts.ranks.first:
         return result
-    figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))} | {"epochs": len(rows)}
-    journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
+    figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))}
+    figures |= own_figures(parts.network) | {"epochs": len(rows)}
+    if "test_top1" in last:
+        journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
+    else:
+        journal.say(f"final test loss {last['test_loss']:.4f}")
     if progress.best is not None:
         journal.say(f"best {metric} {progress.best:.4f} in epoch {progress.best_epoch + 1}: {checkpoints.best}")
         result["best_checkpoint"] = str(checkpoints.best)

@@ -5,11 +5,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..errors import NonFiniteLoss
+from ..models.base import SpikingTransformer
 from .diagnose import bad_gradients, describe_non_finite, has_sound_sum, is_finite
 from .distributed import Ranks, last_sync_only
 from .learner import Learner, UpdateRules
 from .loaders import Mixer, ToDevice
-from .losses import dominating_label, mean_over_steps
+from .losses import right_answers
 
 __all__ = ["update_weights"]
 
@@ -97,15 +98,23 @@ def _stop_non_finite(learner: Learner, x: Tensor | None, *, update: int) -> None
 def _forward(
     learner: Learner, x: Tensor, target: Tensor, *, criterion: nn.Module, teacher: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss and the logits; of a network with a distillation head, the mean of both heads' logits."""
+    """Return the loss, the network's own term in it, and the logits; of a network with a distillation head, the mean of
+    both heads' logits, and of one that learns without labels its losses."""
     with learner.precision.autocast():
         output = learner.train_call(x)
     logits, distilled = (one.float() for one in (output if isinstance(output, tuple) else (output, output)))
     if teacher is None:
-        return criterion(logits, target), logits.detach()
+        return _with_own(learner.network, criterion(logits, target)), logits.detach()
     with torch.no_grad(), learner.precision.autocast():
         taught = teacher(x)
-    return criterion(logits, distilled, target, taught.float()), (logits.detach() + distilled.detach()) / 2
+    loss = criterion(logits, distilled, target, taught.float())
+    return _with_own(learner.network, loss), (logits.detach() + distilled.detach()) / 2
+
+
+def _with_own(network: nn.Module, loss: Tensor) -> Tensor:
+    """Add what the network itself asks for, if it does."""
+    own = network.extra_loss() if isinstance(network, SpikingTransformer) else None
+    return loss if own is None else loss + own
 
 
 def update_weights(
@@ -144,8 +153,8 @@ def update_weights(
             loss, logits = _forward(learner, x, target, criterion=criterion, teacher=teacher)
             check.add(x, loss.detach(), sound)
             learner.precision.scaler.scale(loss / len(batches)).backward()
-        right = mean_over_steps(logits).argmax(dim=1) == dominating_label(target)
-        sums += torch.stack([loss.detach().double() * len(x), right.sum().double(), sums.new_tensor(len(x))])
+        right = right_answers(logits, target).double()
+        sums += torch.stack([loss.detach().double() * len(x), right, sums.new_tensor(len(x))])
     failed = check.failed()
     if ranks.any(failed is not None):
         _stop_non_finite(learner, failed, update=update)

@@ -11,11 +11,22 @@ from torch import Tensor, nn
 
 from ..analysis.audit import format_audit, judge, write_audit
 from ..analysis.energy import EnergyRules, charge, count_by, format_energy, write_energy
-from ..analysis.firing import Row, extremes, firing_rates, format_table, overall_rate, rating, write_rates, write_silent
+from ..analysis.firing import (
+    Row,
+    extremes,
+    firing_rates,
+    format_table,
+    overall_rate,
+    rating,
+    real_outputs,
+    write_rates,
+    write_silent,
+)
 from ..analysis.operations import Operations, counting
 from ..analysis.pictures import visualize as pictures
 from ..analysis.recorder import outputs
 from ..data.loading.loader import make_loader
+from ..errors import listed
 from ..recipe.groups import AnalysisOptions
 from .assembly import Parts
 from .journal import Journal
@@ -150,6 +161,8 @@ def visualize_run(parts: Parts, journal: Journal) -> tuple[float, list[Path]]:
         journal.say(format_table(rows))
         written += [*write_rates(rows, folder), *write_silent(rows, folder)]
     journal.say(f"mean firing rate {rate:.4f} spikes per neuron and step, {rows[0].samples} samples")
+    if names := real_outputs(rows):
+        journal.say(f"{listed(names)} put out real numbers, not spikes: their rate is their mean")
     written += [*_report_energy(parts, asked, counted, journal), *_draw(parts, asked, rows, folder)]
     for path in written:
         journal.say(f"wrote {path}")

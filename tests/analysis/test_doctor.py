@@ -11,7 +11,7 @@ from braincog_transformers import IFNode, LIFNode
 from braincog_transformers.analysis.doctor import diagnose, format_checkup
 from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.models.released import run_over_batch
-from braincog_transformers.nodes import ALIFNode
+from braincog_transformers.nodes import ALIFNode, PLIAFNode
 
 
 def _batch():
@@ -123,6 +123,18 @@ def test_a_neuron_with_a_forward_of_its_own_has_its_rate_and_gradient():
     assert layer.gradient > 0
     assert all(math.isnan(value) for value in (layer.lowest, layer.highest, layer.coverage))
     assert "nan" in format_checkup(found, samples=8)
+
+
+def test_a_neuron_that_puts_out_its_potential_is_not_judged_by_its_surrogate():
+    net = nn.Sequential(nn.Linear(4, 4), PLIAFNode(step=2, layer_by_layer=True), nn.Linear(4, 3))
+    nn.init.constant_(net[0].bias, 9.0)
+    found = diagnose(net, (torch.rand(4, 4), torch.zeros(4, dtype=torch.long)))
+    (layer,) = found.layers
+    assert layer.rate > 1
+    assert layer.highest > 4
+    assert math.isnan(layer.coverage)
+    assert found.advice == []
+    assert "1 put out real numbers, not spikes: their rate is their mean" in format_checkup(found, samples=8)
 
 
 def test_layers_that_were_not_looked_at_are_named():

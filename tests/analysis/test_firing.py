@@ -10,14 +10,17 @@ from torch import nn
 
 from braincog_transformers.analysis.firing import (
     Row,
+    extremes,
     firing_rates,
     format_table,
     overall_rate,
     rating,
+    real_outputs,
     write_rates,
     write_silent,
 )
 from braincog_transformers.errors import UserError
+from braincog_transformers.nodes import PLIAFNode
 
 both_modes = pytest.mark.parametrize("layer_by_layer", [True, False], ids=["layer_by_layer", "step_by_step"])
 
@@ -42,6 +45,21 @@ def test_batching_changes_nothing(small_net, layer_by_layer):
         assert (row.silent, row.saturated, row.samples) == (other.silent, other.saturated, 7)
         for state, mask in row.masks.items():
             assert np.array_equal(mask, other.masks[state])
+
+
+@both_modes
+@pytest.mark.parametrize("batches", [1, 3])
+def test_of_real_numbers_the_rate_is_called_their_mean(layer_by_layer, batches):
+    node = PLIAFNode(step=2, layer_by_layer=layer_by_layer)
+    x = torch.tensor([[[4.0, 0.5], [4.0, 0.5]]])  # 2 and 2, 0.25 and 0.375
+    model = nn.Sequential(node)
+    model.forward = lambda x: node(x[0]) if layer_by_layer else [node.n_reset(), *map(node, x.unbind(1))]
+    rows = firing_rates(model, [0 * x] * (batches - 1) + [x])
+    assert real_outputs(rows) == ["0"]
+    assert rows[0].rate == pytest.approx((4 + 0.625) / 4 / batches)
+    assert "of real numbers, not spikes, the mean: 0" in format_table(rows)
+    assert "1 with real numbers for spikes (the rate is their mean): 0" in extremes(rows)
+    assert "saturated" not in extremes(rows)
 
 
 def test_an_empty_batch_changes_nothing(small_net, currents):
@@ -102,7 +120,8 @@ def test_rates_are_written_as_json_and_as_a_table(small_net, currents, tmp_path)
     written = json.loads(data.read_text())
     assert (written["samples"], written["steps"], written["overall"]) == (1, 4, overall_rate(rows))
     assert written["rows"][0] == {
-        "name": "early", "rate": 0.75, "per_step": [0.5, 1, 0.5, 1], "neurons": 2, "silent": 0, "saturated": 0.5
+        "name": "early", "rate": 0.75, "per_step": [0.5, 1, 0.5, 1], "neurons": 2, "silent": 0, "saturated": 0.5,
+        "real": False,
     }  # fmt: skip
     with table.open(newline="") as file:
         first = next(csv.DictReader(file))

@@ -249,8 +249,9 @@ def test_the_type_of_each_row_is_that_of_its_layer_and_the_total_pytorchs(family
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows = count_operations(model, [torch.rand(2, model.in_chans, *model.img_size)]).rows
+    modules = dict(model.named_modules())
     for row in rows:
-        layer = model.get_submodule(row.name)
+        layer = modules.get(row.name)  # none for a product that a module's own code asks for
         kinds = {"conv": (nn.Conv1d, nn.Conv2d), "linear": nn.Linear}
         assert [kind for kind, classes in kinds.items() if isinstance(layer, classes)] == (
             [row.type] if row.type in kinds else []

@@ -8,7 +8,11 @@ from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
 from . import (
+    attention_free_spikformer,
     autost,
+    dista,
+    dynamic_spikformer,
+    masked,
     ost,
     qkformer,
     sdt,
@@ -16,15 +20,21 @@ from . import (
     sdt_v3,
     sdt_v3_large,
     sglformer,
+    spikeformer,
     spikformer,
+    spikformer_v2,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 from .official import source_of
 
 FAMILIES = (
+    attention_free_spikformer,
     autost,
+    dista,
+    dynamic_spikformer,
     ost,
     qkformer,
     sdt,
@@ -32,9 +42,12 @@ FAMILIES = (
     sdt_v3,
     sdt_v3_large,
     sglformer,
+    spikeformer,
     spikformer,
+    spikformer_v2,
     spikingformer,
     spikingresformer,
+    stsa,
     tim,
 )
 
@@ -58,6 +71,11 @@ def vectors_in(folder):
         with safe_open(path, "pt") as file:
             (built if builder_of(file.metadata() or {}) else others).append(path)
     return built, others
+
+
+def masked_in(paths):
+    """Return those vectors that hold a masked pre-training."""
+    return [path for path in paths if masked.holds(path)]
 
 
 def family_of(name):

@@ -125,7 +125,7 @@ def test_state_between_steps_refuses_what_would_run_twice_or_at_once():
 
 
 def test_other_step_changes_every_neuron(model):
-    if model.joins_steps:
+    if model.joins_steps or model.fixed_steps:
         with pytest.raises(UserError, match=r"step stays 2.* got 3 \(build the network with step=3\)"):
             model.set_attr("step", 3)
         assert {node.step for node in model.nodes.values()} == {2}
@@ -262,7 +262,9 @@ def test_images_and_events_of_any_channels_through_any_network(name, channels):
     torch.testing.assert_close(model(image), model(repeated))
 
 
-@pytest.mark.parametrize("node_type", ["PLIFNode", "IFNode", "BiasLIFNode", "NoiseLIFNode", braincog_node.LIFNode])
+@pytest.mark.parametrize(
+    "node_type", ["PLIFNode", "IFNode", "PLIAFNode", "BiasLIFNode", "NoiseLIFNode", braincog_node.LIFNode]
+)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_other_neurons(name, node_type):
     model = wake(tiny(name, node_type=node_type, act_fun="AtanGrad", alpha=2.0))
@@ -346,3 +348,15 @@ def test_misspelt_argument_raises():
 def test_input_that_does_not_fit_says_what_would(shape, message):
     with pytest.raises(ValueError, match=message):
         tiny("spikformer_4_384_cifar")(torch.zeros(shape))
+
+
+def test_equations_of_a_papers_neuron_hold_for_the_neurons_that_have_them():
+    options = {"strict": True, "decay_input": False, "detach_reset": False}
+    for node in (*tiny("stsa_ndigits").nodes.values(), *tiny("spikformer_digits", **options).nodes.values()):
+        assert (node.strict, node.decay_input, node.detach_reset) == (True, False, False)
+    assert not hasattr(next(iter(tiny("stsa_ndigits", node_type="ALIFNode").nodes.values())), "decay_input")
+    assert tiny("stsa_ndigits", node_type="ILIFNode").neurons.tau == 2
+    with pytest.raises(UserError, match=r"ALIFNode has equations of its own, so it has no decay_input; LIFNode"):
+        tiny("stsa_ndigits", node_type="ALIFNode", decay_input=False)
+    with pytest.raises(UserError, match=r"BiasLIFNode has equations of its own, so it has no detach_reset"):
+        tiny("spikformer_digits", node_type="BiasLIFNode", detach_reset=False)

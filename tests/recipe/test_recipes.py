@@ -69,9 +69,11 @@ def test_the_published_recipes_are_shipped():
         "sdt_v2": ("imagenet_t1", "imagenet_t4"),
         "qkformer": (*vision, *events, "imagenet_10_768"),
         "spikingresformer": (*vision, *events, "imagenet_m", "imagenet_l"),
+        "autost": ("cifar10",),
         "tim": ("cifar10dvs", "shd"),
         "sglformer": (*vision, *events),
         "ost": (*vision, *events),
+        "spikeformer": ("imagenet", *events),
     }
     assert shipped >= {f"{family}_{data}" for family, names in of_family.items() for data in names}
     transfers = {f"spikingresformer_{data}_transfer" for data in ("cifar10", "cifar100", *events)}

@@ -20,6 +20,7 @@ _NAMES = {
     "AvgPool2d": "mean-pool",
     "GatedSum": "gated sum",
     "MaxPool2d": "max-pool",
+    "AttentionMatmul": "matrix product",
     "SpikeMatmul": "matrix product",
     "SpikeSum": "sum of spikes",
     "x": "\u00d7",

@@ -17,7 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from ..energy import EnergyRow
-from ..firing import Row, overall_rate
+from ..firing import Row, overall_rate, real_outputs
 from ..output import writing
 
 __all__ = ["few_ticks", "new_axes", "new_figure", "new_grid", "plot_energy", "plot_membrane", "plot_raster"]
@@ -187,7 +187,8 @@ def plot_rates(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     ax.set_title(f"all: {mean:.3f}", color=RED, fontsize=8)
     bbox = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     _name_bars(ax, [row.name for row in rows], rates, [f"{rate:.3f}" for rate in rates], bbox=bbox)
-    ax.set(xlabel="spikes per neuron and step", xlim=(0, 1.14 * max(*rates, 1e-6)))
+    what = "mean output" if real_outputs(rows) else "spikes"
+    ax.set(xlabel=f"{what} per neuron and step", xlim=(0, 1.14 * max(*rates, 1e-6)))
     return ax
 
 

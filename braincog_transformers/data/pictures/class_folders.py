@@ -19,9 +19,7 @@ __all__ = ["read_class_folders"]
 Photos = FilePictures | TarPictures
 
 
-def read_class_folders(
-    info: DatasetInfo, data_dir: Path, access: Access
-) -> tuple[Photos, Photos, tuple[str, ...]]:
+def read_class_folders(info: DatasetInfo, data_dir: Path, access: Access) -> tuple[Photos, Photos, tuple[str, ...]]:
     """Read `train` and `val` or `validation`, each in folders or tars.
 
     The entry's classes number the labels; where it has none, the training classes in their natural order; and where

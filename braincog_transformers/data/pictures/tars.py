@@ -97,9 +97,7 @@ def tars_in(folder: Path) -> list[Path]:
     return sorted(path for path in found if not is_left_behind(path.name))
 
 
-def read_tars(
-    root: Path, max_pixels: int = MOST_PIXELS, *, dataset: str = "the set"
-) -> tuple[TarPictures, set[str]]:
+def read_tars(root: Path, max_pixels: int = MOST_PIXELS, *, dataset: str = "the set") -> tuple[TarPictures, set[str]]:
     """List the photos of a tar file, or of all tar files in a folder.
 
     Args:
