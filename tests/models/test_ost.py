@@ -1,8 +1,8 @@
 """What the vectors of OST can't show."""
 
+import pytest
 import torch
 from families.ost import TINY
-from pytest import mark, raises
 from torch import nn
 
 from braincog_transformers import UserError
@@ -34,7 +34,7 @@ def inputs(model, count):
 NETWORKS = [{}, {"downsampling": "avg", "thresholds": 1, "patch_size": 8, "in_chans": 2}]
 
 
-@mark.parametrize("kwargs", NETWORKS)
+@pytest.mark.parametrize("kwargs", NETWORKS)
 def test_step_by_step_sums_the_same_maps(kwargs):
     model = awake(**kwargs)
     x = inputs(model, 4)
@@ -56,7 +56,7 @@ def test_blocks_read_the_sum_over_the_steps():
     assert 2 < tokens.sum(0).max() <= 6
 
 
-@mark.parametrize("step", [1, 5])
+@pytest.mark.parametrize("step", [1, 5])
 def test_another_number_of_steps_leaves_blocks_with_one(step):
     model = awake(drop_path_rate=0.5)
     built = awake(drop_path_rate=0.5, step=step)
@@ -74,7 +74,7 @@ def test_a_unit_of_several_thresholds_is_the_sum_of_its_neurons():
     assert unit(torch.tensor([0.9, 1.0, 1.9, 2.0, 9.0, -1.0])).tolist() == [0, 1, 1, 2, 2, 0]
 
 
-@mark.parametrize(("thresholds", "expected"), [(1, [0.2]), (2, [0.2, 0.4]), (4, [0.2, 0.3, 0.4, 0.5])])
+@pytest.mark.parametrize(("thresholds", "expected"), [(1, [0.2]), (2, [0.2, 0.4]), (4, [0.2, 0.3, 0.4, 0.5])])
 def test_thresholds_are_shares_of_the_networks(thresholds, expected):
     attention = awake(thresholds=thresholds).blocks[0].attn
     for layer in (attention.q, attention.k, attention.proj):
@@ -100,7 +100,7 @@ def test_average_pooling_makes_real_numbers_of_spikes():
         assert found[layer].inputs == "real", layer
 
 
-@mark.parametrize("method", ["spikingformer", "sdt"])
+@pytest.mark.parametrize("method", ["spikingformer", "sdt"])
 def test_energy_counts_the_stem_t_times_and_the_blocks_once(method):
     model = awake(step=3)
     rows = {row.name: row for row in analyze(model, [inputs(model, 4)], method=method).rows}
@@ -115,7 +115,7 @@ def test_energy_counts_the_stem_t_times_and_the_blocks_once(method):
     assert proj.mac >= proj.macs == places * 64 * 16
 
 
-@mark.parametrize("kwargs", NETWORKS)
+@pytest.mark.parametrize("kwargs", NETWORKS)
 def test_packed_numbers_give_the_same_gradients(kwargs):
     model = awake(**kwargs, img_size=32).float().train()
     x = inputs(model, 8).float()
@@ -132,14 +132,14 @@ def test_packed_numbers_give_the_same_gradients(kwargs):
 
 def test_what_a_network_of_one_step_can_not_do_is_refused_with_the_reason():
     model = awake()
-    with raises(UserError, match="OST can't run one step at a time: its blocks read the sum over the steps"):
+    with pytest.raises(UserError, match="OST can't run one step at a time: its blocks read the sum over the steps"):
         model.set_streaming()
     model.output_steps = True
-    with raises(UserError, match=r"OST has no logits by step .*: its blocks read the sum"):
+    with pytest.raises(UserError, match=r"OST has no logits by step .*: its blocks read the sum"):
         model(inputs(model, 1))
 
 
-@mark.parametrize(
+@pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({"num_heads": 4}, "OST has no heads; got num_heads=4"),
@@ -150,5 +150,5 @@ def test_what_a_network_of_one_step_can_not_do_is_refused_with_the_reason():
     ],
 )
 def test_impossible_networks_are_refused_with_the_numbers(kwargs, message):
-    with raises(UserError, match=message):
+    with pytest.raises(UserError, match=message):
         awake(**kwargs)
