@@ -13,7 +13,7 @@ __all__ = ["check_optimizer", "check_state", "hyperparameters"]
 
 _WORDS = 624
 """Words of the Mersenne twister's state: NumPy reads beyond them where the position says so."""
-_COLUMNS = {"epoch", "train_loss", "train_top1", "lr", "test_loss", "test_top1"}
+_COLUMNS = {"epoch", "train_loss", "lr", "test_loss"}
 """What each row of a run has measured."""
 
 
