@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from families import builder_of, vectors_in
+from families import builder_of, masked, masked_in, vectors_in
 from families.official import axes_of
 from safetensors import safe_open
 
@@ -61,16 +61,19 @@ class Vector:
 
 
 def pytest_generate_tests(metafunc):
-    if not {"vector_path", "vector_to_compile", "unbuilt"} & {*metafunc.fixturenames}:
+    if not {"vector_path", "vector_to_compile", "masked_path", "unbuilt"} & {*metafunc.fixturenames}:
         return
     built, others = vectors_in(metafunc.config.getoption("--golden-dir"))
-    if "vector_path" in metafunc.fixturenames:
+    pretrained = masked_in(others)
+    if "masked_path" in metafunc.fixturenames:
+        metafunc.parametrize("masked_path", pretrained, ids=[path.stem for path in pretrained])
+    elif "vector_path" in metafunc.fixturenames:
         metafunc.parametrize("vector_path", built, ids=[path.stem for path in built], scope="module")
     elif "vector_to_compile" in metafunc.fixturenames:
         chosen = [path for path in built if path.stem in COMPILED] or built[:1]
         metafunc.parametrize("vector_to_compile", chosen, ids=[path.stem for path in chosen])
     else:
-        metafunc.parametrize("unbuilt", [path.stem for path in others])
+        metafunc.parametrize("unbuilt", [path.stem for path in others if path not in pretrained])
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +204,30 @@ def test_fused_gives_the_same_logits(vector):
     assert not [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
     with torch.no_grad():
         assert (model(vector.input) - vector.tensors["logits_eval"]).abs().max() < VALUE
+
+
+def test_masked_pretraining_matches(masked_path):
+    """Losses, latent tokens and gradients of a masked pre-training, whose mask follows from the vector's noise."""
+    meta, tensors = masked.read(masked_path)
+    model = masked.build(meta)
+    load_state(model, {name[6:]: value for name, value in tensors.items() if name.startswith("state.")})
+    model, x, noise = model.double().eval(), tensors["input"].double(), tensors["noise"]
+    with torch.no_grad():
+        assert (model.encode(x, noise)[0] - tensors["latent_eval"]).abs().max() < VALUE
+        assert (model(x, noise).mean() - tensors["loss_eval"]).abs() < VALUE
+    loss = model.train()(x, noise).mean()
+    assert (loss - tensors["loss_train"]).abs() < VALUE
+    loss.backward()
+    grads = {name[5:]: value for name, value in tensors.items() if name.startswith("grad.")}
+    assert grads
+    for name, expected in grads.items():
+        grad = model.get_parameter(model.official_names.translate(name)).grad.view(expected.shape)
+        assert (grad - expected).norm() / expected.double().norm() < GRADIENT, name
+    norms = json.loads(meta["grad_norms"])
+    parameters, largest = dict(model.named_parameters()), max(norm for norm in norms.values() if norm)
+    for name, norm in norms.items():
+        ours = model.official_names.translate(name)
+        if not norm:
+            assert ours not in parameters, f"{name} learns nothing officially"
+        else:
+            assert parameters[ours].grad.norm().item() == pytest.approx(norm, rel=1e-5, abs=1e-9 * largest), name

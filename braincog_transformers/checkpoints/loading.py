@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..errors import UserError, listed, shown
+from ..models.masked import MaskedAutoencoder, encoder_weights
 from ..models.official import OfficialNames
 from .files import read_checkpoint
 from .state_dicts import find_weights, refuse_broken, refuse_odd, without_prefix
@@ -170,9 +171,16 @@ def class_count(state: Mapping[str, Tensor]) -> int:
 
 def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool) -> _Fitted:
     """Bring a state dict to our names, and compare it with a network."""
+    encoder = None if isinstance(model, MaskedAutoencoder) else encoder_weights(state)
+    beside, state = len(state), state if encoder is None else encoder
     converted = convert_official(state, model)
     official = converted.keys() != state.keys()
     (state, notes), own = fit_tables(model, converted), model.state_dict()
+    if encoder is not None:
+        notes += f"; from masked pre-training, without the {beside - len(encoder)} tensors beside its encoder"
+        if replace_classifier:
+            new = _new_after_pretraining(model, own, state)
+            state, notes = {**state, **new}, notes + (f"; new {_some(new)}" if new else "")
     theirs, ours = class_count(state), class_count(own)
     if replace_classifier and theirs and theirs != ours:
         notes += f"; new classifier for {ours} classes, not {theirs}" if ours else f"; without its {theirs} classes"
@@ -185,11 +193,23 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool
     return _Fitted(state, official, notes, misfits(model, state))
 
 
+def _new_after_pretraining(
+    model: nn.Module, own: Mapping[str, Tensor], encoder: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the weights of a network that its encoder has not: classifiers, and what its class names."""
+    masking = getattr(model, "masking", None)
+    pattern = masking.new if masking else "$^"
+    missing = {name: value for name, value in own.items() if name not in encoder}
+    return {name: value for name, value in missing.items() if name.startswith(_HEADS) or re.search(pattern, name)}
+
+
 def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str, set[str]]) -> UserError:
     """Name what keeps weights from fitting a network."""
     if foreign := describe_foreign(state):
         return UserError(f"the checkpoint does not fit {type(model).__name__}: it is {foreign}")
     differences = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+    if encoder_weights(state) is not None and any(name.startswith(_HEADS) for name in problems["missing"]):
+        differences += "; it is an encoder from masked pre-training, which --initial-checkpoint trains a classifier for"
     if any(name.startswith("head_dist.") for name in problems["unexpected"]):
         differences += "; distilled=True (--distilled) builds the second classifier"
     reason = getattr(model, "joins_steps", "") or getattr(model, "fixed_steps", "")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, shown
+from ..models.masked import encoder_weights
 from ..models.registry import REGISTERED
 from .files import read_checkpoint
 from .loading import class_count, convert_official, describe_foreign, fit_tables, misfits
@@ -40,12 +41,16 @@ class Fit:
 
 
 def _compare(name: str, state: Mapping[str, Tensor]) -> Fit:
-    """Compare a state dict with one registered network, built without memory for the checkpoint's classes."""
+    """Compare a state dict with one registered network, built without memory for the checkpoint's classes; that of a
+    masked pre-training with the encoder that it has."""
+    masking = getattr(REGISTERED[name].cls, "masking", None)
+    encoder = encoder_weights(state) if masking else None
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model = timm.create_model(name, **({} if encoder is None else masking.arguments))
         own_classes = model.num_classes
-        converted, _ = fit_tables(model, convert_official(state, model))
-        classes = class_count(converted) or own_classes
+        converted = convert_official(state if encoder is None else encoder, model)
+        converted, _ = fit_tables(model, converted)
+        classes = class_count(converted) or (own_classes if encoder is None else 0)
         model.reset_classifier(classes)
     found = misfits(model, converted)
     differences = tuple(f"{kind} {shown(key, 200)}" for kind, keys in found.items() for key in sorted(keys))

@@ -15,6 +15,7 @@ from .sdt_v3_large import ESpikeformerLarge
 from .sglformer import SGLFormer, SGLFormerImageNet
 from .spikeformer import Spikeformer
 from .spikformer import Spikformer
+from .spikformer_v2 import SpikformerV2
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
 from .stsa import STSTransformer
@@ -23,6 +24,6 @@ from .tim import TIMSpikformer
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
     "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "STSTransformer",
-    "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikingResformer", "Spikingformer", "TIMSpikformer",
-    "ModelInfo", "describe", "list_models",
+    "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingResformer", "Spikingformer",
+    "TIMSpikformer", "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -5,8 +5,9 @@ A network reads like an ordinary vision transformer, because time is folded into
 and `head`, and defines nothing else if it can. Flat networks fill in `flat.FlatTransformer`.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -25,7 +26,7 @@ from .arguments import ArgumentChecks, check_arguments, hints_of, sides
 from .calls import BrainCogCalls, TimmCalls
 from .official import OfficialNames
 
-__all__ = ["NodeOptions", "SpikingTransformer", "init_linear", "init_weights"]
+__all__ = ["Masking", "NodeOptions", "SpikingTransformer", "init_linear", "init_weights"]
 
 
 # Options that not every neuron has: those of neurons that fire 0 or 1, of those that fire whole numbers, and of those
@@ -127,6 +128,23 @@ class NodeOptions:
         return partial(make_node, **{name: value for name, value in options.items() if name not in left_out})
 
 
+@dataclass(frozen=True)
+class Masking:
+    """How a network is pre-trained on masked pictures, see `masked.MaskedAutoencoder`.
+
+    Args:
+        parts: names of the modules that map a picture to its tokens, which may see visible patches only.
+        arguments: of the constructor, where pre-training needs other ones.
+        new: pattern of the parameters that only a classifier has, beside its last layer.
+        has_code: whether official code pre-trains it, whose fault `as_released` can keep.
+    """
+
+    parts: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    new: str = "$^"
+    has_code: bool = False
+
+
 class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     """Base of the networks: encoding, features, head.
 
@@ -165,6 +183,8 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     """What height and width of a pyramid's input must be multiples of."""
     mixes_time = ""
     """Why the network can't run one step at a time; empty if it can."""
+    masking: ClassVar[Masking | None] = None
+    """How it is pre-trained on masked pictures; None if it can't be."""
     joins_steps = ""
     """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
     fixed_steps = ""

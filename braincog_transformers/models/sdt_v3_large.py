@@ -14,9 +14,11 @@ Deviations of the official code from the paper, and from its smaller networks, k
 
 The class of 83M declares one more branch in each block (`rep_conv`, 6.3 million of its 83 million parameters). As it is
 in the released weights it can't run, and in the published class its call fails; so it is left out, and its weights are
-dropped when a file is loaded.
+dropped when a file is loaded. The class of the masked pre-training computes it: `rep_branch=True` builds it, for
+networks without layer scale, which that class has not either.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +42,7 @@ from ..layers import (
     foldable,
 )
 from ..nodes.normalisation import normalised
+from .base import Masking
 from .distilled import Distilled
 from .flat import FlatTransformer
 from .official import BN, LINEAR, OfficialNames
@@ -144,6 +147,8 @@ class ESpikeformerLarge(Distilled, FlatTransformer):
     Args:
         stem_dims: widths of the stem's second and third convolution; a quarter and half of C if left out.
         layer_scale: initial factor of each branch of a block; 0 for no such factor.
+        rep_branch: a further branch in front of the others, two linear layers with normalisations behind a neuron, as
+            in the pre-training of 83M; only without layer scale.
         distilled: see `Distilled`; the second classifier has a neuron in front of it.
         **flat: patch_size, embed_dim, depth, num_heads, mlp_ratio (of the blocks), drop_path_rate, see
             `FlatTransformer`, and those of `SpikingTransformer`; all thresholds are the same.
@@ -166,11 +171,16 @@ class ESpikeformerLarge(Distilled, FlatTransformer):
             (r"\.proj_conv\.0\.", ".proj."),
             (r"\.layer_scale1$", ".scales.0.factors"),
             (r"\.layer_scale2$", ".scales.1.factors"),
+            (r"\.rep_conv\.conv([12])\.0\.", r".conv.\1.linear."),
+            (r"\.rep_conv\.conv([12])\.1\.", r".conv.\1.bn."),
             LINEAR,
             BN,
             (r"^head_kd\.", "head_dist."),
         ),
         dead=((r"^block3\.\d+\.rep_conv\.", "branch that no released network computes"),),
+    )
+    masking = Masking(
+        parts=("patch_embed",), arguments={"layer_scale": 0.0}, new=r"\.scales\.\d\.factors$", has_code=True
     )
 
     def __init__(
@@ -178,10 +188,17 @@ class ESpikeformerLarge(Distilled, FlatTransformer):
         *,
         stem_dims: tuple[int, int] | None = None,
         layer_scale: float = 1e-6,
+        rep_branch: bool = False,
         distilled: bool = False,
         **flat: Any,
     ):
-        self.stem_dims, self.layer_scale, self.distilled = stem_dims, layer_scale, distilled
+        if rep_branch and layer_scale:
+            name = type(self).__name__
+            raise UserError(f"{name}: rep_branch is for layer_scale=0.0, as in pre-training; got {layer_scale}")
+        if rep_branch:
+            self.official_names = replace(self.official_names, dead=())
+        self.stem_dims, self.layer_scale, self.rep_branch = stem_dims, layer_scale, rep_branch
+        self.distilled = distilled
         super().__init__(**flat)
 
     def _stem(self) -> nn.Module:
@@ -196,7 +213,9 @@ class ESpikeformerLarge(Distilled, FlatTransformer):
         nodes = {"node": node, "attn_node": node}
         attn = MembraneAttention(self.num_heads, q=q, k=k, v=v, proj=RepLinear(dim), **nodes)
         scales = [LayerScale(dim, self.layer_scale) for _ in range(2)] if self.layer_scale else ()
-        return Block(attn, MembraneMLP(dim, self.mlp_ratio, node=node), drop_path, scales=scales)
+        layers = (LinearBN(dim, dim, bias=False) for _ in range(2))
+        conv = nn.Sequential(node(), *layers) if self.rep_branch else None
+        return Block(attn, MembraneMLP(dim, self.mlp_ratio, node=node), drop_path, conv=conv, scales=scales)
 
     def _build_head(self) -> None:
         self.head_dist_node = self._neuron(norm=1)() if self.distilled else None

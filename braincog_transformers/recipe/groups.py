@@ -17,6 +17,7 @@ _image = partial(option, kinds=("image",))
 _planar = partial(option, kinds=("event", "image"))  # needs height and width
 _sourced = partial(option, needs="dataset_source")
 _taught = partial(option, needs="teacher")
+_masked = partial(option, needs="pretrain")
 _free = partial(option, numbers=False)
 _searched = partial(option, numbers=False, saved=False)
 _RESIZING = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -131,6 +132,9 @@ class OptimOptions:
     opt_kwargs: tuple[str, ...] | None = option(None, "further arguments of the optimizer: trust_clip=True")
     momentum: float = option(0.9, "momentum of the optimizer", low=0, high=1)
     weight_decay: float = option(1e-4, "weight decay, except for biases and norms", low=0)
+    layer_decay: float | None = option(
+        None, "learning rate of each block over that of the next, up to the classifier's", above=0, high=1
+    )
     clip_grad: float | None = option(None, "largest norm of the gradient (default: no clipping)", above=0)
     grad_accum: int = option(1, "forward passes whose gradients make one optimizer step", low=1)
     noisy_grad: float = option(0.0, "standard deviation of Gaussian noise added to gradients", low=0)
@@ -234,6 +238,12 @@ class TrainOptions:
     distill: str = _taught("hard", "learn the teacher's class, or its distribution", choices=("hard", "soft"))
     distill_alpha: float = _taught(0.5, "share of the teacher in the loss", low=0, high=1)
     distill_tau: float = _taught(1.0, "temperature of soft distillation", above=0)
+    pretrain: str = _image("", "learn without labels: to predict the hidden patches of masked pictures",
+                           choices=("", "masked"))  # fmt: skip
+    mask_ratio: float = _masked(0.5, "share of the patches that --pretrain masked hides", above=0, high=0.99)
+    decoder_dim: int = _masked(256, "width of the decoder, a multiple of 4 and of its heads", low=4, high=65_536)
+    decoder_depth: int = _masked(4, "blocks of the decoder", low=1, high=1000)
+    decoder_heads: int = _masked(4, "attention heads of the decoder", low=1, high=65_536)
     amp: bool = option(False, "mixed precision", "--native-amp")
     amp_dtype: str = option("bfloat16", "type of --amp", choices=("bfloat16", "float16"))
     compile: bool = option(False, "compile the network with torch.compile")

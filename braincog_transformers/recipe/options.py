@@ -22,6 +22,11 @@ _POLICIES = ("none", "rand", "augmix", "original", "originalr", "v0", "v0r", "3a
 _SEARCH = tuple(name for name in ENTRIES if name.startswith("search_"))
 _ENERGY = tuple(name for name in ENTRIES if name.startswith("energy_"))
 _OF_METHOD = {"energy_whole_as_spikes": "spikingformer", "energy_pre_pool": "sdt", "energy_count_head": "sdt"}
+_OF_LABELS = (
+    *("num_classes", "rand_step", "distilled", "mixup", "cutmix", "cutmix_minmax", "mixup_prob"),
+    *("loss_fn", "smoothing", "tet_loss", "teacher"),
+    *("report", "visualize", "tsne", "conf_mat", "mem_dist", "analyze", "doctor", "audit"),
+)
 # timm takes these for itself, and would read a checkpoint by other rules
 _OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
@@ -198,6 +203,11 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
     return (
         (not data.dataset_source, _needing("dataset_source"), "without effect as long as no --dataset-source is named"),
         (not options.train.teacher, _needing("teacher"), "without effect as long as no --teacher is named"),
+        (not options.train.pretrain, _needing("pretrain"), "without effect without --pretrain"),
+        (options.train.pretrain, _OF_LABELS,
+         f"without effect in --pretrain {options.train.pretrain}, which learns from pixels alone; leave it out"),
+        (options.train.pretrain, ("sync_bn",),
+         "the normalisations of --pretrain see visible patches only, each process its own; leave it out"),
         (_mixes_images(options), ("mix_up", "cut_mix", "event_mix"),
          "mixes what --mixup/--cutmix has mixed; give one of the two kinds"),
         (not (asked.analyze or asked.report), _ENERGY,
@@ -231,6 +241,8 @@ def _contradictions(options: Options) -> tuple[tuple[object, str], ...]:
          "--polarity-sum appends to two polarities, and --merge-polarity leaves one; give one of them"),
         (sched.lr_noise and sched.lr_noise_std > 1000 * sched.lr_noise_pct,
          "--lr-noise-std is so far beyond --lr-noise-pct that no noise within the limit is ever drawn; lower it"),
+        (train.pretrain and run.eval_metric == "top5",
+         "--eval-metric top5 needs labels; --pretrain ranks its epochs by the loss"),
         (train.tet_loss and model.temporal_flatten,
          "--tet-loss needs the outputs of all steps, and --temporal-flatten leaves one step"),
         (model.temporal_flatten and model.rand_step,

@@ -113,6 +113,7 @@ def _ranking_metric(parts: Parts) -> str:
     train, metric, bundle = parts.options.train, parts.options.run.eval_metric, parts.bundle
     if metric == "top5" and bundle.num_classes < 5:
         raise UserError(f"--eval-metric top5 needs five classes; {bundle.info.name} has {bundle.num_classes}.")
+    metric = "loss" if train.pretrain else metric
     averaged = train.model_ema and not train.model_ema_force_cpu
     return f"{'ema' if averaged else 'test'}_{metric}"
 
@@ -141,12 +142,12 @@ def build_learner(parts: Parts) -> tuple[Learner, Plan]:
         "version": __version__,
         "arch": options.model.model,
         "options": options.to_dict(),
-        "classes": list(parts.bundle.classes),
+        "classes": [] if train.pretrain else list(parts.bundle.classes),
     }
     plan = Plan(
         epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
         max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
-        seed=options.run.seed, about=about, teacher=_teacher(parts),
+        seed=options.run.seed, about=about, teacher=_teacher(parts), labelled=not train.pretrain,
     )  # fmt: skip
     return learner, plan
 

@@ -59,17 +59,19 @@ def _hush_writing_thread() -> None:
     threading.excepthook = hook
 
 
+def _percent(top1: float | None) -> str:
+    """Write an accuracy behind a loss; nothing where there are no labels."""
+    return "" if top1 is None else f" top-1 {top1:.2f} %"
+
+
 def _describe_row(row: dict[str, float], *, epochs: int) -> str:
     """Write one epoch's measurements as a line."""
-    parts = [
-        f"epoch {int(row['epoch']) + 1}/{epochs}",
-        f"train loss {row['train_loss']:.4f} top-1 {row['train_top1']:.2f} %",
-        f"test loss {row['test_loss']:.4f} top-1 {row['test_top1']:.2f} %",
-    ]
-    if "test_top5" in row:
-        parts[-1] += f" top-5 {row['test_top5']:.2f} %"
-    if "ema_top1" in row:
-        parts.append(f"average: loss {row['ema_loss']:.4f} top-1 {row['ema_top1']:.2f} %")
+    parts = [f"epoch {int(row['epoch']) + 1}/{epochs}"]
+    for kind, title in (("train", "train"), ("test", "test"), ("ema", "average:")):
+        if f"{kind}_loss" in row:
+            parts.append(f"{title} loss {row[f'{kind}_loss']:.4f}" + _percent(row.get(f"{kind}_top1")))
+        if kind == "test" and "test_top5" in row:
+            parts[-1] += f" top-5 {row['test_top5']:.2f} %"
     if "time_steps" in row:
         parts.append(f"time steps {row['time_steps']:.2f}")
     if "firing_rate" in row:
@@ -145,12 +147,12 @@ class Journal:
         """Move the bar."""
         self._bar.update(batches)
 
-    def show(self, *, batch: int, total: int, loss: float, top1: float, lr: float) -> None:
+    def show(self, *, batch: int, total: int, loss: float, lr: float, top1: float | None = None) -> None:
         """Show the running figures of an epoch."""
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"loss {loss:.4f} top-1 {top1:.2f} % lr {lr:.3g}")
+            self._bar.set_postfix_str(f"loss {loss:.4f}{_percent(top1)} lr {lr:.3g}")
         else:
-            self.say(f"  batch {batch}/{total} | loss {loss:.4f} top-1 {top1:.2f} % | lr {lr:.3g}")
+            self.say(f"  batch {batch}/{total} | loss {loss:.4f}{_percent(top1)} | lr {lr:.3g}")
 
     def end_epoch(self, *, batches: int, samples_per_batch: float) -> float:
         """Take the bar away, and return samples per second since the epoch began or was resumed.

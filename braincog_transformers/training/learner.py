@@ -127,6 +127,7 @@ class Plan:
         seed: seed of evaluation.
         about: numbers and texts that are saved with every state.
         teacher: what the network learns from beside the labels; None for labels alone.
+        labelled: whether there are labels to learn from and to be judged by.
     """
 
     epochs: int
@@ -140,6 +141,7 @@ class Plan:
     seed: int = 0
     about: dict[str, Any] = field(default_factory=dict)
     teacher: nn.Module | None = None
+    labelled: bool = True
 
     def schedule_position(self, progress: Progress, batches: int) -> int:
         """Return the place on a schedule by update: those of the epochs before, and of this one so far.

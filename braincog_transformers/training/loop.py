@@ -52,7 +52,8 @@ def evaluate(
         stop: give up when asked to.
 
     Returns:
-        `loss`, `top1` in percent, and `top5` where there are five classes; None when given up.
+        `loss`, `top1` in percent, and `top5` where there are five classes; the loss alone of a network that computes it
+        itself, without labels; None when given up.
 
     Raises:
         NonFiniteLoss: for an input or a loss that is infinite or not a number, on any rank.
@@ -67,8 +68,9 @@ def evaluate(
             sound.append(has_sound_sum(x))
             with autocast():
                 logits = mean_over_steps(call(x)).float()
-            classes = logits.shape[1]
-            hits = logits.topk(min(5, classes), dim=1).indices == target[:, None]
+            classes = logits.shape[1] if logits.ndim > 1 else 0
+            best = logits.topk(min(5, classes), dim=1).indices if classes else None
+            hits = sums.new_zeros(1, 1) if best is None else best == target[:, None]
             loss = criterion(logits, target).double() * len(x)
             sums += torch.stack([loss, hits[:, 0].sum().double(), hits.sum().double(), sums.new_tensor(len(x))])
         if stop.cut_short:
@@ -77,7 +79,7 @@ def evaluate(
     loss, top1, top5, count = ranks.sum(sums).tolist()
     if not math.isfinite(loss):
         raise NonFiniteLoss("the loss of the evaluation is not finite, though its inputs are: activations overflow.")
-    found = {"loss": loss / count, "top1": 100.0 * top1 / count}
+    found = {"loss": loss / count} | ({"top1": 100.0 * top1 / count} if classes else {})
     return found | {"top5": 100.0 * top5 / count} if classes >= 5 else found
 
 
@@ -123,7 +125,8 @@ def train_one_epoch(
         journal.advance(len(group))
         if journal.due(progress.batch, len(group)):
             loss, top1, _ = _averages(progress.sums, ranks)
-            journal.show(batch=progress.batch, total=total, loss=loss, top1=top1, lr=learner.learning_rate)
+            figures = {"loss": loss, "top1": top1} if plan.labelled else {"loss": loss}
+            journal.show(batch=progress.batch, total=total, **figures, lr=learner.learning_rate)
         if ranks.any(stop.requested) or (plan.full(progress) and progress.batch < total):
             return False
         if plan.recovery_interval and progress.updates % plan.recovery_interval == 0:
@@ -142,7 +145,9 @@ def _measure(
     share_batch_norm(learner.network, ranks, mode=plan.bn_mode)
     learner.network.eval()
     train_loss, train_top1, _ = _averages(progress.sums, ranks)
-    row = {"epoch": progress.epoch, "train_loss": train_loss, "train_top1": train_top1, "lr": learner.learning_rate}
+    row = {"epoch": progress.epoch, "train_loss": train_loss}
+    row |= {"train_top1": train_top1} if plan.labelled else {}
+    row["lr"] = learner.learning_rate
     calls = {"test": learner.test_call}
     if learner.ema is not None and plan.metric.startswith("ema"):
         calls["ema"] = learner.ema.module

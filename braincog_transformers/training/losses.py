@@ -11,13 +11,20 @@ from torch.nn import functional
 from ..errors import UserError, unknown
 from ..recipe.groups import TrainOptions
 
-__all__ = ["LOSSES", "CrossEntropy", "Distillation", "MeanSquaredError", "TemporalEfficientLoss"]
-__all__ += ["build_loss", "build_losses", "dominating_label", "mean_over_steps", "soft_labels"]
+__all__ = ["LOSSES", "CrossEntropy", "Distillation", "MeanSquaredError", "OwnLoss", "TemporalEfficientLoss"]
+__all__ += ["build_loss", "build_losses", "dominating_label", "mean_over_steps", "right_answers", "soft_labels"]
 
 
 def dominating_label(target: Tensor) -> Tensor:
     """Return the class `(B,)` with the greatest share of each target, which accuracy is measured against."""
     return target if target.ndim == 1 else target.argmax(dim=1)
+
+
+def right_answers(logits: Tensor, target: Tensor) -> Tensor:
+    """Return how many samples have their greatest logit at the label; none where there are losses `(B,)` instead."""
+    if logits.ndim == 1:
+        return logits.new_zeros((), dtype=torch.long)
+    return (mean_over_steps(logits).argmax(dim=1) == dominating_label(target)).sum()
 
 
 def mean_over_steps(logits: Tensor) -> Tensor:
@@ -135,6 +142,13 @@ class Distillation(nn.Module):
         return functional.kl_div(own, wanted, reduction="sum", log_target=True) * self.tau**2 / own.numel()
 
 
+class OwnLoss(nn.Module):
+    """The mean of `(B,)`, what a network returns that computes the loss of each sample itself, without labels."""
+
+    def forward(self, losses: Tensor, target: Tensor) -> Tensor:
+        return losses.mean()
+
+
 # timm's binary cross entropy turns indices into smoothed one-hot targets itself
 LOSSES = {"ce": CrossEntropy, "mse": MeanSquaredError, "bce": BinaryCrossEntropy}
 
@@ -164,6 +178,8 @@ def build_loss(
 
 def build_losses(train: TrainOptions) -> tuple[nn.Module, nn.Module]:
     """Return the losses of training and of evaluation; the latter without smoothing and losses by step."""
+    if train.pretrain:
+        return OwnLoss(), OwnLoss()
     tet = {"tet": train.tet_loss, "tet_weight": train.tet_lambda, "tet_mean": train.tet_means}
     training = build_loss(train.loss_fn, smoothing=train.smoothing, **tet)
     if train.teacher:

@@ -15,8 +15,9 @@ from ..checkpoints import load_content, read_checkpoint
 from ..data import DatasetInfo
 from ..data.events.frames import event_channels
 from ..data.registry import lookup
-from ..errors import UserError, shown, unknown
-from ..models.base import SpikingTransformer
+from ..errors import UserError, listed, shown, unknown
+from ..models.base import Masking, SpikingTransformer
+from ..models.masked import MaskedAutoencoder
 from ..models.registry import REGISTERED
 from ..recipe import Options, keywords
 from ..recipe.groups import ModelOptions
@@ -68,18 +69,19 @@ def _input_arguments(options: Options, shape: Shape) -> dict[str, Any]:
 
 
 def _create(options: Options, shape: Shape, *, step: int | None, pretrained: bool = False) -> nn.Module:
-    model = options.model
+    model, pretrain = options.model, _masking(options).arguments if options.train.pretrain else {}
     chosen = {
         **_input_arguments(options, shape),
         "pretrained": pretrained,
-        "num_classes": shape.num_classes,
+        "num_classes": 0 if options.train.pretrain else shape.num_classes,
         "step": 1 if model.temporal_flatten else step,
         "encode_type": model.encode if model.encode != "direct" else None,
         "drop_rate": model.drop,
         "drop_path_rate": model.drop_path,
         **asdict(options.neuron),
-        "as_released": model.as_released,
+        "as_released": model.as_released and not options.train.pretrain,
         "distilled": model.distilled,
+        **pretrain,
     }
     given = {name: value for name, value in chosen.items() if value is not None and value is not False}
     further = keywords(model.model_kwargs)
@@ -99,6 +101,23 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
             raise
         given, cause = shown(" ".join(model.model_kwargs), 150), f"{type(error).__name__}: {shown(error, 150)}"
         raise UserError(f"--model-kwargs {given}: the network can't be built ({cause})") from error
+
+
+def _masking(options: Options) -> Masking:
+    """Return how the network is pre-trained on masked pictures.
+
+    Raises:
+        UserError: for a network that can't be.
+    """
+    name, pretrain = options.model.model, options.train.pretrain
+    by_name = {name: getattr(entry.cls, "masking", None) for name, entry in REGISTERED.items()}
+    masking = by_name.get(name.partition(".")[0])
+    if masking is None:
+        known = sorted(other for other, found in by_name.items() if found)
+        raise UserError(f"--pretrain {pretrain}: {name} can't be pre-trained so; {listed(known, 20)} can")
+    if options.model.as_released and not masking.has_code:
+        raise UserError(f"--as-released: no code that pre-trains {name} was released; leave the option out")
+    return masking
 
 
 def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserError:
@@ -202,12 +221,15 @@ def build_network(
         replaces = not (options.run.eval or options.run.eval_checkpoint)
         say(load_content(network, content, path, ema=options.run.use_ema, replace_classifier=replaces))
         compare_classes(content, path, classes, options.data, refuses=evaluates(options), say=say)
-    _tune_batch_norm(network, model)
     if not model.layer_by_layer:
         network.set_attr("layer_by_layer", False)
     network.pack_spikes = model.pack_spikes
     network.set_attr("integer_products", model.integer_products)
     if model.grad_checkpointing:
         network.set_grad_checkpointing(True)
+    if train.pretrain:
+        sizes = {name: getattr(train, name) for name in ("mask_ratio", "decoder_dim", "decoder_depth", "decoder_heads")}
+        network = MaskedAutoencoder(network, **sizes, as_released=model.as_released)
+    _tune_batch_norm(network, model)
     network.to(ranks.device)
     return network.to(memory_format=torch.channels_last) if train.channels_last else network

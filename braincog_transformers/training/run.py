@@ -271,7 +271,10 @@ def _report(
         return result
     figures = {name: last[name] for name in last if name.startswith(("test_", "ema_"))}
     figures |= own_figures(parts.network) | {"epochs": len(rows)}
-    journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
+    if "test_top1" in last:
+        journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
+    else:
+        journal.say(f"final test loss {last['test_loss']:.4f}")
     if progress.best is not None:
         journal.say(f"best {metric} {progress.best:.4f} in epoch {progress.best_epoch + 1}: {checkpoints.best}")
         result["best_checkpoint"] = str(checkpoints.best)

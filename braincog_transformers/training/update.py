@@ -10,7 +10,7 @@ from .diagnose import bad_gradients, describe_non_finite, has_sound_sum, is_fini
 from .distributed import Ranks, last_sync_only
 from .learner import Learner, UpdateRules
 from .loaders import Mixer, ToDevice
-from .losses import dominating_label, mean_over_steps
+from .losses import right_answers
 
 __all__ = ["update_weights"]
 
@@ -99,7 +99,7 @@ def _forward(
     learner: Learner, x: Tensor, target: Tensor, *, criterion: nn.Module, teacher: nn.Module | None
 ) -> tuple[Tensor, Tensor]:
     """Return the loss, the network's own term in it, and the logits; of a network with a distillation head, the mean of
-    both heads' logits."""
+    both heads' logits, and of one that learns without labels its losses."""
     with learner.precision.autocast():
         output = learner.train_call(x)
     logits, distilled = (one.float() for one in (output if isinstance(output, tuple) else (output, output)))
@@ -153,8 +153,8 @@ def update_weights(
             loss, logits = _forward(learner, x, target, criterion=criterion, teacher=teacher)
             check.add(x, loss.detach(), sound)
             learner.precision.scaler.scale(loss / len(batches)).backward()
-        right = mean_over_steps(logits).argmax(dim=1) == dominating_label(target)
-        sums += torch.stack([loss.detach().double() * len(x), right.sum().double(), sums.new_tensor(len(x))])
+        right = right_answers(logits, target).double()
+        sums += torch.stack([loss.detach().double() * len(x), right, sums.new_tensor(len(x))])
     failed = check.failed()
     if ranks.any(failed is not None):
         _stop_non_finite(learner, failed, update=update)

@@ -12,6 +12,7 @@ from . import (
     autost,
     dista,
     dynamic_spikformer,
+    masked,
     ost,
     qkformer,
     sdt,
@@ -21,6 +22,7 @@ from . import (
     sglformer,
     spikeformer,
     spikformer,
+    spikformer_v2,
     spikingformer,
     spikingresformer,
     stsa,
@@ -42,6 +44,7 @@ FAMILIES = (
     sglformer,
     spikeformer,
     spikformer,
+    spikformer_v2,
     spikingformer,
     spikingresformer,
     stsa,
@@ -68,6 +71,11 @@ def vectors_in(folder):
         with safe_open(path, "pt") as file:
             (built if builder_of(file.metadata() or {}) else others).append(path)
     return built, others
+
+
+def masked_in(paths):
+    """Return those vectors that hold a masked pre-training."""
+    return [path for path in paths if masked.holds(path)]
 
 
 def family_of(name):

@@ -262,7 +262,9 @@ def test_images_and_events_of_any_channels_through_any_network(name, channels):
     torch.testing.assert_close(model(image), model(repeated))
 
 
-@pytest.mark.parametrize("node_type", ["PLIFNode", "IFNode", "BiasLIFNode", "NoiseLIFNode", braincog_node.LIFNode])
+@pytest.mark.parametrize(
+    "node_type", ["PLIFNode", "IFNode", "PLIAFNode", "BiasLIFNode", "NoiseLIFNode", braincog_node.LIFNode]
+)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_other_neurons(name, node_type):
     model = wake(tiny(name, node_type=node_type, act_fun="AtanGrad", alpha=2.0))

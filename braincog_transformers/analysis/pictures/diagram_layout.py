@@ -69,7 +69,8 @@ def box_size(box: Box) -> tuple[float, float]:
 
 
 def _edges(boxes: Sequence[Box]) -> list[Edge]:
-    """List all connections; those that close a loop over steps are marked, found depth first from the entrance."""
+    """List all connections; those that close a loop over steps are marked, found depth first from the entrance and
+    from boxes that read nothing, as learnt constants do."""
     readers: dict[int, list[int]] = {}
     for target, box in enumerate(boxes):
         for source in box.sources:
@@ -85,17 +86,22 @@ def _edges(boxes: Sequence[Box]) -> list[Edge]:
         path.discard(place)
         done.add(place)
 
-    visit(-1)
+    for place in (-1, *(place for place, box in enumerate(boxes) if not box.sources)):
+        visit(place)
     return edges
 
 
 def _ranks(count: int, edges: Sequence[Edge]) -> dict[int, int]:
-    """Return for each box the length of the longest way from the first row, and -1 for the entrance."""
+    """Return for each box the length of the longest way from the first row, and -1 for the entrance; what reads nothing
+    stands right above its first reader."""
     ranks = {**dict.fromkeys(range(count), 0), -1: -1}
     for _ in range(count):
         for edge in edges:
             if not edge.back:
                 ranks[edge.target] = max(ranks[edge.target], ranks[edge.source] + 1)
+    for constant in set(range(count)) - {edge.target for edge in edges}:
+        readers = [ranks[edge.target] for edge in edges if edge.source == constant]
+        ranks[constant] = max(0, min(readers, default=1) - 1)
     return ranks
 
 

@@ -187,7 +187,8 @@ def draw_membranes(model: nn.Module, batch: Batch, folder: str | Path) -> Path:
         model(inputs_of(batch).to(device_of(model)))
     figure, panels = _panels(records, min(6, len(records)), 2.2, 1.7)
     for ax, entry, title in panels:
-        fired = float((entry.spikes != 0).float().mean())
+        real = bool((entry.spikes != entry.spikes.round()).any())  # which don't tell what fired
+        fired = None if real else float((entry.spikes != 0).float().mean())
         plots.plot_membrane(entry.membranes.numpy(), entry.threshold, ax, title=title, fired=fired)
     figure.supxlabel("membrane potential after the reset; red: threshold, and what was above it before", fontsize=9)
     figure.supylabel("neurons x steps", fontsize=9)

@@ -157,6 +157,16 @@ def test_a_recurrence_over_steps_is_a_line_back():
     assert any(is_circle(box) for box in block.boxes)
 
 
+def test_a_learnt_constant_stands_right_above_what_reads_it():
+    family = next(family for family in FAMILIES if family.EXAMPLE.startswith("stsa"))
+    block = next(part for part in describe_architecture(tiny(family))[1] if part.title == "Block")
+    layout = arrange(block.boxes)
+    (constant,) = (i for i, box in enumerate(block.boxes) if box.head == "PositionBias")
+    (edge,) = (edge for edge in layout.edges if edge.source == constant)
+    assert block.boxes[edge.target].head == "+"
+    assert layout.ranks[edge.target] == layout.ranks[constant] + 1
+
+
 def test_a_network_that_streams_is_drawn_with_all_steps():
     family = next(family for family in FAMILIES if family.EXAMPLE.startswith("spikformer"))
     model = tiny(family)
