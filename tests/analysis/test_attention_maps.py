@@ -13,6 +13,7 @@ from braincog_transformers.analysis.recorder import frozen_inference, record
 from tests.families import (
     FAMILIES,
     attention_free_spikformer,
+    ost,
     qkformer,
     sdt,
     sglformer,
@@ -97,6 +98,15 @@ def test_spikes_of_the_dual_attention_map():
     maps = attention_maps(model, x)
     assert np.allclose(only(maps, name)["spike map"], rows.mean(-1), rtol=0, atol=1e-6)
     assert maps[0].values.shape == (2, 2, 8, 8)  # 16 pixels, a convolution of stride 1, pooled by two
+
+
+def test_keys_and_queries_of_gated_attention():
+    model, x = build(ost)
+    spikes = spikes_of(model, x)
+    found = only(attention_maps(model, x), "blocks.0.attn")
+    for label, part in (("$K$", "k"), ("$Q$", "q")):
+        expected = sum(spikes[f"blocks.0.attn.{part}.node.{j}"] for j in range(2)).mean(-1)
+        assert np.allclose(found[label][:, 0], expected, rtol=0, atol=1e-6)
 
 
 def test_places_of_interleaved_sub_grids_are_put_back():
