@@ -281,6 +281,9 @@ class RunOptions:
     no_resume_opt: bool = _free(False, "resume the weights only, with a fresh optimizer and schedule")
     eval: bool = _free(False, "only evaluate")
     eval_checkpoint: str = _free("", "only evaluate the weights in this file", "--eval_checkpoint", named=_RUN)
+    spiking_inference: bool = _free(
+        False, "evaluate and analyse in binary planes instead of whole numbers (ILIFNode); the same outputs, slower"
+    )
     use_ema: bool | None = _free(None, "read the moving average of a checkpoint (default: if it chose the best epoch)")
 
 
