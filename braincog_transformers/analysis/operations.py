@@ -148,7 +148,8 @@ class Operation:
         return self._weighted(lambda call: call.before_pooling)
 
     def _weighted(self, value: Callable[[Seen], float]) -> float:
-        return sum(call.macs * value(call) for call in self.calls) / self.total("macs")
+        total = self.total("macs")  # 0 for the transform of a single token
+        return sum(call.macs * value(call) for call in self.calls) / total if total else 0.0
 
 
 @dataclass
