@@ -187,8 +187,9 @@ def _shallow(name):
     tiny_size = family_of(name).TINY
     depths = {"depth": 1, "depths": (1,) * len(tiny_size.get("depths", ()))}
     depths = {key: value for key, value in depths.items() if key in tiny_size}
-    if "depth" in depths:  # what each block has of its own
-        depths |= {key: tiny_size[key][:1] for key in ("num_heads", "mlp_ratio") if isinstance(tiny_size.get(key), tuple)}
+    by_block = [key for key in ("num_heads", "mlp_ratio") if isinstance(tiny_size.get(key), tuple)]
+    if "depth" in depths:
+        depths |= {key: tiny_size[key][:1] for key in by_block}
     torch._dynamo.reset()
     return [wake(tiny(name, **depths)) for _ in range(2)]
 
