@@ -38,6 +38,10 @@ def evaluates(options: Options) -> bool:
     return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 
+# a network does not have an argument of its base that it sets itself, which then comes twice
+_NO_ARGUMENT = r"(?:unexpected (?:keyword )?argument|multiple values for keyword argument) '?(\w+)"
+
+
 @dataclass(frozen=True)
 class Shape:
     """Input and output of a network, which follow from data set and options.
@@ -122,7 +126,7 @@ def _masking(options: Options) -> Masking:
 
 def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserError:
     """Say which option asked for an argument that the network's class does not have."""
-    name, found = options.model.model, re.search(r"unexpected (?:keyword )?argument '?(\w+)", str(error))
+    name, found = options.model.model, re.search(_NO_ARGUMENT, str(error))
     argument = found[1] if found else ""
     lacking = {"as_released": "fault of released code to keep", "distilled": "distillation head"}
     if argument in lacking:
@@ -130,7 +134,7 @@ def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserE
         return UserError(f"--{option}: {name} has no {lacking[argument]}; leave the option out.")
     if argument in keywords(options.model.model_kwargs):
         classes = [cls for cls in REGISTERED[name].cls.__mro__ if issubclass(cls, SpikingTransformer)]
-        known = {parameter for cls in classes for parameter in inspect.signature(cls).parameters}
+        known = {parameter for cls in classes for parameter in inspect.signature(cls).parameters} - {argument}
         return unknown(f"argument of {name} in --model-kwargs", argument, known)
     return UserError(f"--model {name} cannot be built for {shape.info.name}: {shown(error)}")
 
