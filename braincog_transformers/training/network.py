@@ -38,10 +38,6 @@ def evaluates(options: Options) -> bool:
     return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 
-# a network does not have an argument of its base that it sets itself, which then comes twice
-_NO_ARGUMENT = r"(?:unexpected (?:keyword )?argument|multiple values for keyword argument) '?(\w+)"
-
-
 @dataclass(frozen=True)
 class Shape:
     """Input and output of a network, which follow from data set and options.
@@ -126,7 +122,7 @@ def _masking(options: Options) -> Masking:
 
 def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserError:
     """Say which option asked for an argument that the network's class does not have."""
-    name, found = options.model.model, re.search(_NO_ARGUMENT, str(error))
+    name, found = options.model.model, re.search(r"unexpected (?:keyword )?argument '?(\w+)", str(error))
     argument = found[1] if found else ""
     lacking = {"as_released": "fault of released code to keep", "distilled": "distillation head"}
     if argument in lacking:
@@ -134,7 +130,8 @@ def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserE
         return UserError(f"--{option}: {name} has no {lacking[argument]}; leave the option out.")
     if argument in keywords(options.model.model_kwargs):
         classes = [cls for cls in REGISTERED[name].cls.__mro__ if issubclass(cls, SpikingTransformer)]
-        known = {parameter for cls in classes for parameter in inspect.signature(cls).parameters} - {argument}
+        parameters = [one for cls in classes for one in inspect.signature(cls.__init__).parameters.values()]
+        known = {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)} - {"self"}
         return unknown(f"argument of {name} in --model-kwargs", argument, known)
     return UserError(f"--model {name} cannot be built for {shape.info.name}: {shown(error)}")
 
@@ -220,6 +217,8 @@ def build_network(
     network = _create(options, shape, step=shape.step, pretrained=model.pretrained)
     if status := getattr(network, "status", ""):
         say(f"{model.model}: {status}, its authors released no code; docs/reconstructions.md says what it rests on")
+    if model.rand_step and (reason := getattr(network, "joins_steps", "") or getattr(network, "fixed_steps", "")):
+        raise UserError(f"--rand-step: {model.model} keeps its number of steps, because {reason}; leave it out.")
     if model.initial_checkpoint:
         path, content = model.initial_checkpoint, read_checkpoint(model.initial_checkpoint)
         replaces = not (options.run.eval or options.run.eval_checkpoint)
