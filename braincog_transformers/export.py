@@ -271,6 +271,10 @@ def _refuse(model: nn.Module) -> None:
             f"{name}: step by step, neurons keep a state that no file holds; call set_attr('layer_by_layer', True) "
             "(set_streaming(False) on a streaming network) first"
         )
+    if model.spiking_inference:
+        raise UserError(
+            f"{name}: a file computes in whole numbers, not in binary planes; call set_spiking_inference(False) first"
+        )
     if model.encoder.encode_type == "rate":
         raise UserError(f"{name}: encode_type 'rate' draws spikes at random, which no file repeats")
     if getattr(model, "as_released", False) and model.mixes_samples:

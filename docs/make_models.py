@@ -57,6 +57,11 @@ def families() -> dict[str, list[ModelInfo]]:
     return {family: list(group) for family, group in groupby(infos, key=lambda info: info.family)}
 
 
+def _module(name: str) -> str:
+    """Return the module of a network, after which its diagram is called."""
+    return REGISTERED[name.partition(".")[0]].cls.__module__.rpartition(".")[2]
+
+
 def details() -> str:
     """Return the text of docs/models.md."""
     lines = [INTRODUCTION]
@@ -64,6 +69,8 @@ def details() -> str:
         first = infos[0]
         code = f"official code: <{first.code}>" if first.code else "no official code"
         lines += [f"## {family}", "", f"{first.venue}, {first.ids}; {code}", ""]
+        if (ROOT / "img" / "architecture" / f"{_module(first.name)}.png").exists():
+            lines += [f"[Diagram](../img/architecture/{_module(first.name)}.png) of a network of this family", ""]
         if first.status:
             lines += [f"Status: **{first.status}**, see [reconstructions.md](reconstructions.md).", ""]
         if fault := next((info.fault for info in infos if info.fault), ""):

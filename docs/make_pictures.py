@@ -1,8 +1,8 @@
-"""Make the README's pictures from runs that this script starts: `python docs/make_pictures.py [--quick] [FOLDER]`.
+"""Make the README's pictures from runs that this script starts: `python docs/make_pictures.py [OPTION] [FOLDER]`.
 
 Everything is trained here, on the embedded digits, through the command line: minutes on two cores, nothing to download.
-With `--quick`, to try the script, networks are trained for a few batches and small ones are drawn. Pictures go to
-FOLDER, by default `img/`.
+With `--quick`, to try the script, networks are trained for a few batches and small ones are drawn. With
+`--architectures`, only the diagrams are drawn. Pictures go to FOLDER, by default `img/`.
 """
 
 import csv
@@ -42,8 +42,18 @@ FAMILIES = {
     "SGLFormer": ("sglformer_digits", "sglformer_8_512"),
     "SpikingResformer": ("spikingresformer_digits", "spikingresformer_s"),
     "TIM": (None, "tim_2_256_dvs"),
+    "Spike-driven Transformer V3": (None, "sdt_v3_19m"),
+    "Spike-driven Transformer V3, large": (None, "sdt_v3_83m"),
+    "Spikeformer": (None, "spikeformer_7_3x2x3"),
+    "STS-Transformer": (None, "stsa_2_256"),
+    "OST": (None, "ost_8_512_imagenet"),
+    "AutoST": (None, "autost_small"),
+    "Spikformer V2": (None, "spikformer_v2_8_512"),
+    "Attention-free Spikformer": (None, "attention_free_spikformer_4_384_cifar"),
+    "DISTA": (None, "dista_4_384_cifar"),
+    "Dynamic SpikFormer": (None, "dynamic_spikformer_4_384_cifar"),
 }
-"""The network that is trained on digits, and the one whose architecture is drawn."""
+"""The network whose energy is compared, trained on digits, and the one whose architecture is drawn."""
 COLOURS = {
     "spikingformer method": plots.BLUE,
     "sdt method": plots.AMBER,
@@ -183,11 +193,13 @@ def draw_architectures(folder: Path, work: Path, quick: bool) -> None:
 def main(arguments: list[str]) -> None:
     """Make all pictures."""
     quick = "--quick" in arguments
-    given = [argument for argument in arguments if argument != "--quick"]
+    given = [argument for argument in arguments if not argument.startswith("--")]
     folder = Path(given[0]) if given else ROOT / "img"
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         draw_architectures(folder, work, quick)
+        if "--architectures" in arguments:
+            return
         draw_events(folder, work, Length(4, "steps") if quick else Length(8, "epochs"))
         draw_energy(folder, work, Length(4, "steps") if quick else Length(3, "epochs"))
 

@@ -115,7 +115,7 @@ def test_peak_counts_what_lives_at_once(weight):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.EXAMPLE)
 def test_neurons_can_be_exchanged_in_every_family(family):
-    case = Case(family.EXAMPLE, batch=2, options=family.TINY)
+    case = Case(family.EXAMPLE, batch=2, options={**family.TINY, "node_type": "LIFNode"})
     for name in (BRAINCOG, FLOOR):
         side = build_side(case, name)
         side()

@@ -5,6 +5,7 @@ own, and each map says in `what` which one it is:
 
 - `SpikingProduct` (Spikformer, Spikingformer, TIM, SGLFormer, the last stages of QKFormer, SDT V2): the attention that
   each place receives, the mean over the queries of Q K^T, computed as `K (sum of q_i) / N` without the N x N matrix.
+- `DenoisedProduct` (DISTA): the same, without the entries that it removes.
 - `SpikeSum` over tokens (SDT): the firing rate over channels of K * V, which fires the gates, and of the query behind
   the gates; the latter is the map that the paper shows (Yao et al., arXiv 2307.01694).
 - `SpikeSum` over channels (QKFormer's token attention): the mask that fires at each token, and the firing rate of the
@@ -29,7 +30,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..layers.products import AttentionMatmul, GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
+from ..layers.products import (
+    AttentionMatmul,
+    DenoisedProduct,
+    GatedSum,
+    SoftmaxProduct,
+    SpikeMatmul,
+    SpikeSum,
+    SpikingProduct,
+)
 from .recorder import device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
@@ -53,6 +62,7 @@ class AttentionMap:
 
 
 PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
+DENOISED = "denoised $QK^T$", "attention that each place receives: large entries of $QK^T$, mean over the queries"
 SHARE = "softmax $QK^T$", "share of attention that each place receives, mean over the queries"
 PAIRS = "$K \\odot V$", "spikes that key and value share, mean over channels; their sum over places fires the gates"
 GATED = "gated $Q$", "spikes of the query that the gates let through, mean over channels"
@@ -125,6 +135,8 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
     """
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
+    elif type(product) is DenoisedProduct:
+        yield DENOISED, product, lambda inputs, _output: product.denoised(*inputs[:2]).float().mean(-2)
     elif type(product) is AttentionMatmul:
         yield BIASED, product, lambda inputs, _output: _by_place(inputs[0])
     elif type(product) is SoftmaxProduct:

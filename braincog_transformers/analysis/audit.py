@@ -22,6 +22,7 @@ class Finding:
         inputs: "binary", "integer" or "real", as observed; of a product, what its spikes are.
         largest: largest entry that came in.
         role: "first" for what reads the data, "classifier" for the last layer, else "inner".
+        planes: how many binary planes a step is read in: D or more in spiking inference, else 1.
     """
 
     name: str
@@ -29,12 +30,14 @@ class Finding:
     inputs: str
     largest: float
     role: str
+    planes: int = 1
 
     @property
     def meaning(self) -> str:
         """What the input means for hardware that knows spikes only."""
         if self.inputs == "binary":
-            return "additions only"
+            whole = " of whole numbers" if self.type in ("product", "matmul") and self.planes > 1 else " only"
+            return f"additions{whole}" + f", in {self.planes} binary planes a step" * (self.planes > 1)
         if self.inputs == "integer":
             return f"up to {self.largest:g} additions for an input, or {self.largest:g} binary steps"
         return "reads the data" if self.role == "first" else "multiplications"
@@ -47,10 +50,12 @@ class Audit:
     Args:
         findings: in the order of execution.
         samples: how many samples were run.
+        steps: T.
     """
 
     findings: list[Finding]
     samples: int
+    steps: int = 1
 
     def inner(self, inputs: str) -> list[Finding]:
         """Return the inner layers and products with one kind of input."""
@@ -79,9 +84,10 @@ def judge(counted: Operations) -> Audit:
     """Say what counted operations mean for the question whether a network is spike-driven."""
     roles = {counted.first.name: "first", **dict.fromkeys(counted.classifier, "classifier")}
     findings = [
-        Finding(row.name, row.type, row.kind, row.largest, roles.get(row.name, "inner")) for row in counted.rows
+        Finding(row.name, row.type, row.kind, row.largest, roles.get(row.name, "inner"), row.planes)
+        for row in counted.rows
     ]
-    return Audit(findings, counted.samples)
+    return Audit(findings, counted.samples, counted.steps)
 
 
 def format_audit(found: Audit) -> str:
@@ -93,7 +99,17 @@ def format_audit(found: Audit) -> str:
     verdict = "spike-driven" if found.spike_driven else "not spike-driven"
     caption = f"what enters each layer, over {found.samples:,} samples"
     between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"
-    return f"{caption}\n{table}\n{verdict}: {between}"
+    return f"{caption}\n{table}\n{verdict}: {between}{_virtual_steps(found, inner)}"
+
+
+def _virtual_steps(found: Audit, inner: list[Finding]) -> str:
+    """Say how many binary steps there are, if a step is read in several planes."""
+    planes = sorted({finding.planes for finding in inner} - {1})
+    if not planes:
+        return ""
+    fewest, most = planes[0], planes[-1]
+    more = f", in sums and products of spikes up to {most}" if most > fewest else ""
+    return f"; {found.steps} x {fewest} = {found.steps * fewest} virtual steps: {fewest} binary planes a step{more}"
 
 
 def write_audit(found: Audit, folder: str | Path) -> Path:
@@ -103,7 +119,7 @@ def write_audit(found: Audit, folder: str | Path) -> Path:
         UserError: the folder can't be written into.
     """
     findings = [asdict(finding) | {"meaning": finding.meaning} for finding in found.findings]
-    content = {"spike_driven": found.spike_driven, "samples": found.samples, "findings": findings}
+    content = {"spike_driven": found.spike_driven, "samples": found.samples, "steps": found.steps, "findings": findings}
     with writing(folder) as folder:
         path = folder / "audit.json"
         write_json(path, content)

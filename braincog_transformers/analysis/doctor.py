@@ -11,8 +11,9 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..errors import listed
-from ..nodes import SpikingNode
+from ..nodes import ILIFNode, SpikingNode
 from ..nodes.surrogates import is_known
+from ..ops.levels import passes
 from ..ops.surrogate import SURROGATES
 from .firing import SATURATED, SILENT
 from .memory import memory
@@ -34,15 +35,17 @@ class LayerHealth:
 
     Args:
         name: in `model.named_modules()`.
-        rate: spikes per neuron and step.
+        rate: spikes per neuron and step; of an integer neuron per binary plane.
         lowest, highest: membrane potential before the reset, over the threshold; NaN for a neuron whose step is not
             known here, that is, one that is not derived from `SpikingNode`, or has a `forward` of its own.
         coverage: mean slope of the surrogate over its largest: 1 if every potential is at the threshold, 0 if none
-            passes a gradient; NaN as above, for a surrogate of the user's own, and for a neuron that does not put out
-            0 and 1, whose gradient goes another way.
+            passes a gradient; of an integer neuron the share of the potentials within its range. NaN as above, for a
+            surrogate of the user's own, and for another neuron that does not put out 0 and 1, whose gradient goes
+            another way.
         gradient: norm of the loss's gradient with respect to the layer's input.
         finite: whether potentials and gradient are.
         real: whether it put out other numbers than 0, 1, 2, ...; the rate is then their mean.
+        integer: whether it is an integer neuron, which has no surrogate.
     """
 
     name: str
@@ -53,6 +56,7 @@ class LayerHealth:
     gradient: float
     finite: bool
     real: bool = False
+    integer: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,17 +105,24 @@ def _watched(model: nn.Module) -> dict[str, tuple[BaseNode, Tensor, Tensor]]:
 
 @torch.no_grad()
 def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth:
-    rate, gradient = float(spikes.float().mean()), float(x.grad.norm()) if x.grad is not None else 0.0
+    integer = isinstance(node, ILIFNode)
+    if integer:
+        spikes = (spikes * node.divisor).round()
+    rate = float(spikes.float().mean()) / (node.levels if integer else 1)
+    gradient = float(x.grad.norm()) if x.grad is not None else 0.0
     finite = math.isfinite(rate) and math.isfinite(gradient)
     lowest = highest = coverage = float("nan")
     over = _over_threshold(node, x.detach())
     if over is not None:
         finite = finite and bool(torch.isfinite(over).all())
         lowest, highest = (float(end) for end in torch.aminmax(over / node.get_thres() + 1))
-        if is_known(node.act_fun) and node.binary:
+        if integer:
+            coverage = float(passes(over / node.get_thres() + 1, node.levels, node.rounding).float().mean())
+        elif is_known(node.act_fun) and node.binary:
             slope, alpha = SURROGATES[type(node.act_fun).__name__], node.act_fun.alpha
             coverage = float((slope(over, alpha) / slope(torch.zeros((), device=over.device), alpha)).mean())
-    return LayerHealth(name, rate, lowest, highest, coverage, gradient, finite, observe(spikes).kind == "real")
+    real = observe(spikes).kind == "real"
+    return LayerHealth(name, rate, lowest, highest, coverage, gradient, finite, real, integer)
 
 
 def diagnose(
@@ -157,9 +168,13 @@ def _advice(layers: list[LayerHealth], loss: float) -> list[str]:
         "fire nearly always: a higher --threshold, or weight decay":
             lambda layer: layer.rate > SATURATED and not layer.real,
         "pass hardly any gradient, as their potentials are far from the threshold: a flatter surrogate (a smaller "
-        "--alpha)": lambda layer: layer.coverage < UNCOVERED,
+        "--alpha)": lambda layer: layer.coverage < UNCOVERED and not layer.integer,
+        "pass hardly any gradient, as their potentials are out of the range from 0 to D thresholds: another "
+        "--threshold, or more --levels": lambda layer: layer.coverage < UNCOVERED and layer.integer,
         "get less than a thousandth of the largest gradient: a flatter surrogate, or fewer steps":
-            lambda layer: layer.gradient < FADING * largest,
+            lambda layer: layer.gradient < FADING * largest and not layer.integer,
+        "get less than a thousandth of the largest gradient: more --levels, or fewer steps":
+            lambda layer: layer.gradient < FADING * largest and layer.integer,
     }  # fmt: skip
     found = ((text, [layer.name for layer in layers if applies(layer)]) for text, applies in rules.items())
     advice = [f"{listed(names)} {text}" for text, names in found if names]

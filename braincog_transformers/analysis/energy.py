@@ -79,12 +79,13 @@ class EnergyRow:
         name: in `model.named_modules()`.
         type: "conv", "linear", "product", "matmul", "sum" or "transform".
         inputs: what was observed to come in: "binary", "integer" or "real".
-        rate: share of the input that is not zero.
-        macs: multiply-accumulates of the dense layer.
+        rate: share of the input that is not zero, in the mean over the planes.
+        macs: multiply-accumulates of the dense layer, in all planes.
         mac: multiply-accumulates that the method charges.
         ac: accumulates that it charges (synaptic operations).
         energy: mJ.
         parameters: weights and biases.
+        planes: how many binary planes a step is read in: D or more in spiking inference, else 1.
     """
 
     name: str
@@ -96,6 +97,7 @@ class EnergyRow:
     ac: float
     energy: float
     parameters: int
+    planes: int = 1
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,8 @@ def charge(counted: Operations, rules: EnergyRules) -> Analysis:
         macs *= _first_times(counted, row, counted.steps)
         energy = (rules.e_mac * mac + rules.e_ac * ac) / 1e9
         rate = row.average("rate")
-        rows.append(EnergyRow(row.name, row.type, row.kind, rate, macs, mac, ac, energy, row.parameters))
+        figures = (rate / row.planes, macs * row.planes, mac, ac, energy, row.parameters, row.planes)
+        rows.append(EnergyRow(row.name, row.type, row.kind, *figures))
     # a row computed T steps of a sample, or 1 where all share what it saw; further calls belong to the same steps
     steps = {row.name: min(row.total("rows") / counted.samples, counted.steps) for row in counted.rows}
     once = sum(row.total("macs") / steps[row.name] for row in counted.rows if not row.folded)
@@ -241,7 +244,11 @@ def format_energy(analysis: Analysis) -> str:
         energy, parameters = sum(row.energy for row in rows), sum(row.parameters for row in rows)
         return [*(f"{number:.3f}" for number in millions), f"{energy:.6f}", f"{parameters:,}"]
 
-    body = [[row.name, row.type, row.inputs, f"{row.rate:.4f}", *figures(row)] for row in analysis.rows]
+    inputs = [f"{row.inputs} x {row.planes}" if row.planes > 1 else row.inputs for row in analysis.rows]
+    body = [
+        [row.name, row.type, kind, f"{row.rate:.4f}", *figures(row)]
+        for row, kind in zip(analysis.rows, inputs, strict=True)
+    ]
     total = ["all", "", "", "", *figures(*analysis.rows)]
     caption = (
         f"energy by the {analysis.method} method, {analysis.e_mac:g} pJ a MAC and {analysis.e_ac:g} pJ an accumulate: "

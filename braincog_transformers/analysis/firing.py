@@ -1,4 +1,7 @@
-"""Firing rates: spikes per neuron and time step, by layer; and the neurons that never or always fire."""
+"""Firing rates: spikes per neuron and time step, by layer; and the neurons that never or always fire.
+
+An integer neuron's step counts as D steps, the binary planes that its whole number stands for.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, listed
-from ..nodes import IFNode, LIFNode, PLIFNode
+from ..nodes import IFNode, ILIFNode, LIFNode, PLIFNode
 from .output import align_table, write_csv, write_json, writing
 from .recorder import outputs, refuse_streaming, watch
 
@@ -29,7 +32,7 @@ class Row:
 
     Attributes:
         name: the node's name in `model.named_modules()`.
-        rate: spikes per neuron and step, averaged over samples, neurons and steps.
+        rate: spikes per neuron and step, or plane, averaged over samples, neurons and steps.
         per_step: the same for each step by itself.
         neurons: neurons per sample.
         silent: share of the neurons that fired for no sample at no step, in [0, 1].
@@ -37,6 +40,7 @@ class Row:
         saturated: share of the neurons that fired for every sample at every step, in [0, 1].
         masks: which neurons are "silent" and which "saturated", boolean, in the shape of one sample's neurons.
         real: whether it put out other numbers than 0, 1, 2, ...; its rate is then its mean output.
+        planes: binary planes of a step, 1 but for integer neurons.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Row:
     saturated: float = 0.0
     masks: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     real: bool = False
+    planes: int = 1
 
 
 @dataclass
@@ -55,6 +60,7 @@ class _Tally:
     """Running sums of one node: spikes of each call, and which neurons fired at all and which always."""
 
     neurons: int
+    planes: int
     batch_counts: list[list[float]] = field(default_factory=list)
     fired: Tensor | None = None
     always: Tensor | None = None
@@ -66,7 +72,7 @@ class _Tally:
         # summed per sample: a float32 sum is exact below 2**24 spikes
         self.batch_counts[-1] += spikes.float().flatten(2).sum(2).double().sum(1).tolist()
         least, most = torch.aminmax(spikes.flatten(0, 1), dim=0)
-        fired, always = (least != 0) | (most != 0), least > 0
+        fired, always = (least != 0) | (most != 0), least >= self.planes if self.planes > 1 else least > 0
         self.fired = fired if self.fired is None else self.fired | fired
         self.always = always if self.always is None else self.always & always
 
@@ -99,7 +105,10 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
 
     def count(name: str, node: nn.Module, spikes: Tensor) -> None:
         neurons = spikes[0, 0].numel()
-        tally = tallies.setdefault(name, _Tally(neurons))
+        planes = 1
+        if isinstance(node, ILIFNode):
+            planes, spikes = node.levels, (spikes * node.divisor).round()
+        tally = tallies.setdefault(name, _Tally(neurons, planes))
         if tally.neurons != neurons:
             raise ValueError(f"firing_rates: samples must have one size; {name} saw {tally.neurons}, then {neurons}.")
         if name not in seen_now:
@@ -144,17 +153,17 @@ def _row(name: str, tally: _Tally, samples: int) -> Row:
         found = " and ".join(map(str, sorted(lengths)))
         raise ValueError(f"firing_rates: samples must have one number of steps; {name} saw {found}.")
     counts = [sum(step) for step in zip(*tally.batch_counts, strict=True)]
-    per_step = tuple(count / (tally.neurons * samples) for count in counts)
+    per_step = tuple(count / (tally.neurons * tally.planes * samples) for count in counts)
     masks = {"silent": ~tally.fired.cpu().numpy(), "saturated": tally.always.cpu().numpy()}
     silent, saturated = (float(mask.mean()) for mask in masks.values())
     rate, real = sum(per_step) / len(per_step), tally.real
-    return Row(name, rate, per_step, tally.neurons, silent, samples, saturated, masks, real)
+    return Row(name, rate, per_step, tally.neurons, silent, samples, saturated, masks, real, tally.planes)
 
 
 def overall_rate(rows: Sequence[Row]) -> float:
-    """Return the spikes per neuron and step of the whole network: rates weighted by neurons and steps."""
-    spikes = sum(sum(row.per_step) * row.neurons for row in rows)
-    return spikes / sum(len(row.per_step) * row.neurons for row in rows)
+    """Return the spikes per neuron and step of the whole network: rates weighted by neurons, steps and planes."""
+    spikes = sum(sum(row.per_step) * row.neurons * row.planes for row in rows)
+    return spikes / sum(len(row.per_step) * row.neurons * row.planes for row in rows)
 
 
 def extremes(rows: Sequence[Row], most: int = 4) -> str:
@@ -190,6 +199,8 @@ def format_table(rows: Sequence[Row]) -> str:
     ]  # fmt: skip
     total = ["all", f"{sum(row.neurons for row in rows):,}", f"{overall_rate(rows):.4f}"]
     caption = f"firing rates: spikes per neuron and step over {rows[0].samples:,} samples, {steps} steps"
+    if (planes := max(row.planes for row in rows)) > 1:
+        caption += f", each of an integer neuron {planes} binary planes, whose mean is shown"
     if names := real_outputs(rows):
         caption += f"; of real numbers, not spikes, the mean: {listed(names)}"
     return f"{caption}\n{align_table(header, body, total)}"
@@ -202,7 +213,7 @@ def write_rates(rows: Sequence[Row], folder: str | Path) -> list[Path]:
         UserError: the folder can't be written into.
     """
     steps = max(len(row.per_step) for row in rows)
-    names = ("name", "rate", "per_step", "neurons", "silent", "saturated", "real")
+    names = ("name", "rate", "per_step", "neurons", "silent", "saturated", "real", "planes")
     layers = [{name: getattr(row, name) for name in names} for row in rows]
     whole = {"samples": rows[0].samples, "steps": steps, "overall": overall_rate(rows), "rows": layers}
     with writing(folder) as folder:

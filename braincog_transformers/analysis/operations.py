@@ -6,13 +6,16 @@ those of its class, and a product that a module's own code asks for, get rows of
 compared with PyTorch's `FlopCounterMode`, which knows no transform. Whether an input is binary, whole numbers or real
 is observed call by call, and what is said of a layer holds over all its calls: so it does not matter how the data were
 batched.
+
+What an integer neuron fires is counted in spikes, whatever it divides them by. In spiking inference a product is
+computed in binary planes; it has one row, whose operations are those of one plane.
 """
 
 import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import UserError
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..layers.transforms import FixedTransform
+from ..nodes import ILIFNode
+from ..ops import planes
 from .dispatch import DenseProduct, Follower, unseen
 from .recorder import frozen_inference, outputs, refuse_streaming, unwrap
 
@@ -46,15 +51,17 @@ class Values:
 
     Args:
         kind: "binary" for zeros and ones, "integer" for whole numbers from 0 on, else "real".
-        rate: share of entries that are not 0.
+        rate: share of entries that are not 0; in binary planes, the sum of their rates.
         mean: mean entry: the rate, where a 2 counts as two spikes.
         largest: largest entry.
+        planes: how many binary planes hold it, in spiking inference.
     """
 
     kind: Kind
     rate: float
     mean: float
     largest: float
+    planes: int = 1
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,11 @@ class Operation:
         operands = [self.driving] if self.type == "matmul" else range(len(self.calls[0].operands))
         return max(call.operands[i].largest for call in self.calls for i in operands)
 
+    @property
+    def planes(self) -> int:
+        """Return how many binary planes its inputs had at most, 1 outside spiking inference."""
+        return max(values.planes for call in self.calls for values in call.operands)
+
     def total(self, attribute: str) -> float:
         """Return the sum of "rows", "macs", "biases" or "query_macs" over all calls."""
         return sum(getattr(call, attribute) for call in self.calls)
@@ -136,7 +148,8 @@ class Operation:
         return self._weighted(lambda call: call.before_pooling)
 
     def _weighted(self, value: Callable[[Seen], float]) -> float:
-        return sum(call.macs * value(call) for call in self.calls) / self.total("macs")
+        total = self.total("macs")  # 0 for the transform of a single token
+        return sum(call.macs * value(call) for call in self.calls) / total if total else 0.0
 
 
 @dataclass
@@ -164,7 +177,13 @@ class Operations:
 
 
 def observe(x: Tensor) -> Values:
-    """Say what a tensor holds."""
+    """Say what a tensor holds; what integer neurons fired is counted in spikes."""
+    mode = planes.active()
+    if mode is not None and (spikes := mode.unrolled(x)) is not None:
+        x = spikes.counts
+        if mode.unrolls:
+            mean = _sum(x) / x.numel()
+            return Values("binary", mean, mean, float(mean > 0), spikes.planes)
     x = x.float() if x.dtype is torch.bool else x
     entries, (low, high) = x.numel(), (float(end) for end in torch.aminmax(x))
     mean = _sum(x) / entries
@@ -220,7 +239,7 @@ class _Counter:
         return self._observed.value
 
     def _pool(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._pooled = _Known(output, _sum(inputs[0]) / inputs[0].numel())
+        self._pooled = _Known(output, observe(inputs[0]).mean)
 
     def _row(self, name: str, type: str, parameters: int) -> Operation:
         return self.rows.setdefault(name, Operation(name, type, parameters))
@@ -470,7 +489,9 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
         calls = 1 if once else steps if _repeats(inner, counter.events) else 0
         return Operations(rows, first, counter.samples, steps, counter.events, calls, _classifier(inner))
 
-    with counter.watching():
+    follows = any(isinstance(module, ILIFNode) for module in inner.modules())
+    mode = planes.Planes(unrolls=getattr(inner, "spiking_inference", False)) if follows else nullcontext()
+    with mode, counter.watching():  # outside of those that follow products, which see each product once
         yield counted
 
 

@@ -213,7 +213,7 @@ def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str
     if any(name.startswith("head_dist.") for name in problems["unexpected"]):
         differences += "; distilled=True (--distilled) builds the second classifier"
     reason = getattr(model, "joins_steps", "") or getattr(model, "fixed_steps", "")
-    if problems["of another shape"] and reason:
+    if reason and any(not name.startswith(_HEADS) for name in problems["of another shape"]):
         differences += f"; this network is for T={model.step}, img_size={model.img_size}, since {reason}"
     return UserError(
         f"the checkpoint does not fit {type(model).__name__}: {differences} (main.py --identify FILE says what it fits)"

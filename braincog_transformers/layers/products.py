@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["AttentionMatmul", "GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum", "SpikingProduct"]
+__all__ = ["AttentionMatmul", "DenoisedProduct", "GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum"]
+__all__ += ["SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -24,6 +25,31 @@ class SpikingProduct(nn.Module):
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}"
+
+
+class DenoisedProduct(SpikingProduct):
+    """`scale * A' V`, where A' is the map `A = Q K^T` without its entries below `least`.
+
+    Args:
+        scale: constant factor.
+        least: smallest entry that is kept, as it is, and with its gradient.
+    """
+
+    def __init__(self, scale: float, least: float):
+        super().__init__(scale)
+        self.least = least
+
+    def denoised(self, q: Tensor, k: Tensor) -> Tensor:
+        """Return A' `(..., N, N)` for spikes q and k `(..., N, d)`."""
+        entries = q @ k.transpose(-2, -1)
+        return entries * (entries >= self.least)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map spikes q, k, v `(..., N, d)` to the same shape."""
+        return (self.denoised(q, k) * self.scale) @ v
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, least={self.least:g}"
 
 
 class SoftmaxProduct(nn.Module):

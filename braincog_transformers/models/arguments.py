@@ -29,6 +29,7 @@ _ENDS = {
     **dict.fromkeys(("depth", "depths"), (1, 1000)),
     **dict.fromkeys(("drop_rate", "drop_path_rate", "mlp_drop_rate"), (0, 1)),
     "num_classes": (0, 2**24),
+    "thresholds": (1, 256),
     "levels": (1, 255),
 }
 _ABOVE_ZERO = ("mlp_ratio", "threshold", "tau", "alpha", "norm")

@@ -107,7 +107,7 @@ class AttentionFreeSpikformer(FlatTransformer):
 
     def __init__(self, *, mixing: Literal["fft1d", "fft2d", "haar1d", "haar2d", "dwt_c"] = "fft1d", **flat: Any):
         if "num_heads" in flat:
-            raise TypeError(f"{type(self).__name__} got an unexpected argument num_heads")
+            raise UserError(f"{type(self).__name__} has no heads; got num_heads={flat['num_heads']} (leave it out)")
         self.mixing = mixing
         super().__init__(num_heads=1, **flat)
 

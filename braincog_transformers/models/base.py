@@ -195,7 +195,13 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
 
     def __new__(cls, *_: Any, **arguments: Any):
         """Check the arguments of a subclass before its constructor uses them."""
-        check_arguments(cls.__name__, hints_of(NodeOptions) | hints_of(cls), arguments)
+        hints = hints_of(NodeOptions) | hints_of(cls)
+        check_arguments(cls.__name__, hints, arguments)
+        if "embed_dims" in hints and "embed_dim" in arguments:
+            raise UserError(
+                f"{cls.__name__}: embed_dim is the last of embed_dims; got embed_dim={arguments['embed_dim']} (give "
+                "embed_dims)"
+            )
         return super().__new__(cls)
 
     def __init__(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..errors import UserError
-from ..layers import LinearBNNode, MakeNode, SpikingProduct, SpikingSelfAttention, baked, fire_after, foldable
+from ..layers import DenoisedProduct, LinearBNNode, MakeNode, SpikingSelfAttention, baked, fire_after, foldable
 from ..nodes.base import state_without_graph
 from .registry import Paper, Variant, cfg, cifar, events, flat, register
 from .spikformer import Spikformer
@@ -74,27 +74,6 @@ class LaggedLinearBNNode(LinearBNNode):
                 self.lagged[index].weight.mul_(factor[:, None])
             super().fuse()
         return self
-
-
-class DenoisedProduct(SpikingProduct):
-    """`scale * A' V`, where A' is the map `A = Q K^T` without its entries below `least`.
-
-    Args:
-        scale: constant factor.
-        least: smallest entry that is kept, as it is, and with its gradient.
-    """
-
-    def __init__(self, scale: float, least: float):
-        super().__init__(scale)
-        self.least = least
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Map spikes q, k, v `(T*B, h, N, d)` to the same shape."""
-        found = q @ k.transpose(-2, -1)
-        return (found * (found >= self.least) * self.scale) @ v
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, least={self.least:g}"
 
 
 class DISTAAttention(SpikingSelfAttention):

@@ -122,7 +122,7 @@ register(
     ESpikeformer,
     {
         "sdt_v3_digits": Variant(
-            {"embed_dims": (32, 48, 64, 96), "depths": (1, 1), "num_heads": 4, "step": 1},
+            {"embed_dims": (16, 32, 64, 96), "depths": (1, 1), "num_heads": 4, "step": 1},
             {"": cfg(PAPER, (1, 32, 32), 10)},
         ),
         "sdt_v3_3m": _images(24, 48, 96, 128),

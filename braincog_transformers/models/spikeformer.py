@@ -51,18 +51,16 @@ class SEWBlock(nn.Module):
 
     def __init__(self, in_chans: int, out_chans: int, kernel_size: int, stride: int, *, node: MakeNode):
         super().__init__()
-        self.convs = ConvSequence(
-            ConvBNNode(in_chans, out_chans, kernel_size, stride=stride, node=node),
-            ConvBNNode(out_chans, out_chans, kernel_size, node=node),
-        )
+        self.conv1 = ConvBNNode(in_chans, out_chans, kernel_size, stride=stride, node=node)
+        self.conv2 = ConvBNNode(out_chans, out_chans, kernel_size, node=node)
         changes = stride > 1 or in_chans != out_chans
         self.pool = nn.AvgPool2d(stride) if changes else nn.Identity()
         self.match = ConvBNNode(in_chans, out_chans, 1, node=node) if changes else None
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
         """Map `(T*B, C, H, W)` to `(T*B, C', H', W')`; `copies` as in `ConvBN`, for a block with another size."""
-        shortcut = x if self.match is None else self.match(self.pool(x), copies)
-        return self.convs(x, copies) + shortcut
+        spikes = self.conv2(self.conv1(x, copies))
+        return spikes + (x if self.match is None else self.match(self.pool(x), copies))
 
 
 class Tokenizer(nn.Module):
@@ -260,7 +258,8 @@ class Spikeformer(FlatTransformer):
             (r"^model\.", ""),
             (r"^(pos|time)_embed$", r"positions.\1_embed"),
             (r"^patch_embed\.conv_layers\.", "patch_embed.blocks."),
-            (r"\.residual_function\.(\d)\.", r".convs.\1."),
+            (r"\.residual_function\.0\.", ".conv1."),
+            (r"\.residual_function\.1\.", ".conv2."),
             (r"\.shortcut\.1\.", ".match."),
             (r"^(patch_embed\..*)\.1\.w$", r"\1.node.w"),
             (r"^(patch_embed\..*)\.0\.0\.weight$", r"\1.conv.weight"),
@@ -384,5 +383,5 @@ register(
             imagenet(_PAPER, 78.31, crop_pct=0.875),  # cropped from 256
         ),
     },
-    first_conv="patch_embed.blocks.0.convs.0.conv",
+    first_conv="patch_embed.blocks.0.conv1.conv",
 )

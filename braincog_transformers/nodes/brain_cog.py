@@ -43,7 +43,8 @@ class WrappedNode(nn.Module):
         with taking_turns():
             if self.node.layer_by_layer:
                 self.node.n_reset()
-            return self.node(inputs.flatten(1)).view(inputs.shape)
+            spikes = self.node(inputs.flatten(1)).view(inputs.shape)
+            return spikes.to(inputs.dtype)  # the noise of some is float64, and so would be what they fire
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle takes along, see `SpikingNode`."""

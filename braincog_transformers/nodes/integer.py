@@ -8,6 +8,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..ops import planes
 from ..ops.levels import Rounding, fire_levels
+from ..ops.neuron import membrane_dtype, run
 from .base import SpikingNode
 
 __all__ = ["ILIFNode"]
@@ -119,6 +120,11 @@ class ILIFNode(SpikingNode):
     def _run(self, x: Tensor, parameters: NamedTuple, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
         fired, potentials = super()._run(x, parameters, with_potentials)
         return self._noted(fired), potentials
+
+    def _over(self, x: Tensor) -> Tensor:
+        parameters = self._read(membrane_dtype(x.dtype))
+        fired, potentials = run(self._neuron(), x, parameters, self._fire)
+        return potentials + (fired * self.divisor - 1) * parameters.threshold  # what was fired is put back
 
     def _move(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         fired, potential = super()._move(inputs)

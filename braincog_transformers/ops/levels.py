@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..runtime.watching import followed
 
-__all__ = ["Rounding", "fire_levels"]
+__all__ = ["Rounding", "fire_levels", "passes"]
 
 Rounding = Literal["even", "up"]
 
@@ -27,14 +27,15 @@ def _rounded(u: Tensor, levels: int, rounding: Rounding) -> Tensor:
     return clamped.round() if rounding == "even" else (clamped + 0.5).floor()
 
 
-def _inside(u: Tensor, levels: int, rounding: Rounding) -> Tensor:
+def passes(u: Tensor, levels: int, rounding: Rounding = "even") -> Tensor:
+    """Tell where a potential, in units of the threshold, passes a gradient."""
     return (u >= 0) & (u <= levels) if rounding == "even" else (u > 0) & (u < levels)
 
 
 class _Levels(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u: Tensor, levels: int, rounding: Rounding) -> Tensor:
-        ctx.save_for_backward(_inside(u, levels, rounding))
+        ctx.save_for_backward(passes(u, levels, rounding))
         return _rounded(u, levels, rounding)
 
     @staticmethod
@@ -60,5 +61,5 @@ def fire_levels(u: Tensor, levels: int, rounding: Rounding = "even") -> Tensor:
     if torch.onnx.is_in_onnx_export():  # what nobody differentiates stays short
         return fired
     # by operations that every transform knows; whole numbers come out exactly, since u is less than 1 away from them
-    passed = torch.where(_inside(u, levels, rounding), u, 0.0)
+    passed = torch.where(passes(u, levels, rounding), u, 0.0)
     return passed + (fired - passed).detach()

@@ -62,6 +62,7 @@ _REFUSED = {
     *(aten._trilinear, aten._int_mm, aten._scaled_dot_product_flash_attention_for_cpu),
     *(aten.mkldnn_rnn_layer, aten._cudnn_rnn, aten._thnn_fused_lstm_cell),
 }
+_MANY = 1 << 10
 _GATE = _Rule((0, 1))
 _GATES = {aten.mul, aten.mul_}
 # What becomes of the worth of a spike with a number as the second factor.
@@ -107,11 +108,15 @@ class Planes(TorchDispatchMode):
         # by storage: what one spike may be worth in it, and the most spikes of one neuron; while the weak reference is
         # held, no other storage takes its address
         self._units: dict[int, tuple[StorageWeakRef, dict[float, int]]] = {}
+        self._most = _MANY
 
     def note(self, fired: Tensor, units: dict[float, int]) -> None:
         """Tell what was fired: for what one spike may be worth in a tensor the most spikes of one neuron."""
         storage = fired.untyped_storage()
         self._units[storage._cdata] = (StorageWeakRef(storage), units)
+        if len(self._units) > self._most:
+            self._units = {key: value for key, value in self._units.items() if not value[0].expired()}
+            self._most = max(_MANY, 2 * len(self._units))
 
     def unrolled(self, x: Tensor) -> Unrolled | None:
         """Return a tensor as whole numbers of spikes; None if it isn't made of those."""

@@ -132,6 +132,9 @@ class OptimOptions:
     opt_kwargs: tuple[str, ...] | None = option(None, "further arguments of the optimizer: trust_clip=True")
     momentum: float = option(0.9, "momentum of the optimizer", low=0, high=1)
     weight_decay: float = option(1e-4, "weight decay, except for biases and norms", low=0)
+    layer_decay: float | None = option(
+        None, "learning rate of each block over that of the next, up to the classifier's", above=0, high=1
+    )
     clip_grad: float | None = option(None, "largest norm of the gradient (default: no clipping)", above=0)
     grad_accum: int = option(1, "forward passes whose gradients make one optimizer step", low=1)
     noisy_grad: float = option(0.0, "standard deviation of Gaussian noise added to gradients", low=0)
@@ -278,6 +281,9 @@ class RunOptions:
     no_resume_opt: bool = _free(False, "resume the weights only, with a fresh optimizer and schedule")
     eval: bool = _free(False, "only evaluate")
     eval_checkpoint: str = _free("", "only evaluate the weights in this file", "--eval_checkpoint", named=_RUN)
+    spiking_inference: bool = _free(
+        False, "evaluate and analyse in binary planes instead of whole numbers (ILIFNode); the same outputs, slower"
+    )
     use_ema: bool | None = _free(None, "read the moving average of a checkpoint (default: if it chose the best epoch)")
 
 

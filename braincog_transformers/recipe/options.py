@@ -228,7 +228,7 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
 def _contradictions(options: Options) -> tuple[tuple[object, str], ...]:
     """Return conditions under which options contradict each other, and what to change."""
     data, model, aug, mix, train = options.data, options.model, options.aug, options.mix, options.train
-    sched, run = options.sched, options.run
+    sched, run, look = options.sched, options.run, options.analysis
     weights = run.eval_checkpoint or run.resume or model.initial_checkpoint or model.pretrained
     return (
         (aug.aug_repeats > 1 and aug.no_aug,
@@ -249,6 +249,10 @@ def _contradictions(options: Options) -> tuple[tuple[object, str], ...]:
          "--temporal-flatten leaves one step, so that --rand-step has nothing to choose"),
         (run.eval and not weights,
          "--eval needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained"),
+        (run.spiking_inference and not (run.eval or run.eval_checkpoint or look.analyze or look.audit),
+         "--spiking-inference is for a trained network; give --eval, --eval_checkpoint, --analyze or --audit"),
+        (run.spiking_inference and train.compile,
+         "--spiking-inference follows single operations, which --compile hides; give one of them"),
         (train.distill == "hard" and train.distill_tau != ENTRIES["distill_tau"].default,
          "--distill-tau is the temperature of --distill soft; hard distillation has none"),
         (train.teacher and model.encode != "direct",

@@ -130,7 +130,8 @@ def _unknown_argument(options: Options, shape: Shape, error: TypeError) -> UserE
         return UserError(f"--{option}: {name} has no {lacking[argument]}; leave the option out.")
     if argument in keywords(options.model.model_kwargs):
         classes = [cls for cls in REGISTERED[name].cls.__mro__ if issubclass(cls, SpikingTransformer)]
-        known = {parameter for cls in classes for parameter in inspect.signature(cls).parameters}
+        parameters = [one for cls in classes for one in inspect.signature(cls.__init__).parameters.values()]
+        known = {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)} - {"self"}
         return unknown(f"argument of {name} in --model-kwargs", argument, known)
     return UserError(f"--model {name} cannot be built for {shape.info.name}: {shown(error)}")
 

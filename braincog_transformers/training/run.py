@@ -96,6 +96,8 @@ def _evaluate(parts: Parts) -> dict[str, Any]:
         weights = _load_weights(parts, journal)
         require_finite(parts.network, ranks, when="before the evaluation")
         _name_left_out(parts, journal)
+        if options.run.spiking_inference:
+            parts.network.eval().set_spiking_inference()
         measured, own = parts.evaluate(), own_figures(parts.network)
         journal.say("evaluation | " + " ".join(f"{name} {value:.4f}" for name, value in (measured | own).items()))
         found = {f"test_{name}": value for name, value in measured.items()} | own

@@ -137,7 +137,8 @@ def check_optimizer(optimizer: Optimizer, before: list[dict[str, Any]]) -> None:
 def _kind(value: Any, parameter: Tensor) -> tuple:
     """Describe what an optimizer remembers about a weight, alike for all weights."""
     if isinstance(value, Tensor):
-        return value.dtype, value.shape == parameter.shape, value.numel() == 1
+        alone = value.numel() == 1  # a number, or a vector of one: a weight may be either
+        return value.dtype, value.shape == parameter.shape or (alone and parameter.numel() == 1), alone
     return (type(value),)
 
 

@@ -10,7 +10,16 @@ from braincog_transformers.analysis.attention_maps import attention_maps, receiv
 from braincog_transformers.analysis.pictures.maps import plot_attention
 from braincog_transformers.analysis.pictures.visualize import draw_attention
 from braincog_transformers.analysis.recorder import frozen_inference, record
-from tests.families import FAMILIES, qkformer, sdt, sglformer, spikformer, spikingresformer
+from tests.families import (
+    FAMILIES,
+    attention_free_spikformer,
+    ost,
+    qkformer,
+    sdt,
+    sglformer,
+    spikformer,
+    spikingresformer,
+)
 
 
 def build(family, **more):
@@ -91,6 +100,15 @@ def test_spikes_of_the_dual_attention_map():
     assert maps[0].values.shape == (2, 2, 8, 8)  # 16 pixels, a convolution of stride 1, pooled by two
 
 
+def test_keys_and_queries_of_gated_attention():
+    model, x = build(ost)
+    spikes = spikes_of(model, x)
+    found = only(attention_maps(model, x), "blocks.0.attn")
+    for label, part in (("$K$", "k"), ("$Q$", "q")):
+        expected = sum(spikes[f"blocks.0.attn.{part}.node.{j}"] for j in range(2)).mean(-1)
+        assert np.allclose(found[label][:, 0], expected, rtol=0, atol=1e-6)
+
+
 def test_places_of_interleaved_sub_grids_are_put_back():
     model, x = build(sglformer)
     name = "blocks.0.branches.ssa1"
@@ -106,6 +124,9 @@ def test_places_of_interleaved_sub_grids_are_put_back():
 def test_every_family_has_a_picture(family, tmp_path):
     model, x = build(family)
     maps = attention_maps(model, x)
+    if family is attention_free_spikformer:
+        assert draw_attention(model, (x, torch.zeros(2)), tmp_path) is None
+        return
     assert {each.values.shape[0] for each in maps} == {model.unit_steps}
     assert all(each.what and each.values.dtype == np.float32 for each in maps)
     path = draw_attention(model, (x, torch.zeros(2)), tmp_path)

@@ -178,7 +178,7 @@ def test_every_family_and_the_network_is_left_as_it_was(family, method):
     analysis = analyze(model, [(x[:2], None), (x[2:], None)], method=method)
     assert analysis.samples == 3
     assert analysis.ac > 0
-    assert {row.type for row in analysis.rows} & {"product", "matmul", "sum"}
+    assert {row.type for row in analysis.rows} & {"product", "matmul", "sum", "transform"}
     assert model.training
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert not [m for m in model.modules() if m._forward_hooks]

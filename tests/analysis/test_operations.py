@@ -15,6 +15,7 @@ from braincog_transformers import LIFNode, UserError
 from braincog_transformers.analysis.audit import audit
 from braincog_transformers.analysis.energy import METHODS, analyze
 from braincog_transformers.analysis.operations import count_operations
+from braincog_transformers.layers import FourierTransform
 from braincog_transformers.layers.linear import LinearBNNode
 from braincog_transformers.layers.products import SpikeMatmul, SpikingProduct
 
@@ -315,3 +316,11 @@ def test_an_uncounted_layer_is_refused_before_anything_is_measured():
     toy = nn.Sequential(LIFNode(step=1, layer_by_layer=True), nn.Conv3d(1, 1, 1))
     with pytest.raises(UserError, match="1 is a Conv3d"):
         count_operations(toy, [torch.rand(2, 1, 2, 2, 2)])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_transform_of_a_single_token_costs_nothing(method):
+    toy = nn.Sequential(nn.Linear(4, 4), LIFNode(step=1, layer_by_layer=True), FourierTransform(), nn.Linear(4, 4))
+    toy.step = 1
+    (row,) = (row for row in analyze(toy, [torch.rand(2, 1, 4)], method=method).rows if row.name == "2")
+    assert (row.mac, row.ac) == (0.0, 0.0)

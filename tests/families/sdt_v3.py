@@ -1,5 +1,7 @@
 """What the tests need to know of Spike-driven Transformer V3, its networks with a pyramid."""
 
+import json
+
 from braincog_transformers.models import ESpikeformer
 
 from .official import builder
@@ -35,15 +37,17 @@ PARAMETERS = {
 
 @builder
 def build(official):
-    """Build the network of one of the two official classes; that of images fixes the depths."""
+    """Build the network of one of the two official classes; that of images fixes the depths, unless blocks were cut off
+    afterwards."""
     common = official.common(None, 8)
     common.pop("embed_dim")
     depth, events = official.read("depths"), official.kind == "events"
+    depths = (depth * 3 // 4, depth // 4) if events else json.loads(official.meta.get("blocks", "[6, 2]"))
     more = {"layer_scale": 1e-6, "norm": official.read("D_Norm", 4)} if events else {}
     return ESpikeformer(
         **common,
         embed_dims=tuple(official.read("embed_dim")),
-        depths=(depth * 3 // 4, depth // 4) if events else (6, 2),
+        depths=tuple(count for count in depths if count),
         step=official.steps() if events else 1,
         **more,
     )

@@ -168,7 +168,7 @@ def test_a_bad_argument_names_network_argument_rule_and_value(capsys):
     command = ["--model", "spikformer_digits", "--dataset", "digits", "--model-kwargs"]
     for given, rule in (
         ("depth=0", "Spikformer: depth must be at least 1; got 0"),
-        ("dept=1", "'dept'; did you mean depth?"),
+        ("dept=1", "'dept'; did you mean depth or step?"),
     ):
         assert cli.main([*command, given]) == 2
         error = capsys.readouterr().err

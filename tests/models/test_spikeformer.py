@@ -21,7 +21,7 @@ def test_a_new_network_does_not_attend_over_time():
         assert not block.temporal_fc.bias.any()
     assert not model.positions.time_embed.any()
     assert model.positions.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
-    conv = model.patch_embed.blocks[-1].convs[1].conv.weight
+    conv = model.patch_embed.blocks[-1].conv2.conv.weight
     assert conv.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
     x = torch.randn(4 * 2, 16, 64)
     seen = []
@@ -115,7 +115,7 @@ def test_only_the_mlps_and_the_tokenizer_read_spikes_and_of_analog_neurons_nothi
     model = wake(tiny(NAME)).eval()
     kinds = {finding.name: finding.inputs for finding in audit(model, [batch(model)]).findings}
     spikes = {name for name, kind in kinds.items() if kind != "real"}
-    assert {"blocks.0.mlp.fc2", "patch_embed.blocks.0.convs.1.conv", "patch_embed.blocks.1.convs.0.conv"} <= spikes
+    assert {"blocks.0.mlp.fc2", "patch_embed.blocks.0.conv2.conv", "patch_embed.blocks.1.conv1.conv"} <= spikes
     assert not [name for name in spikes if "attn" in name or "fc1" in name or "match" in name][1:]  # the first: events
     found = audit(wake(tiny(ANALOG)).eval(), [torch.rand(2, 3, 16, 16)])
     assert {finding.inputs for finding in found.findings} == {"real"}

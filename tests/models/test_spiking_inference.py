@@ -59,6 +59,9 @@ UP = {"step": 2, "levels": 3, "rounding": "up", "tau": 1.0}
         *(("sdt_digits", {**options, "depth": 1}) for options in (ONE_STEP, TWO_STEPS, UP)),
         ("sdt_v2_digits", ONE_STEP),
         ("qkformer_digits", TWO_STEPS),
+        ("attention_free_spikformer_digits", {**TWO_STEPS, "mixing": "dwt_c"}),
+        ("dista_digits", {**TWO_STEPS, "denoise": 4}),
+        ("dynamic_spikformer_digits", UP),
     ],
     ids=str,
 )

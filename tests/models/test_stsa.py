@@ -174,6 +174,9 @@ def test_weights_of_another_number_of_steps_or_tokens_are_refused_with_the_reaso
     for other, built in (({"step": 4}, r"T=4, img_size=\(8, 12\)"), ({"img_size": 16}, r"T=3, img_size=\(16, 16\)")):
         with pytest.raises(UserError, match=rf"bias\.table .*{built}.*position biases for T steps of HxW tokens"):
             load_state(network(**other), state)
+    with pytest.raises(UserError) as caught:
+        load_state(network(num_classes=7), state)
+    assert "position biases" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,14 @@ def test_changed_shape_in_stepwise_mode_names_the_reset():
 
 
 @pytest.mark.parametrize("name", _WRAPPED)
+@pytest.mark.parametrize("act_fun", ["SigmoidGrad", "QGateGrad"])
+def test_spikes_have_the_type_of_the_input(name, act_fun):
+    node = make_node(name, act_fun=act_fun, step=2, layer_by_layer=True)
+    for dtype in (torch.float32, torch.float64):
+        assert node(torch.rand(4, 3, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("name", _WRAPPED)
 def test_brain_cogs_other_nodes_run_on_any_shape_without_leftovers(name):
     node = make_node(name, step=2, layer_by_layer=True, threshold=0.7, tau=2.0, act_fun="AtanGrad", alpha=3.0)
     assert isinstance(node, WrappedNode)

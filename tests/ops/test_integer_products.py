@@ -283,3 +283,23 @@ def test_digits_written_in_inference_mode_serve_elsewhere():
         with torch.inference_mode():
             expected = in_integers(layer, x)
         assert torch.equal(in_integers(layer, x), expected)
+
+
+def test_one_kernel_serves_weights_of_all_widths(monkeypatch):
+    kernel, seen = integer_products._kernel, []
+
+    def watched(function):
+        def call(*tensors):
+            seen.extend(type(tensor) for tensor in tensors if tensor is not None)
+            return kernel(function)(*tensors)
+
+        return call
+
+    monkeypatch.setattr(integer_products, "_kernel", watched)
+    torch._dynamo.utils.counters.clear()
+    with torch.no_grad():
+        for width in range(16, 128, 8):
+            for layer in (nn.Conv2d(24, width, 3), nn.Linear(24, width)):
+                in_integers(layer, _input(layer))
+    assert set(seen) == {torch.Tensor}
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] < 8

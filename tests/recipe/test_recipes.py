@@ -72,6 +72,7 @@ def test_the_published_recipes_are_shipped():
         "autost": ("cifar10",),
         "tim": ("cifar10dvs", "shd"),
         "sglformer": (*vision, *events),
+        "ost": (*vision, *events),
         "spikeformer": ("imagenet", *events),
     }
     assert shipped >= {f"{family}_{data}" for family, names in of_family.items() for data in names}

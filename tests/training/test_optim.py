@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -114,3 +115,19 @@ def test_arguments_of_an_optimizer_reach_it():
     assert optimizer.defaults["max_grad_norm"] == 1.0  # what Spike-driven Transformer V2 relies on
     with pytest.raises(UserError, match=r"--opt adamw refuses its options: .*'trust_clap'"):
         build_optimizer(network, OptimOptions(opt_kwargs=("trust_clap=True",)), lr=1.0)
+
+
+def test_layer_decay_lowers_the_rate_from_the_classifier_to_the_stem():
+    network = timm.create_model("sdt_v3_83m", embed_dim=16, depth=2, num_heads=2, img_size=16)
+    optimizer = build_optimizer(network, OptimOptions(layer_decay=0.5, weight_decay=0.05), lr=1.0)
+    options = SchedOptions(epochs=4, warmup_epochs=0, min_lr=0.0, cooldown_epochs=0)
+    scheduler, _ = build_schedule(optimizer, options, metric="test_top1", seed=1, updates=1)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    shares = {"patch_embed": 1 / 8, "blocks.0": 1 / 4, "blocks.1": 1 / 2, "head": 1.0}
+    for epoch, rate in enumerate([1.0, (1 + math.cos(math.pi / 4)) / 2]):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                share = next(share for start, share in shares.items() if names[parameter].startswith(start))
+                assert group["lr"] == pytest.approx(rate * share)
+                assert group["weight_decay"] == (0.05 if parameter.dim() > 1 else 0)
+        scheduler.step(epoch + 1)

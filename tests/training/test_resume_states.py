@@ -9,6 +9,7 @@ from braincog_transformers.errors import UserError
 from braincog_transformers.recipe import Options
 from braincog_transformers.training.saving import find_state
 from braincog_transformers.training.state import restore, saved_options
+from braincog_transformers.training.state_check import check_optimizer, hyperparameters
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,13 @@ def test_a_changed_newest_state_falls_back_to_the_one_before(run, sound):
 def test_a_row_without_the_column_that_ranks_the_epochs_is_named(run, sound):
     with pytest.raises(UserError, match=r"--resume: the rows of the state have no column 'test_top9'"):
         run("one").checkpoints.continue_from(sound, metric="test_top9")
+
+
+def test_a_number_and_a_vector_of_one_are_remembered_alike():
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in ((), (1,), (3,), (1, 1))]
+    first, second = (torch.optim.AdamW(weights) for _ in range(2))
+    sum(weight.sum() for weight in weights).backward()
+    first.step()
+    before = hyperparameters(second)
+    second.load_state_dict(first.state_dict())
+    check_optimizer(second, before)

@@ -157,7 +157,7 @@ def plot_raster(spikes: np.ndarray, ax: Axes | None = None, *, title: str = "", 
     ink = LinearSegmentedColormap.from_list("spikes", ["white", INK])
     flat = np.asarray(spikes).reshape(len(spikes), -1)
     rows = np.linspace(0, flat.shape[1] - 1, min(neurons, flat.shape[1])).round().astype(int)
-    ax.imshow(flat[:, rows].T, aspect="auto", cmap=ink, vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(flat[:, rows].T, aspect="auto", cmap=ink, vmin=0, vmax=max(1, flat.max()), interpolation="nearest")
     for step in range(1, len(flat)):
         ax.axvline(step - 0.5, color=GRID, linewidth=0.6)
     _name_steps(ax, len(flat))

@@ -134,7 +134,8 @@ def _write(weight: Tensor, setting: tuple, lay_out: Callable[[Tensor], Tensor], 
     found = _written.get(weight)
     if found is not None and found.setting == setting and torch.equal(found.weight, weight):
         return found
-    *digits, scale = _kernel(_digits)(weight.flatten(1))
+    # as a parameter its size would be a constant of the kernel, and a kernel is made eight times at most
+    *digits, scale = _kernel(_digits)(weight.detach().flatten(1))
     layouts = [lay_out(digit.view(weight.shape)) for digit in digits]
     found = _Written(layouts, scale, setting, weight.detach().clone() if stays else None)
     if stays:
@@ -164,6 +165,7 @@ def _convolve_digits(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: t
         )
         rows.append(out.permute(0, 2, 3, 1).reshape(-1, len(weight)))
     shape = (len(x), *out.shape[2:], len(weight))
+    bias = None if bias is None else bias.detach()
     return _kernel(_add_up)(*rows, written.scale, bias).view(shape).permute(0, 3, 1, 2)
 
 

@@ -60,6 +60,23 @@ def test_membranes_are_drawn_for_each_layer_with_its_own_threshold(small_net, cu
     assert notes[0][1] == {"title": "early", "fired": 0.75}
 
 
+def test_one_step_that_stands_for_all_frames_is_shown_as_their_sum():
+    frames = np.zeros((3, 2, 4, 4), np.float32)
+    for step in range(3):
+        frames[step, 0, step, step] = 1
+    (shown,) = visualize.display_steps(frames, 1)
+    assert (shown < 1).any(-1).sum() == 3
+    assert [(each < 1).any(-1).sum() for each in visualize.display_steps(frames, 3)] == [1, 1, 1]
+
+
+def test_layers_of_fewer_steps_have_fewer_maps():
+    from braincog_transformers.analysis.pictures.maps import plot_spike_maps
+
+    maps = {"stem": np.ones((3, 4, 4)), "block": np.ones((1, 4, 4))}
+    figure = plot_spike_maps([np.zeros((4, 4))] * 3, maps)
+    assert [len(ax.images) for ax in figure.axes if ax.get_label() != "<colorbar>"].count(1) == 3 + 3 + 1
+
+
 def test_confusion_counts_true_by_predicted(small_net, tmp_path):
     model = small_net()
     torch.nn.init.zeros_(model.head.weight)
