@@ -1,4 +1,4 @@
-"""Two epochs of the smallest network of every family on the embedded digits, through the command line.
+"""Two epochs of the smallest networks of every family on the embedded digits, through the command line.
 
     python -m benchmarks.two_epochs [NAME ...]
 
@@ -30,6 +30,11 @@ OPTIONS = {
 }
 
 
+def smallest() -> list[str]:
+    """Return the names of the networks for the embedded digits, as pictures and as events."""
+    return list_models("*digits")
+
+
 def train(name: str, folder: str) -> tuple[list[float], float, float]:
     """Return the training losses of both epochs, the last test accuracy in percent and the seconds."""
     side = str(timm.get_pretrained_cfg(name).input_size[-1])
@@ -47,7 +52,7 @@ def train(name: str, folder: str) -> tuple[list[float], float, float]:
 
 
 def main() -> int:
-    names = sys.argv[1:] or list_models("*digits")
+    names = sys.argv[1:] or smallest()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:

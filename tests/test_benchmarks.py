@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,11 +18,12 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import compilation, evaluation, neurons, run, scaling  # noqa: E402
+from benchmarks import code_lines, compilation, evaluation, neurons, run, scaling, two_epochs  # noqa: E402
 from benchmarks.all import COMMANDS, insert  # noqa: E402
 from benchmarks.charts import plot_comparisons, plot_scaling  # noqa: E402
 from benchmarks.harness import Summary, as_plain, markdown, measure, memory, summarise  # noqa: E402
 from benchmarks.sides import FLOOR, JELLY_MODEL, JELLY_NEURONS, SIDES, Case, Unavailable, build_side  # noqa: E402
+from braincog_transformers.models import REGISTERED  # noqa: E402
 from braincog_transformers.ops.kernels import integer_products  # noqa: E402
 
 BRAINCOG = "BrainCog's neurons"
@@ -251,3 +253,60 @@ def test_the_command_explains_itself(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module("benchmarks.all", run_name="__main__")
     assert "--only" in capsys.readouterr().out
+
+
+def test_lines_of_code_are_those_without_blanks_comments_and_docstrings():
+    text = '''"""A module.
+
+More."""
+
+import os  # why
+
+# alone
+class A:
+    """What."""
+
+    x = (
+        1,
+    )
+    "no doc"
+'''
+    assert code_lines.count(text) == 6
+
+
+def test_every_network_with_official_code_has_its_lines_counted():
+    known = {name for family in code_lines.FAMILIES for name in family.ours}
+    coded = {entry.cls.__module__.rpartition(".")[2] for entry in REGISTERED.values() if not entry.cls.status}
+    assert coded <= known
+
+
+def test_lines_of_official_files_are_read_from_clones_at_the_commit(tmp_path, monkeypatch):
+    clone = tmp_path / "me" / "net"
+    clone.mkdir(parents=True)
+    git = ["git", "-C", str(clone), "-c", "user.name=me", "-c", "user.email=me@example.org"]
+
+    def commit(**files):
+        for name, text in files.items():
+            (clone / f"{name}.py").write_text(text)
+        for command in (["add", "."], ["commit", "-qm", "all"]):
+            subprocess.run([*git, *command], check=True)
+        return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+    subprocess.run([*git, "init", "-q"], check=True)
+    first = commit(a="x = 1\n", b="x = 1\n", c="x = 1\ny = 2\n")
+    commit(a="x = 1\n" * 9)
+    families = [
+        code_lines.Family("Net", ("ost",), "me/net", first, ("a.py", "b.py", "c.py")),
+        code_lines.Family("Other", (), "me/other", first, ("a.py",)),
+    ]
+    monkeypatch.setattr(code_lines, "FAMILIES", families)
+    net, other = code_lines.rows(tmp_path)
+    assert net[2:] == ("3 in 2", "2", f"me/net at {first[:7]}")
+    assert int(net[1]) > 100
+    assert other[1:4] == ("in those above", "no clone", "")
+
+
+def test_two_epochs_are_of_the_smallest_variant_of_every_network():
+    small = {REGISTERED[name].cls.__module__ for name in two_epochs.smallest()}
+    larger = {"braincog_transformers.models.sdt_v3_large"}  # of a family with a smaller network
+    assert small == {entry.cls.__module__ for entry in REGISTERED.values()} - larger

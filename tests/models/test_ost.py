@@ -152,3 +152,14 @@ def test_what_a_network_of_one_step_can_not_do_is_refused_with_the_reason():
 def test_impossible_networks_are_refused_with_the_numbers(kwargs, message):
     with pytest.raises(UserError, match=message):
         awake(**kwargs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kwargs", NETWORKS)
+def test_whole_numbers_of_spikes_unroll_into_planes(kwargs):
+    model = awake(node_type="ILIFNode", levels=3, **kwargs)
+    x = inputs(model, 2)
+    expected = model(x)
+    assert expected.std(0).min() > 0
+    model.set_spiking_inference()
+    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
