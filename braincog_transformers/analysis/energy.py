@@ -147,12 +147,13 @@ def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]
     macs = row.total("macs")
     if row.kind == "real":
         return macs + row.total("biases"), 0.0
+    spikes = "mean" if whole_as_spikes else "rate"
     if row.type == "product":
-        q, k, v = (row.average("rate", operand) for operand in range(3))
+        q, k, v = (row.average(spikes, operand) for operand in range(3))
         query_macs = row.total("query_macs")
         return 0.0, (macs - query_macs) * min(k, v) + query_macs * q
     if row.type == "sum":
-        return 0.0, macs * row.average("rate")
+        return 0.0, macs * row.average(spikes)
     dense = macs + row.total("biases")
     if row.kind == "binary" or (whole_as_spikes and row.kind == "integer"):
         return 0.0, dense * row.average("mean")

@@ -93,7 +93,8 @@ class TimmCalls:
     def set_input_size(
         self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
     ) -> None:
-        """Take inputs of another size from now on; the parameters stay, since none belongs to a position.
+        """Take inputs of another size from now on; the parameters stay. Few networks have any that belong to a
+        position: those resize them, or refuse.
 
         Args:
             img_size: height and width, or one number for both, in pixels; None for no change.

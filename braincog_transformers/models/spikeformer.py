@@ -327,7 +327,9 @@ class Spikeformer(FlatTransformer):
 
     def set_attr(self, attr: str, val: Any) -> None:
         if attr == "layer_by_layer" and not val:
-            raise UserError(f"Spikeformer can't run one step at a time: {self.mixes_time}")
+            raise UserError(
+                f"Spikeformer can't run one step at a time: {self.mixes_time} (leave out --no-layer-by-layer)"
+            )
         super().set_attr(attr, val)
 
     def fit_tables(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
