@@ -184,8 +184,12 @@ def test_brain_cogs_calls(model):
 
 def _shallow(name):
     """Build the network twice, with as few blocks as it can have."""
-    depths = {"depth": 1, "depths": (1,) * len(family_of(name).TINY.get("depths", ()))}
-    depths = {key: value for key, value in depths.items() if key in family_of(name).TINY}
+    tiny_size = family_of(name).TINY
+    depths = {"depth": 1, "depths": (1,) * len(tiny_size.get("depths", ()))}
+    depths = {key: value for key, value in depths.items() if key in tiny_size}
+    by_block = [key for key in ("num_heads", "mlp_ratio") if isinstance(tiny_size.get(key), tuple)]
+    if "depth" in depths:
+        depths |= {key: tiny_size[key][:1] for key in by_block}
     torch._dynamo.reset()
     return [wake(tiny(name, **depths)) for _ in range(2)]
 

@@ -202,6 +202,7 @@ def test_a_checkpoint_that_does_not_fit_the_teacher_is_named(teacher_file):
             "unknown argument of spikformer_digits in --model-kwargs 'dpeth'; did you mean",
         ),
         (["--model-kwargs", "step=2"], "--model-kwargs step: an option of its own"),
+        (["--rand-step", "--model", "stsa_ndigits"], "--rand-step: stsa_ndigits keeps its number of steps, because"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
