@@ -122,7 +122,7 @@ def test_an_argument_that_nobody_knows_and_a_folder_that_says_nothing_fail_by_na
     ("source", "cls"),
     [
         ("BrainCog-X/Brain-Cog:examples/Spiking-Transformers/models/spikformer.py", "Spikformer"),
-        ("BICLab/Spike-Driven-Transformer-V3:SDT_V3/Classification/models.py", "Spiking_vit_MetaFormer_Spike_SepConv"),
+        ("BICLab/Spike-Driven-Transformer-V3:SDT_V3/DVS/Hardvs/models.py", "Efficient_Spikeyolo_scaling"),
         ("somebody/else:model.py", "Spikformer"),
     ],
 )  # fmt: skip

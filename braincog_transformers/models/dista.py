@@ -51,18 +51,21 @@ class LaggedLinearBNNode(LinearBNNode):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `(T*B, N, C)`, or `(B, N, C)` of the next step, to spikes of the same shape."""
         y = self._multiply(self.linear, x)
-        for past, layer in zip(self._past(x), self.lagged, strict=False):
-            missing = len(x) - len(past)  # at the first steps there is nothing before
-            y = y + pad(self._multiply(layer, past), (0, 0, 0, 0, missing, 0))
+        y = self._add_steps_before(x, y) if self.layer_by_layer else self._add_calls_before(x, y)
         return fire_after(self.node, self.bn, y)
 
-    def _past(self, x: Tensor) -> list[Tensor]:
-        """Return what the steps read that have one lag, two lags, and so on behind them."""
-        if self.layer_by_layer:
-            size = len(x) // self.step
-            return [x[: -lag * size] for lag in range(1, self.step)]
-        before, self.before = self.before, [x, *self.before][: len(self.lagged)]
-        return before
+    def _add_steps_before(self, x: Tensor, y: Tensor) -> Tensor:
+        steps = x.unflatten(0, (self.step, -1))
+        for lag, layer in zip(range(1, self.step), self.lagged, strict=False):
+            past = self._multiply(layer, steps[:-lag].flatten(0, 1)).unflatten(0, (self.step - lag, -1))
+            y = y + pad(past, (0, 0, 0, 0, 0, 0, lag, 0)).flatten(0, 1)  # before the first step there is nothing
+        return y
+
+    def _add_calls_before(self, x: Tensor, y: Tensor) -> Tensor:
+        for layer, past in zip(self.lagged, self.before, strict=False):
+            y = y + self._multiply(layer, past)
+        self.before = [x, *self.before][: len(self.lagged)]
+        return y
 
     @torch.no_grad()
     def fuse(self) -> "LaggedLinearBNNode":
