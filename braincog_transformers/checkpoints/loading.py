@@ -212,7 +212,7 @@ def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str
         differences += "; it is an encoder from masked pre-training, which --initial-checkpoint trains a classifier for"
     if any(name.startswith("head_dist.") for name in problems["unexpected"]):
         differences += "; distilled=True (--distilled) builds the second classifier"
-    reason = getattr(model, "joins_steps", "") or getattr(model, "fixed_steps", "")
+    reason = getattr(model, "joins_steps", "")
     if reason and any(not name.startswith(_HEADS) for name in problems["of another shape"]):
         differences += f"; this network is for T={model.step}, img_size={model.img_size}, since {reason}"
     return UserError(

@@ -138,8 +138,7 @@ class ArgumentChecks:
     def _frames(self, x: Tensor) -> Tensor:
         """Return the input as the stem takes it; raise `ValueError` if it does not fit."""
         expected = (self.in_chans, *self.img_size)
-        fixed_steps = bool(self.joins_steps or self.fixed_steps)
-        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, fixed_steps)
+        return checked_frames(x, type(self).__name__, expected, self.step, self.streaming, bool(self.joins_steps))
 
 
 @torch.fx.wrap

@@ -186,9 +186,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     masking: ClassVar[Masking | None] = None
     """How it is pre-trained on masked pictures; None if it can't be."""
     joins_steps = ""
-    """Why T can't change after construction and no step has logits of its own; empty if it can and has."""
-    fixed_steps = ""
-    """Why T can't change after construction, where each step has logits of its own; empty if it can."""
+    """Why T can't change after construction; empty if it can."""
     sums_steps = ""
     """Why blocks and head read the sum over the stem's steps, as a single step, so that no step has logits of its own;
     empty if they run all T steps."""

@@ -251,7 +251,7 @@ class BrainCogCalls:
         owner = type(self).__name__
         if attr == "step":
             check_arguments(owner, {"step": int}, {"step": val})
-            if (reason := self.joins_steps or self.fixed_steps) and val != self.step:
+            if (reason := self.joins_steps) and val != self.step:
                 raise UserError(
                     f"{owner}: step stays {self.step}, as built, because {reason}; got {val} "
                     f"(build the network with step={val})"

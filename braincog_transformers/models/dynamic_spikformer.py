@@ -114,7 +114,7 @@ class DynamicSpikformer(Spikformer):
 
     status = "reconstruction"
     official_names = None
-    fixed_steps = "each step has scores of its own"
+    joins_steps = "each step has scores of its own"
 
     def __init__(self, *, penalty: float = 1e-2, step: int = 6, **spikformer: Any):
         if penalty < 0:

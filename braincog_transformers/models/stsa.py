@@ -201,7 +201,7 @@ class STSTransformer(ReleasedFault, FlatTransformer):
         "logits depend on its neighbours in the batch"
     )
     mixes_samples = True
-    fixed_steps = "its attention has position biases for T steps of HxW tokens"
+    joins_steps = "its attention has position biases for T steps of HxW tokens"
     official_names = OfficialNames(
         rename=(
             (r"^conv_stem\.block(\d)_(conv|bn)\.", _number_stage),
@@ -238,7 +238,7 @@ class STSTransformer(ReleasedFault, FlatTransformer):
     def _layout(self) -> tuple[int, int]:
         if hasattr(self, "blocks"):
             raise UserError(
-                f"STSTransformer: img_size stays as built, because {self.fixed_steps}; got {self.img_size} (build the "
+                f"STSTransformer: img_size stays as built, because {self.joins_steps}; got {self.img_size} (build the "
                 "network with img_size=)"
             )
         return super()._layout()

@@ -217,7 +217,7 @@ def build_network(
     network = _create(options, shape, step=shape.step, pretrained=model.pretrained)
     if status := getattr(network, "status", ""):
         say(f"{model.model}: {status}, its authors released no code; docs/reconstructions.md says what it rests on")
-    if model.rand_step and (reason := getattr(network, "joins_steps", "") or getattr(network, "fixed_steps", "")):
+    if model.rand_step and (reason := getattr(network, "joins_steps", "")):
         raise UserError(f"--rand-step: {model.model} keeps its number of steps, because {reason}; leave it out.")
     if model.initial_checkpoint:
         path, content = model.initial_checkpoint, read_checkpoint(model.initial_checkpoint)
