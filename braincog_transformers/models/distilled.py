@@ -46,8 +46,9 @@ class Distilled:
         """Map features to logits, or a pair of them, see `set_distilled_training`."""
         if pre_logits or not self.distilled:
             return super().forward_head(x, pre_logits)
-        first = super().forward_head(x, pre_logits=True)
-        logits, distilled = self.head(first), self.head_dist(self._second_input(x, first))
+        with self._planes(x):
+            first = super().forward_head(x, pre_logits=True)
+            logits, distilled = self.head(first), self.head_dist(self._second_input(x, first))
         return (logits, distilled) if self.training and self.distilled_training else (logits + distilled) / 2
 
     def _second_input(self, x: Tensor, first: Tensor) -> Tensor:

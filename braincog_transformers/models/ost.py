@@ -134,18 +134,24 @@ class DownsamplingStem(SpikingPatchSplitting):
         node: constructor of the neurons.
     """
 
-    def __init__(self, *sizes: Any, downsampling: Literal["conv", "avg"], node: MakeNode):
-        grid_size, pooled, in_chans, embed_dim = sizes
+    def __init__(
+        self,
+        grid_size: tuple[int, int],
+        pooled: list[bool],
+        in_chans: int,
+        embed_dim: int,
+        *,
+        downsampling: Literal["conv", "avg"],
+        node: MakeNode,
+    ):
         super().__init__(grid_size, [False] * 4, in_chans, embed_dim, pool="after", node=node)
         for i, conv in enumerate(self.stages):
-            self.stages[i] = stage = ConvSequence(conv)
-            if pooled[i]:
+            self.stages[i] = ConvSequence(conv)
+            if pooled[i] and downsampling == "avg":
+                self.stages[i].append(nn.AvgPool2d(3, stride=2, padding=1))
+            elif pooled[i]:
                 width = conv.conv.out_channels
-                stage.append(
-                    nn.AvgPool2d(3, stride=2, padding=1)
-                    if downsampling == "avg"
-                    else ConvBNNode(width, width, stride=2, node=node)
-                )
+                self.stages[i].append(ConvBNNode(width, width, stride=2, node=node))
 
 
 def _number_down(match: re.Match, shift: int) -> str:
@@ -153,7 +159,7 @@ def _number_down(match: re.Match, shift: int) -> str:
 
 
 def _names(shift: int) -> OfficialNames:
-    """Build the official names; `shift` is the stage of the downsampling that has no number or would have 0."""
+    """Build the official names; `shift` is the stage whose downsampling has, or would have, no number."""
     return OfficialNames(
         rename=(
             (r"^patch_embed\.proj_(conv|bn)\.", r"patch_embed.stages.0.0.\1."),

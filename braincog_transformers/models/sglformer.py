@@ -252,8 +252,9 @@ class SGLFormer(LocalGlobalTransformer):
         """
         if self.output_steps:
             raise UserError(f"SGLFormer has no logits by step (output_steps, the TET loss): {self.joins_steps}")
-        x = self.head_drop(self.pool(x) if self.global_pool else self._pool(x).mean(dim=0))
-        return x if pre_logits else self.head(x)
+        with self._planes(x):
+            x = self.head_drop(self.pool(x) if self.global_pool else self._pool(x).mean(dim=0))
+            return x if pre_logits else self.head(x)
 
 
 class SGLFormerImageNet(BatchMixingFault, LocalGlobalTransformer):

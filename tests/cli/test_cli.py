@@ -27,6 +27,7 @@ def run_python(code):
         (["--step", "0"], 2),
         (["-c", "missing.yaml"], 2),
         (["--list-models", "X", "--bogus", "3"], 2),
+        (["--search", "--search-params", "0.1", "0.2"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -180,7 +181,9 @@ def test_list_models_takes_a_pattern_or_a_part_of_a_name(capsys):
 
 
 @pytest.mark.parametrize(
-    "action", [["--list-models", "X"], ["--identify", "X"], ["--data-info"], ["--export", "x.onnx"]], ids=lambda a: a[0]
+    "action",
+    [["--list-models", "X"], ["--identify", "X"], ["--data-info"], ["--export", "x.onnx"], ["--search"]],
+    ids=lambda a: a[0],
 )
 @pytest.mark.parametrize(
     ("beside", "message"),

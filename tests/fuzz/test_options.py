@@ -57,7 +57,7 @@ TEXTS = [
 ]
 DATA = ["digits", "ndigits", "cifar10", "dvsc10", "imnet", "shd", "smnist", "nothing"]
 # these end the program with what they print
-ENDS = {"--help", "-h", "--list-models", "--data-info", "--identify", "--export"}
+ENDS = {"--help", "-h", "--list-models", "--data-info", "--identify", "--export", "--search"}
 
 
 def _value(draw: random.Random, name: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from einops import einsum
+from families import FAMILIES
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -239,3 +240,24 @@ def test_what_is_known_of_whole_numbers_follows_them():
         assert planes.unrolled(fired @ torch.ones(4, 2)) is None  # a potential
     assert planes.unrolled(fired) is None
     assert planes.active() is None
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.EXAMPLE)
+def test_every_family_trains_with_integer_neurons_and_runs_in_planes(family):
+    torch.manual_seed(0)
+    model = timm.create_model(family.EXAMPLE, **family.TINY, node_type="ILIFNode", levels=4, threshold=0.5).double()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 1, 2)
+    steps = (model.step,) if model.in_chans == 2 else ()
+    x = torch.rand(2, *steps, model.in_chans, *model.img_size, dtype=torch.float64)
+    out = model(x)
+    out.square().sum().backward()
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(grad.isfinite().all() for grad in grads)
+    assert sum(bool(grad.any()) for grad in grads) > len(grads) / 2
+    model.eval()
+    with torch.no_grad():
+        expected = model(x)
+        model.set_spiking_inference()
+        torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
