@@ -26,7 +26,7 @@ class VisiblePatches:
     def mask(self, x: Tensor) -> Tensor:
         """Return 1 for visible and 0 for hidden positions of maps `(T*B, C, H, W)`: `(T*B, 1, H, W)`."""
         flags = x.new_zeros(len(x), 1, x.shape[2] * x.shape[3])
-        return flags.scatter(2, self.positions(x)[:, None], 1).unflatten(2, x.shape[2:])
+        return flags.scatter(2, self.positions(x)[:, None], 1).reshape(-1, 1, *x.shape[2:])
 
     def positions(self, x: Tensor) -> Tensor:
         """Return the numbers of the visible positions of maps `(T*B, C, H, W)`, by row and column: `(T*B, P)`."""
@@ -55,7 +55,7 @@ class _VisibleBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         places = self.visible.positions(x)[:, None].expand(-1, x.shape[1], -1)
         y = super().forward(x.flatten(2).gather(2, places).unsqueeze(3)).squeeze(3)
-        return y.new_zeros(y.shape[0], y.shape[1], x[0, 0].numel()).scatter(2, places, y).view(x.shape)
+        return y.new_zeros(y.shape[0], y.shape[1], x[0, 0].numel()).scatter(2, places, y).reshape(x.shape)
 
 
 _VISIBLE = {nn.Conv2d: _VisibleConv2d, nn.BatchNorm2d: _VisibleBatchNorm2d}

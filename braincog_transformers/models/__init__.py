@@ -5,6 +5,7 @@ from .autost import AutoST
 from .catalog import ModelInfo, describe, list_models
 from .dista import DISTA
 from .dynamic_spikformer import DynamicSpikformer
+from .masked import MaskedAutoencoder
 from .ost import OST
 from .qkformer import QKFormer
 from .registry import REGISTERED
@@ -23,7 +24,8 @@ from .tim import TIMSpikformer
 
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
-    "ESpikeformerLarge", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet", "STSTransformer",
+    "ESpikeformerLarge", "MaskedAutoencoder", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
+    "STSTransformer",
     "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingResformer", "Spikingformer",
     "TIMSpikformer", "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -49,11 +49,14 @@ def headline(run: Run) -> Markup:
     energy, best = run.energy_mj, run.result("best")
     scale, unit = energy_unit([energy])
     epoch = run.result("best_epoch")
-    note = "top-1" if best is None else f"top-1; best {fixed(best)}"
+    accuracy, loss = run.result("test_top1"), run.result("test_loss")
+    labelled = accuracy is not None or loss is None  # masked pre-training has no labels
+    note = "top-1" if labelled else "of hidden patches"
+    note += "" if best is None else f"; best {fixed(best) if labelled else fixed(best, 4)}"
     if best is not None and epoch is not None:
         note += f" in epoch {count(epoch)}"
     tiles = [
-        _tile("Test accuracy", percent(run.result("test_top1")), note),
+        _tile("Test accuracy", percent(accuracy), note) if labelled else _tile("Test loss", fixed(loss, 4), note),
         _tile("Energy estimate", MISSING, "not estimated; run with --analyze") if energy is None
         else _tile("Energy estimate", f"{significant(energy * scale)} {unit}", f"per sample; {short_basis(run)}"),
         _tile("Time steps T", count(run.steps), ""),

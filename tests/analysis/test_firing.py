@@ -121,7 +121,7 @@ def test_rates_are_written_as_json_and_as_a_table(small_net, currents, tmp_path)
     assert (written["samples"], written["steps"], written["overall"]) == (1, 4, overall_rate(rows))
     assert written["rows"][0] == {
         "name": "early", "rate": 0.75, "per_step": [0.5, 1, 0.5, 1], "neurons": 2, "silent": 0, "saturated": 0.5,
-        "real": False,
+        "real": False, "planes": 1,
     }  # fmt: skip
     with table.open(newline="") as file:
         first = next(csv.DictReader(file))

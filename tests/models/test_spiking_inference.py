@@ -2,22 +2,27 @@
 
 import copy
 import io
+import json
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from einops import einsum
-from families import FAMILIES
+from families import FAMILIES, builder_of
+from safetensors import safe_open
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from braincog_transformers import ILIFNode, UserError
+from braincog_transformers.checkpoints import load_state
 from braincog_transformers.layers import SpikingMLP, SpikingPatchSplitting
 from braincog_transformers.models.flat import FlatTransformer
 from braincog_transformers.ops import planes
 
 aten = torch.ops.aten
+GOLDEN = Path(__file__).parents[1] / "golden"
 PRODUCTS = {aten.mm: slice(0, 2), aten.bmm: slice(0, 2), aten.addmm: slice(1, 3), aten.convolution: slice(0, 1)}
 
 
@@ -261,3 +266,18 @@ def test_every_family_trains_with_integer_neurons_and_runs_in_planes(family):
         expected = model(x)
         model.set_spiking_inference()
         torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(GOLDEN.glob("spike_driven_transformer_v3_*_small.safetensors")), ids=lambda path: path.stem
+)
+@torch.no_grad()
+def test_planes_give_what_the_official_networks_do(path):
+    with safe_open(path, "pt") as file:
+        meta, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    x, logits = tensors["input"].double(), tensors["logits_eval"]
+    shapes = {"input_shape": tuple(x.shape), "classes": logits.shape[-1]}
+    model = builder_of(meta)(json.loads(meta["kwargs"]), {**meta, **shapes})
+    load_state(model, {name[6:]: value for name, value in tensors.items() if name.startswith("state.")})
+    model.double().eval().set_spiking_inference()
+    torch.testing.assert_close(model(x), logits, rtol=0, atol=1e-9)

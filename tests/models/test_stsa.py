@@ -183,7 +183,7 @@ def test_weights_of_another_number_of_steps_or_tokens_are_refused_with_the_reaso
     ("kwargs", "message"),
     [
         ({"embed_dim": 24}, "embed_dim must be a multiple of 16; got 24"),
-        ({"num_heads": 3}, "embed_dim=16, num_heads=3"),
+        ({"num_heads": 3}, "embed_dim=32, num_heads=3"),
         ({"img_size": (8, 10)}, "multiple of 4; got .8, 10."),
         ({"mlp_drop_rate": 1.5}, "mlp_drop_rate must be at most 1; got 1.5"),
     ],
