@@ -141,10 +141,10 @@ register(
     DynamicSpikformer,
     {
         "dynamic_spikformer_digits": Variant(
-            flat(2, 64, 4, patch_size=1, qkv_bias=True), {"": cfg(_PAPER, (1, 8, 8), 10)}
+            flat(2, 64, 4, patch_size=1, qkv_bias=True, step=4), {"": cfg(_PAPER, (1, 8, 8), 10)}
         ),
         "dynamic_spikformer_ndigits": Variant(
-            flat(2, 64, 4, patch_size=2, attn_scale=0.25), {"": cfg(_PAPER, (2, 16, 16), 10)}
+            flat(2, 64, 4, patch_size=2, attn_scale=0.25, step=4), {"": cfg(_PAPER, (2, 16, 16), 10)}
         ),
         "dynamic_spikformer_4_384_cifar": Variant(
             flat(4, 384, 12, patch_size=4, qkv_bias=True), cifar(_PAPER, "95.97 (4.97 steps on average)", "")

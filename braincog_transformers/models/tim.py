@@ -240,6 +240,12 @@ class TIMSpikformer(ReleasedFault, FlatTransformer):
         """Return the input's height over that of the map of tokens; of a sequence, that of its frames."""
         return self.patch_size if self.is_sequence else self.img_size[0] // self.patch_embed.grid_size[0]
 
+    def set_input_size(self, *sizes: Any, **named: Any) -> None:
+        """Take inputs of another size from now on, see `TimmCalls`; frames are averaged to the same side as before."""
+        super().set_input_size(*sizes, **named)
+        for info in self.feature_info:
+            info["reduction"] = self._reduction()
+
     def _frames(self, x: Tensor) -> Tensor:
         if self.is_sequence:
             return cochlear_frames(checked_sequences(x, self.step, self.streaming))
