@@ -24,7 +24,7 @@ Written by `python docs/make_models.py` from the registry; `python main.py --lis
 - **Parameters**: the exact number of trainable ones, without those that an official class declares and never uses.
 - **GMACs**: multiply-accumulates of the dense layers and attention products for one sample and all T steps, counted
   with torch's `FlopCounterMode`. The first convolution of an image counts once. In a spiking network most of them are
-  additions; their number depends on the firing rates.
+  additions; their number depends on the firing rates. The transforms of Attention-free Spikformer are not in it.
 - **Top-1**: the best published accuracy, in percent, of the paper or its repository. T is as in the table unless noted.
   None was repeated here.
 - **Status**: a *reconstruction* is a network without released code. It has what its paper says; the rest is our choice,

@@ -30,7 +30,7 @@ _WIDER = 4
 """Width between the two convolutions of a pair over that of its stage: only 4 gives the published counts."""
 
 
-class _Stage(nn.Module):
+class Stage(nn.Module):
     """A convolution that halves the side or keeps it, and a pair of 3x3 convolutions, the first one wider.
 
     Args:
@@ -85,7 +85,7 @@ class SpikingConvStem(nn.Module):
         widths = [in_chans, embed_dim // 8, embed_dim // 4, embed_dim // 2, embed_dim]
         kernels = [1 if not halves else first_kernel if i == 0 else 2 for i, halves in enumerate(halved)]
         self.stages = ConvSequence(
-            *(_Stage(widths[i], widths[i + 1], kernels[i], 1 + halved[i], **pair) for i in range(4))
+            *(Stage(widths[i], widths[i + 1], kernels[i], 1 + halved[i], **pair) for i in range(4))
         )
 
     def forward(self, x: Tensor, copies: int = 1) -> Tensor:
