@@ -56,6 +56,18 @@ ATTENTIONS = {
     "SpikingResformer": AttentionCase(
         "spikingresformer_cifar", "stages.0.0.attn", 32, "a neuron fires on the map of N times N/p² products"
     ),
+    "Spike-driven Transformer V3": AttentionCase("sdt_v3_5m", "stages.2.1.attn", 128, True),
+    "Spike-driven Transformer V3, large": AttentionCase("sdt_v3_83m", "blocks.0.attn", 128, True),
+    "Spikformer V2": AttentionCase("spikformer_v2_8_384", "blocks.0.attn", 128, True),
+    "OST": AttentionCase("ost_2_384_cifar", "blocks.0.attn", 32, True),
+    "AutoST": AttentionCase("autost_tiny", "blocks.0.attn", 32, True),
+    "Dynamic SpikFormer": AttentionCase("dynamic_spikformer_4_384_cifar", "blocks.0.attn", 32, True),
+    "Attention-free Spikformer": AttentionCase(
+        "attention_free_spikformer_4_384_cifar", "blocks.0.attn", 32, "a transform of N tokens takes N log N"
+    ),
+    "DISTA": AttentionCase("dista_4_384_cifar", "blocks.0.attn", 32, "a threshold is on the map of N times N products"),
+    "STS-Transformer": AttentionCase("stsa_ndigits", "blocks.0.attn", 32, "a mask is on the map of all pairs"),
+    "Spikeformer": AttentionCase("spikeformer_7_3x2x3", "blocks.0.attn", 64, "its softmax needs the map of all pairs"),
 }
 STEPPED = (
     "spikformer_4_384_cifar", "qkformer_digits", "sdt_digits", "sdt_v2_digits", "sglformer_digits",

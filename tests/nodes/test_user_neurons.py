@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from braincog_transformers import LIFNode, PLIFNode, UserError
 from braincog_transformers.layers import LinearBNNode
 from braincog_transformers.models.base import NodeOptions
+from braincog_transformers.nodes.normalisation import normalised
 from braincog_transformers.ops.kernels import fused_neuron
 
 T = 4
@@ -124,7 +125,7 @@ def test_what_a_derived_class_changes_is_what_runs(offered, node_type):
     built, x = layer(node_type)
     assert not built.node.fuses(built.bn, x)
     built.node.layer_by_layer = False
-    y = built._normalise(built.linear(x)).detach()
+    y = normalised(built.bn, built.linear(x)).detach()
     expected = torch.cat([built.node(step) for step in y.chunk(T)]) if node_type is not Refractory else None
     built.node.n_reset()
     built.node.layer_by_layer = True
