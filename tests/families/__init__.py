@@ -1,5 +1,6 @@
 """One module by family of models: tiny sizes, parameter counts, and how to build the networks of its vectors."""
 
+import pytest
 import timm
 import torch
 from safetensors import safe_open
@@ -95,8 +96,13 @@ def _structure(name):
     return entry.cls, str(sorted(rest.items())), size[0], size[1] == 1, "img_size" in family_of(name).TINY or size
 
 
-DISTINCT = list({_structure(name): name for name in reversed(NAMES)}.values())
-"""Names whose networks differ at the tiny size: what is tested of one holds of those that are the same there."""
+_QUICK = {*map(_structure, (*EXAMPLES, "spikformer_2_256_dvs", "sglformer_8_384", "tim_2_256_shd"))}
+DISTINCT = [
+    name if structure in _QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for structure, name in {_structure(name): name for name in reversed(NAMES)}.items()
+]
+"""Names whose networks differ at the tiny size: what is tested of one holds of those that are the same there. One for
+each class and kind of input is quick, the others are slow."""
 
 
 def tiny(name, **kwargs):
