@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from families import FAMILIES, dynamic_spikformer
+from families import FAMILIES, dynamic_spikformer, qkformer, sdt, sdt_v2
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "benchmarks").is_dir():
@@ -213,7 +213,7 @@ def test_attentions_tokens_grow_fourfold():
 @pytest.mark.kernels(compiler=False)
 # that each is one graph at all is tested with the models
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("family", FAMILIES[:3], ids=lambda family: family.EXAMPLE)
+@pytest.mark.parametrize("family", [qkformer, sdt, sdt_v2], ids=lambda family: family.EXAMPLE)
 def test_second_graph_serves_all_other_batch_sizes(family, training):
     depths = {"depth": 1, "depths": (1,) * len(family.TINY.get("depths", ()))}
     sizes = {**family.TINY, **{key: value for key, value in depths.items() if key in family.TINY}}
