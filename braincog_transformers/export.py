@@ -121,7 +121,7 @@ def export_onnx(
     _require("onnx", "onnxscript", *["onnxruntime"] * check)
     model = _copied(model).cpu().float()
     batch = samples_for(model) if batch is None else batch.cpu().float()
-    program = _program(_copied(model), batch)  # the network itself, not its fused copy, is what the file must equal
+    program = _program(model, batch)  # which fuses: folding rounds, and the file must equal what it was made of
     with _written(path) as beside, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
