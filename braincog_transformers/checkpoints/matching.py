@@ -1,6 +1,7 @@
 """Find the registered network that a checkpoint belongs to, from nothing but the names and shapes of its weights."""
 
 import pathlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,7 +92,15 @@ def _identify(state: Mapping[str, Tensor]) -> list[Fit]:
     )
     if exact:
         return exact
-    nearest = min(fits, key=lambda fit: len(fit.differences))
+    # a name of no block that the file has tells another family; more blocks and shapes tell another size
+    known = {re.sub(r"\d+", "", name) for name in state}
+
+    def strange(text: str) -> bool:
+        return text.startswith("unexpected") or (
+            text.startswith("missing") and re.sub(r"\d+", "", text.split()[1]) not in known
+        )
+
+    nearest = min(fits, key=lambda fit: (sum(map(strange, fit.differences)), len(fit.differences)))
     unknown = sum(difference.startswith("unexpected") for difference in nearest.differences)
     if 2 * unknown > len(state):
         raise UserError(
