@@ -3,7 +3,7 @@
 import pathlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import timm
 import torch
@@ -18,6 +18,8 @@ from .state_dicts import find_weights, without_prefix
 
 __all__ = ["Fit", "identify"]
 
+_NUMBER = re.compile(r"\d+")
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -27,11 +29,14 @@ class Fit:
         name: registry name.
         differences: one text for each tensor that is missing, unexpected or of another shape; empty if all fit.
         num_classes: classes of the checkpoint's classifier, where they are not the variant's own.
+        foreign: missing and unexpected names that the other side has in no block: they tell another family, where more
+            blocks or other shapes tell another size.
     """
 
     name: str
     differences: tuple[str, ...]
     num_classes: int | None = None
+    foreign: int = field(default=0, compare=False, repr=False)
 
     def __str__(self) -> str:
         classes = f" with num_classes={self.num_classes}" if self.num_classes is not None else ""
@@ -49,13 +54,18 @@ def _compare(name: str, state: Mapping[str, Tensor]) -> Fit:
     with torch.device("meta"):
         model = timm.create_model(name, **({} if encoder is None else masking.arguments))
         own_classes = model.num_classes
-        converted = convert_official(state if encoder is None else encoder, model)
-        converted, _ = fit_tables(model, converted)
+        try:
+            converted, _ = fit_tables(model, convert_official(state if encoder is None else encoder, model))
+        except UserError as error:  # as where two names of another family stand for one here
+            return Fit(name, (str(error),), foreign=len(state))
         classes = class_count(converted) or (own_classes if encoder is None else 0)
         model.reset_classifier(classes)
     found = misfits(model, converted)
     differences = tuple(f"{kind} {shown(key, 200)}" for kind, keys in found.items() for key in sorted(keys))
-    return Fit(name, differences, classes if classes != own_classes else None)
+    own, theirs = ({_NUMBER.sub("", name) for name in names} for names in (model.state_dict(), converted))
+    foreign = sum(_NUMBER.sub("", name) not in theirs for name in found["missing"])
+    foreign += sum(_NUMBER.sub("", name) not in own for name in found["unexpected"])
+    return Fit(name, differences, classes if classes != own_classes else None, foreign)
 
 
 def identify(checkpoint: str | pathlib.Path | Mapping[str, Tensor]) -> list[Fit]:
@@ -92,15 +102,7 @@ def _identify(state: Mapping[str, Tensor]) -> list[Fit]:
     )
     if exact:
         return exact
-    # a name of no block that the file has tells another family; more blocks and shapes tell another size
-    known = {re.sub(r"\d+", "", name) for name in state}
-
-    def strange(text: str) -> bool:
-        return text.startswith("unexpected") or (
-            text.startswith("missing") and re.sub(r"\d+", "", text.split()[1]) not in known
-        )
-
-    nearest = min(fits, key=lambda fit: (sum(map(strange, fit.differences)), len(fit.differences)))
+    nearest = min(fits, key=lambda fit: (fit.foreign, len(fit.differences)))
     unknown = sum(difference.startswith("unexpected") for difference in nearest.differences)
     if 2 * unknown > len(state):
         raise UserError(

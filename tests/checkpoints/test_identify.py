@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 
 from braincog_transformers import UserError, cli
 from braincog_transformers.checkpoints import identify
@@ -31,6 +32,15 @@ def test_the_nearest_network_comes_with_each_difference():
         "unexpected extra.weight",
         "of another shape blocks.0.mlp.fc1.linear.bias (3,) for (256,)",
     )
+
+
+@pytest.mark.parametrize("vector", ["autost_rectangular", "qkformer_cifar", "spikformer_cml_cifar", "stsa_oblong"])
+def test_the_nearest_network_is_of_the_family_whatever_the_sizes(vector, pytestconfig):
+    with safe_open(pytestconfig.getoption("--golden-dir") / f"{vector}.safetensors", "pt") as file:
+        names = [name for name in file.keys() if name.startswith("state.")]  # noqa: SIM118 - the handle is no mapping
+        state = {name[6:]: file.get_tensor(name) for name in names}
+    (fit,) = identify(state)
+    assert fit.name.startswith(vector.partition("_")[0] + "_")
 
 
 def test_a_foreign_checkpoint_is_none_of_them():
