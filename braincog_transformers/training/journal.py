@@ -59,9 +59,18 @@ def _hush_writing_thread() -> None:
     threading.excepthook = hook
 
 
+_COLUMNS = {"epoch", "lr", "firing_rate"}
+
+
 def _percent(top1: float | None) -> str:
     """Write an accuracy behind a loss; nothing where there are no labels."""
     return "" if top1 is None else f" top-1 {top1:.2f} %"
+
+
+def _own(row: dict[str, float]) -> list[str]:
+    """Write the figures of the network's own, which not every run has."""
+    own = [name for name in row if name not in _COLUMNS and not name.startswith(("train_", "test_", "ema_"))]
+    return [f"{name.replace('_', ' ')} {row[name]:{'.2f' if abs(row[name]) >= 1 else '.4f'}}" for name in own]
 
 
 def _describe_row(row: dict[str, float], *, epochs: int) -> str:
@@ -72,8 +81,7 @@ def _describe_row(row: dict[str, float], *, epochs: int) -> str:
             parts.append(f"{title} loss {row[f'{kind}_loss']:.4f}" + _percent(row.get(f"{kind}_top1")))
         if kind == "test" and "test_top5" in row:
             parts[-1] += f" top-5 {row['test_top5']:.2f} %"
-    if "time_steps" in row:
-        parts.append(f"time steps {row['time_steps']:.2f}")
+    parts += _own(row)
     if "firing_rate" in row:
         parts.append(f"firing rate {row['firing_rate']:.4f}")
     parts.append(f"lr {row['lr']:.3g}")

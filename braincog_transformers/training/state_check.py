@@ -14,7 +14,8 @@ __all__ = ["check_optimizer", "check_state", "hyperparameters"]
 _WORDS = 624
 """Words of the Mersenne twister's state: NumPy reads beyond them where the position says so."""
 _COLUMNS = {"epoch", "train_loss", "lr", "test_loss"}
-"""What each row of a run has measured."""
+_OF_LABELS = {"train_top1", "test_top1"}
+"""What each row of a run has measured, and each of a run with labels."""
 
 
 def _whole(value: Any) -> bool:
@@ -49,9 +50,7 @@ def _weights(value: Any) -> bool:
 
 
 def _row(value: Any) -> bool:
-    if not _texts_to(_number)(value) or not value.keys() >= _COLUMNS or not _whole(value["epoch"]):
-        return False
-    return "test_top1" in value or "test_top5" not in value  # masked pre-training has neither
+    return _texts_to(_number)(value) and value.keys() >= _COLUMNS and _whole(value["epoch"])
 
 
 def _parts(**kinds: type) -> Callable[[Any], bool]:
@@ -87,7 +86,10 @@ def check_state(state: Mapping[Any, Any]) -> None:
                 continue
             raise UserError(f"the state has no {name!r}; it was changed or comes from elsewhere")
         if not kind(state[name]):
-            raise UserError(f"{name!r} of the state is not what training writes there: {quoted(state[name], 120)}")
+            raise _unwritten(state, name)
+    labelled = not state.get("options", {}).get("pretrain")
+    if labelled and not all(row.keys() >= _OF_LABELS for row in state["rows"]):
+        raise _unwritten(state, "rows")
     for name in ("state_dict", "state_dict_ema", UNRANKED):
         weights = state.get(name) or {}
         refuse_odd(weights)
@@ -96,6 +98,10 @@ def check_state(state: Mapping[Any, Any]) -> None:
         raise UserError("the state has one of 'best' and 'best_epoch' without the other")
     for rank in state["ranks"]:
         _check_generator(rank["global"].get("numpy"))
+
+
+def _unwritten(state: Mapping[Any, Any], name: str) -> UserError:
+    return UserError(f"{name!r} of the state is not what training writes there: {quoted(state[name], 120)}")
 
 
 def _check_generator(numpy: Any) -> None:

@@ -9,6 +9,7 @@ import timm
 import torch
 from tiny_run import samples
 
+from braincog_transformers.models import Spikformer
 from braincog_transformers.training.distributed import Ranks
 from braincog_transformers.training.learner import Learner, UpdateRules
 from braincog_transformers.training.loaders import ToDevice
@@ -29,6 +30,14 @@ def test_time_steps_are_logged_written_and_evaluated(go, capsys):
     assert again["time_steps"] == 3
     assert "time_steps 3.0000" in capsys.readouterr().out
     assert "time_steps" not in go()
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_figures_of_any_name_are_logged(go, capsys, monkeypatch):
+    monkeypatch.setattr(Spikformer, "figures", lambda self: {"open_share": 0.25, "lr_of_mine": 3})
+    found = go()
+    assert "| open share 0.2500 | lr of mine 3.00 |" in capsys.readouterr().out
+    assert (found["open_share"], found["lr_of_mine"]) == (0.25, 3)
 
 
 def test_the_networks_own_term_is_in_the_loss_and_in_the_gradient():
