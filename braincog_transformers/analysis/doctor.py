@@ -107,7 +107,7 @@ def _watched(model: nn.Module) -> dict[str, tuple[BaseNode, Tensor, Tensor]]:
 def _health(name: str, node: BaseNode, x: Tensor, spikes: Tensor) -> LayerHealth:
     integer = isinstance(node, ILIFNode)
     if integer:
-        spikes = (spikes * node.divisor).round()
+        spikes = node.counts(spikes)
     rate = float(spikes.float().mean()) / (node.levels if integer else 1)
     gradient = float(x.grad.norm()) if x.grad is not None else 0.0
     finite = math.isfinite(rate) and math.isfinite(gradient)

@@ -107,7 +107,7 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
         neurons = spikes[0, 0].numel()
         planes = 1
         if isinstance(node, ILIFNode):
-            planes, spikes = node.levels, (spikes * node.divisor).round()
+            planes, spikes = node.levels, node.counts(spikes)
         tally = tallies.setdefault(name, _Tally(neurons, planes))
         if tally.neurons != neurons:
             raise ValueError(f"firing_rates: samples must have one size; {name} saw {tally.neurons}, then {neurons}.")

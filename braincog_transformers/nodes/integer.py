@@ -111,6 +111,10 @@ class ILIFNode(SpikingNode):
         """What the whole numbers are divided by before they leave."""
         return float(self.levels if self.norm is None else self.norm)
 
+    def counts(self, fired: Tensor) -> Tensor:
+        """Return the whole numbers of what it fired."""
+        return (fired * self.divisor).round()
+
     @staticmethod
     def advance(x, state, p, fire):
         h = (1 - 1 / p.tau) * state.v + x

@@ -1,5 +1,8 @@
 """One module by family of models: tiny sizes, parameter counts, and how to build the networks of its vectors."""
 
+import importlib
+import pkgutil
+
 import pytest
 import timm
 import torch
@@ -8,48 +11,14 @@ from safetensors import safe_open
 from braincog_transformers import list_models
 from braincog_transformers.models import REGISTERED
 
-from . import (
-    attention_free_spikformer,
-    autost,
-    dista,
-    dynamic_spikformer,
-    masked,
-    ost,
-    qkformer,
-    sdt,
-    sdt_v2,
-    sdt_v3,
-    sdt_v3_large,
-    sglformer,
-    spikeformer,
-    spikformer,
-    spikformer_v2,
-    spikingformer,
-    spikingresformer,
-    stsa,
-    tim,
-)
+from . import masked
 from .official import source_of
 
-FAMILIES = (
-    attention_free_spikformer,
-    autost,
-    dista,
-    dynamic_spikformer,
-    ost,
-    qkformer,
-    sdt,
-    sdt_v2,
-    sdt_v3,
-    sdt_v3_large,
-    sglformer,
-    spikeformer,
-    spikformer,
-    spikformer_v2,
-    spikingformer,
-    spikingresformer,
-    stsa,
-    tim,
+_OTHERS = {"masked", "official"}
+FAMILIES = tuple(
+    importlib.import_module(f".{file.name}", __name__)
+    for file in pkgutil.iter_modules(__path__)
+    if file.name not in _OTHERS
 )
 
 NAMES = list_models()
