@@ -176,6 +176,8 @@ def fresh(name: str) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.normal_(module.bias, 0.4, 0.8)
+        elif isinstance(getattr(module, "fc1", None), nn.Linear):  # an MLP without normalisations
+            nn.init.normal_(module.fc1.bias, 0.4, 0.8)
         elif isinstance(getattr(module, "rate", None), torch.Tensor):
             nn.init.uniform_(module.rate)  # SpikingResformer's running firing rates, which begin at nothing
     return model

@@ -173,3 +173,11 @@ def test_a_network_that_streams_is_drawn_with_all_steps():
     model.set_streaming()
     assert follow(model)["blocks.0.+"].shape == (2, 16, 16)
     assert model.streaming
+
+
+def test_an_integer_neuron_shows_what_it_fires():
+    family = next(family for family in FAMILIES if family.EXAMPLE.startswith("spikformer"))
+    _, parts = describe_architecture(tiny(family, node_type="ILIFNode", levels=3))
+    heads = {box.head for part in parts for box in part.boxes if box.role == "neuron"}
+    assert heads
+    assert all("\u03b8 1, 0 \u2026 3" in head or "\u03b8 0.5, 0 \u2026 3" in head for head in heads)
