@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, listed
-from ..nodes import IFNode, ILIFNode, LIFNode, PLIFNode
+from ..nodes import IFNode, LIFNode, PLIFNode, ValuedNode
 from .output import align_table, write_csv, write_json, writing
 from .recorder import outputs, refuse_streaming, watch
 
@@ -106,8 +106,8 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
     def count(name: str, node: nn.Module, spikes: Tensor) -> None:
         neurons = spikes[0, 0].numel()
         planes = 1
-        if isinstance(node, ILIFNode):
-            planes, spikes = node.levels, node.counts(spikes)
+        if isinstance(node, ValuedNode):
+            planes, spikes = node.levels, node.counts(spikes).abs()
         tally = tallies.setdefault(name, _Tally(neurons, planes))
         if tally.neurons != neurons:
             raise ValueError(f"firing_rates: samples must have one size; {name} saw {tally.neurons}, then {neurons}.")

@@ -27,15 +27,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import UserError
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..layers.transforms import FixedTransform
-from ..nodes import ILIFNode
+from ..nodes import ValuedNode
 from ..ops import planes
 from .dispatch import DenseProduct, Follower, unseen
 from .recorder import frozen_inference, outputs, refuse_streaming, unwrap
 
 __all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
 
-Kind = Literal["binary", "integer", "real"]
-KINDS: tuple[Kind, ...] = ("binary", "integer", "real")
+Kind = Literal["binary", "ternary", "integer", "real"]
+KINDS: tuple[Kind, ...] = ("binary", "ternary", "integer", "real")
 _LAYERS = {nn.Conv1d: "conv", nn.Conv2d: "conv", nn.Linear: "linear"}
 _PRODUCTS = {SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum", FixedTransform: "transform"}
 _UNSEEN = ("sum", "transform")  # PyTorch's counter knows no operation in them
@@ -489,7 +489,7 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
         calls = 1 if once else steps if _repeats(inner, counter.events) else 0
         return Operations(rows, first, counter.samples, steps, counter.events, calls, _classifier(inner))
 
-    follows = any(isinstance(module, ILIFNode) for module in inner.modules())
+    follows = any(isinstance(module, ValuedNode) for module in inner.modules())
     mode = planes.Planes(unrolls=getattr(inner, "spiking_inference", False)) if follows else nullcontext()
     with mode, counter.watching():  # outside of those that follow products, which see each product once
         yield counted

@@ -6,9 +6,11 @@ from .base import SpikingNode
 from .brain_cog import WrappedNode, accelerate, fires_levels, make_node, node_class, register_node
 from .integer import ILIFNode
 from .neurons import FusableNode, IFNode, LIFNode, PLIFNode
+from .valued import BurstNode, SoftResetNode, STBIFNode, ValuedNode
 
 __all__ = [
     "ALIFNode",
+    "BurstNode",
     "CLIFNode",
     "FusableNode",
     "ILIFNode",
@@ -16,7 +18,10 @@ __all__ = [
     "LIFNode",
     "PLIAFNode",
     "PLIFNode",
+    "STBIFNode",
+    "SoftResetNode",
     "SpikingNode",
+    "ValuedNode",
     "WrappedNode",
     "accelerate",
     "fires_levels",

@@ -9,7 +9,7 @@ from ..errors import UserError
 from ..ops import planes
 from ..ops.levels import Rounding, fire_levels
 from ..ops.neuron import membrane_dtype, run
-from .base import SpikingNode
+from .valued import ValuedNode
 
 __all__ = ["ILIFNode"]
 
@@ -17,7 +17,7 @@ _SURROGATE = ("act_fun", "alpha", "requires_alpha_grad", "strict")
 MOST_LEVELS = 255
 
 
-class ILIFNode(SpikingNode):
+class ILIFNode(ValuedNode):
     """Integer LIF neuron (I-LIF): a step fires a whole number n from 0 to D, and the membrane loses what it fired.
 
     With the leak `1 - 1/tau`, for t = 0 .. T-1
@@ -45,7 +45,6 @@ class ILIFNode(SpikingNode):
     Source: Luo et al. (ECCV 2024, arXiv 2407.20708), equations 8 to 10; Yao et al. (TPAMI 2025, arXiv 2411.16061).
     """
 
-    binary = False
     spiking_inference = False
 
     class State(NamedTuple):
@@ -111,6 +110,11 @@ class ILIFNode(SpikingNode):
         """What the whole numbers are divided by before they leave."""
         return float(self.levels if self.norm is None else self.norm)
 
+    @property
+    def unit(self) -> float:
+        """What one spike is worth: the divisor's inverse."""
+        return 1 / self.divisor
+
     def counts(self, fired: Tensor) -> Tensor:
         """Return the whole numbers of what it fired."""
         return (fired * self.divisor).round()
@@ -121,24 +125,13 @@ class ILIFNode(SpikingNode):
         n = fire_levels(h / p.threshold, p.levels, p.rounding)
         return n / p.divisor, state._replace(v=h - n * p.threshold)
 
-    def _run(self, x: Tensor, parameters: NamedTuple, with_potentials: bool) -> tuple[Tensor, Tensor | None]:
-        fired, potentials = super()._run(x, parameters, with_potentials)
-        return self._noted(fired), potentials
-
     def _over(self, x: Tensor) -> Tensor:
         parameters = self._read(membrane_dtype(x.dtype))
         fired, potentials = run(self._neuron(), x, parameters, self._fire)
         return potentials + (fired * self.divisor - 1) * parameters.threshold  # what was fired is put back
 
-    def _move(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        fired, potential = super()._move(inputs)
-        return self._noted(fired), potential
-
     def _noted(self, fired: Tensor) -> Tensor:
-        """Tell who follows whole numbers that these are some."""
-        mode = None if torch.compiler.is_compiling() else planes.active()
-        if mode is not None:
-            mode.note(fired, {1 / self.divisor: self.levels})
+        fired, mode = super()._noted(fired), None if torch.compiler.is_compiling() else planes.active()
         if self.spiking_inference and (mode is None or not mode.unrolls):
             raise UserError(
                 f"{type(self).__name__}: in spiking inference only the whole network can be called, and not compiled; "

@@ -109,6 +109,16 @@ class Planes(TorchDispatchMode):
         # held, no other storage takes its address
         self._units: dict[int, tuple[StorageWeakRef, dict[float, int]]] = {}
         self._most = _MANY
+        self._counts: dict[int, tuple[StorageWeakRef, Tensor]] = {}
+
+    def note_counts(self, x: Tensor, counts: Tensor) -> None:
+        """Tell how many spikes each entry of a tensor is, where one is not worth the same in all of it.
+
+        Only what reads the tensor itself gets to know them, not what reads something computed from it.
+        """
+        storage = x.untyped_storage()
+        self._counts = {key: value for key, value in self._counts.items() if not value[0].expired()}
+        self._counts[storage._cdata] = (StorageWeakRef(storage), counts)
 
     def note(self, fired: Tensor, units: dict[float, int]) -> None:
         """Tell what was fired: for what one spike may be worth in a tensor the most spikes of one neuron."""
@@ -119,7 +129,12 @@ class Planes(TorchDispatchMode):
             self._most = max(_MANY, 2 * len(self._units))
 
     def unrolled(self, x: Tensor) -> Unrolled | None:
-        """Return a tensor as whole numbers of spikes; None if it isn't made of those."""
+        """Return a tensor as whole numbers of spikes; None if it isn't made of those.
+
+        They may be negative, unless products are to be computed plane by plane.
+        """
+        if not self.unrolls and (known := self._counted(x)) is not None:
+            return Unrolled(known, math.nan, max(1, int(known.abs().max())), x.dtype)
         units = self._units_of(x)
         if not units or not x.numel() or (x.is_complex() and x.imag.any()):
             return None
@@ -129,9 +144,17 @@ class Planes(TorchDispatchMode):
             whole = counts.round()
             tolerance = 8 * torch.finfo(x.dtype).eps * whole.abs().clamp(min=1)
             low, high = (float(end) for end in torch.aminmax(whole))
-            if low >= 0 and math.isfinite(high) and not ((counts - whole).abs() > tolerance).any():
+            high = max(high, -low)
+            if (low >= 0 or not self.unrolls) and math.isfinite(high) and not ((counts - whole).abs() > tolerance).any():
                 return Unrolled(whole, unit, levels * max(1, math.ceil(high / levels)), x.dtype)
         return None
+
+    def _counted(self, x: Tensor) -> Tensor | None:
+        if not self._counts or not _has_memory(x) or not x.numel():
+            return None
+        counts = self._counts.get(x.untyped_storage()._cdata, (None, None))[1]
+        same = counts is not None and counts.numel() == x.numel() and x.is_contiguous()
+        return counts.reshape(x.shape) if same else None
 
     def planes_of(self, func: Any, args: tuple) -> int:
         """Return how many planes an operation is computed in: 1 for what is no product of whole numbers of spikes."""

@@ -1,0 +1,9 @@
+"""Conversion of trained networks to spiking ones, without or with training of a quantised network in between."""
+
+from .converted import Converted
+from .methods import Method, convert, prepare
+
+METHODS: dict[str, Method] = {}
+"""The methods by name."""
+
+__all__ = ["METHODS", "Converted", "Method", "convert", "prepare"]

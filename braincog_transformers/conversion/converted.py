@@ -1,0 +1,152 @@
+"""What every converted network is: a network run for T steps on each input, whose outputs are added up."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from braincog.base.node.node import BaseNode
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..ops.neuron import membrane_dtype
+
+__all__ = ["Converted", "Stateful", "reset"]
+
+
+class Stateful(nn.Module):
+    """A module that is no neuron, and keeps something from one step to the next, which `reset` forgets."""
+
+    def reset(self) -> None:
+        raise NotImplementedError
+
+
+def reset(network: nn.Module) -> None:
+    """Bring every neuron and every `Stateful` module of a network to rest."""
+    for module in network.modules():
+        if isinstance(module, BaseNode):
+            module.n_reset()
+        elif isinstance(module, Stateful):
+            module.reset()
+
+
+class Converted(nn.Module):
+    """A spiking network made from an ordinary one: it runs T steps on each input. A method derives its own class.
+
+    A call starts at rest and leaves nothing behind. `forward_step` takes one step and keeps the state, for streaming.
+    It is for inference.
+
+    Args:
+        network: what runs at every step; its neurons take one step a call.
+        step: number of steps T.
+        settings: what `convert` was given, by name, for the file that rebuilds it.
+
+    Attributes:
+        coding: what enters at step t: "constant": the input; "once": the input at the first step, then zeros; "spread":
+            the input over `spread` at the first `spread` steps, then zeros.
+        readout_is: the answer after t steps, from the sum of the outputs: their "sum", or their "mean".
+
+    Raises:
+        UserError: for fewer steps than one.
+    """
+
+    method: ClassVar[str] = ""
+    coding: Literal["constant", "once", "spread"] = "constant"
+    readout_is: Literal["sum", "mean"] = "mean"
+    spread = 1
+    input_dims = 4
+    """Axes of the source's input, the batch's among them; one more is the axis of time, behind the batch's."""
+
+    def __init__(self, network: nn.Module, step: int, settings: dict[str, Any] | None = None):
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.settings = dict(settings or {})
+        self.step = step
+        self.pretrained_cfg = self.default_cfg = getattr(network, "pretrained_cfg", None)
+        self.num_classes = getattr(network, "num_classes", None)
+        for node in self.nodes.values():
+            node.layer_by_layer = False
+        self.eval()
+
+    @property
+    def step(self) -> int:
+        """T."""
+        return self._step
+
+    @step.setter
+    def step(self, value: int) -> None:
+        if isinstance(value, bool) or value != int(value) or value < 1:
+            raise UserError(f"{type(self).__name__}: the number of steps must be a whole number from 1; got {value}")
+        self._step = int(value)
+
+    @property
+    def nodes(self) -> dict[str, BaseNode]:
+        """The neurons by name."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, BaseNode)}
+
+    def get_classifier(self) -> nn.Module:
+        """Return the source's classifier, as timm does; an empty module for a network that has none."""
+        return self.network.get_classifier() if hasattr(self.network, "get_classifier") else nn.Identity()
+
+    def train(self, mode: bool = True) -> "Converted":
+        """Stay in evaluation mode: a converted network is not trained; its source is."""
+        return super().train(False)
+
+    def reset(self) -> None:
+        """Bring the whole network to rest, between two streams of `forward_step`."""
+        reset(self.network)
+
+    def encode(self, x: Tensor, t: int) -> Tensor:
+        """Return what enters at step t, from 0."""
+        if self.coding == "constant":
+            return x
+        steps = self.spread if self.coding == "spread" else 1
+        return x / steps if t < steps else torch.zeros_like(x)
+
+    def forward_step(self, x: Tensor) -> Tensor:
+        """Take one step on what enters, `(B, ...)` as the source takes it, and return what leaves; keeps the state."""
+        return self.network(x)
+
+    def readout(self, total: Tensor, steps: int) -> Tensor:
+        """Return the answer after so many steps, from the sum of what left."""
+        return total / steps if self.readout_is == "mean" else total
+
+    def settled(self) -> bool:
+        """Tell whether further steps, in which nothing enters, change nothing."""
+        return False
+
+    def _steps(self, x: Tensor, progress: bool = False):
+        """Yield the sum of what left after each step, with the number of steps. The network ends at rest."""
+        framed = x.dim() == self.input_dims + 1
+        if framed and x.shape[1] < 1:
+            raise UserError(f"{type(self).__name__}: the input (B, T, ...) holds no step")
+        total, last = None, x.shape[1] if framed else self.step
+        self.reset()
+        try:
+            for t in tqdm(range(last), desc="steps", unit="step", disable=not progress, leave=False):
+                out = self.forward_step(x[:, t] if framed else self.encode(x, t))
+                out = out.to(membrane_dtype(out.dtype))
+                total = out if total is None else total + out
+                yield total, t + 1
+        finally:
+            self.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run T steps and return the answer `(B, K)`.
+
+        Args:
+            x: input as the source takes it, which `encode` presents at each step; or `(B, T, ...)`, what enters at each
+                step by itself.
+        """
+        for total, steps in self._steps(x):
+            if steps < self.step and not torch.compiler.is_compiling() and self.settled():
+                break
+        return self.readout(total, steps).to(x.dtype if x.is_floating_point() else total.dtype)
+
+    def forward_sequence(self, x: Tensor, *, progress: bool = False) -> Tensor:
+        """Return the answer after each step, `(T, B, K)`, for input as in `forward`; the last is what that returns."""
+        return torch.stack([self.readout(total, steps) for total, steps in self._steps(x, progress)])
+
+    def extra_repr(self) -> str:
+        return f"method={self.method}, step={self.step}, coding={self.coding}"
+
+

@@ -1,0 +1,87 @@
+"""Operators that put out by how much their result changed: what left so far is always f(what entered so far).
+
+Source: You et al., SpikeZIP-TF (ICML 2024, arXiv 2406.03470), section 4; ours for pooling, where it is exact, too.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .converted import Stateful
+
+__all__ = ["BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct"]
+
+
+class Increment(Stateful):
+    """f of a running sum: a step puts out `f(X[t]) - f(X[t-1])`, and the first `f(X[0])`.
+
+    Args:
+        function: a module, or a function of one tensor. A module keeps its parameters under `function`.
+    """
+
+    def __init__(self, function: nn.Module | Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+        self.reset()
+
+    def reset(self) -> None:
+        self._sum = self._before = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._sum = x if self._sum is None else self._sum + x
+        now, before = self.function(self._sum), self._before
+        self._before = now
+        return now if before is None else now - before
+
+
+class IncrementalProduct(Stateful):
+    """A B of two running sums: with `A += a` and `B += b`, a step puts out `A b + a B - a b`."""
+
+    def __init__(self):
+        super().__init__()
+        self.reset()
+
+    def reset(self) -> None:
+        self._a = self._b = None
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if self._a is None:
+            self._a, self._b = a, b
+            return a @ b
+        before, self._a, self._b = self._a, self._a + a, self._b + b
+        return before @ b + a @ self._b
+
+
+class _BiasOnce(Stateful):
+    biased: bool
+    """Whether the next call adds the bias."""
+
+    def reset(self) -> None:
+        self.biased = True
+
+    def _bias(self) -> Tensor | None:
+        bias, self.biased = self.bias if self.biased else None, False
+        return bias
+
+
+class BiasOnceLinear(nn.Linear, _BiasOnce):
+    """A linear layer that adds its bias in the first step only."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self._bias())
+
+
+class BiasOnceConv2d(nn.Conv2d, _BiasOnce):
+    """A convolution that adds its bias in the first step only."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight, self._bias())

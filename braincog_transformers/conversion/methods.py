@@ -1,0 +1,224 @@
+"""From a trained network to a spiking one, by one of the published methods: `prepare`, then `convert`."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from braincog.base.node.node import BaseNode
+from torch import Tensor, nn
+
+from ..errors import UserError, listed, unknown
+from .converted import Converted
+
+__all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "prepare"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a network was prepared for conversion; `prepare` leaves it on the network as the attribute `origin`.
+
+    Args:
+        method: name of the method.
+        options: the method's own options.
+    """
+
+    method: str
+    options: Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """One published method.
+
+    Args:
+        name: as in `convert(ann, name)`.
+        paper: where it is from.
+        options: frozen dataclass of its options, with defaults.
+        limit: builds the network that the spiking one approaches from a copy of the source: maps the copy, the options
+            and the calibration data (a list of inputs, or None) to it. The result may be trained where `trains` is set.
+        spiking: builds the spiking network from a copy of the limit: maps the copy, T, the options, the calibration
+            data (or None) and the settings for the file to a `Converted`. Without data it has the thresholds that the
+            limit holds, or some that loading a file replaces.
+        trains: whether the limit is meant to be trained.
+        calibrates: whether it needs calibration data, for the limit or for the spiking network.
+    """
+
+    name: str
+    paper: str
+    options: type
+    limit: Callable[[nn.Module, Any, list[Tensor] | None], nn.Module]
+    spiking: Callable[[nn.Module, int, Any, list[Tensor] | None, dict[str, Any]], Converted]
+    trains: bool = False
+    calibrates: bool = True
+
+    def chosen(self, given: dict[str, Any]) -> Any:
+        """Return the options, checked by name; their dataclass checks the values.
+
+        Raises:
+            UserError: for a name that this method does not have.
+        """
+        names = [field.name for field in fields(self.options)]
+        for name in given:
+            if name not in names:
+                raise unknown(f"option of {self.name}", name, names)
+        return self.options(**given)
+
+
+def find_method(name: str) -> Method:
+    """Return a method by name; raise `UserError` for another name."""
+    from . import METHODS
+
+    if name not in METHODS:
+        raise unknown("method of conversion", name, METHODS)
+    return METHODS[name]
+
+
+def device_and_dtype(network: nn.Module) -> dict[str, Any]:
+    """Return where a network is and its floating type, as keywords of `torch.zeros` and of modules."""
+    tensors = (*network.parameters(), *network.buffers())
+    found = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
+    return {"device": found.device, "dtype": found.dtype}
+
+
+def batches_of(data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None, network: nn.Module) -> list[Tensor] | None:
+    """Return calibration data as a list of inputs on the network's device and in its type; None for none.
+
+    Args:
+        data: a batch, or batches: inputs, or `(input, target, ...)` as a loader gives them.
+
+    Raises:
+        UserError: if there is no sample in them, or one that is not finite.
+    """
+    if data is None:
+        return None
+    place = device_and_dtype(network)
+    found = [data] if isinstance(data, Tensor) else [x if isinstance(x, Tensor) else x[0] for x in data]
+    found = [x.to(**place) if x.is_floating_point() else x.to(place["device"]) for x in found if len(x)]
+    if not found:
+        raise UserError("conversion: the calibration data hold no sample")
+    if any(x.is_floating_point() and not torch.isfinite(x).all() for x in found):
+        raise UserError("conversion: the calibration data hold values that are not finite; check the data")
+    return found
+
+
+def prepare(
+    ann: nn.Module, method: str, *, data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None = None, **options: Any
+) -> nn.Module:
+    """Build the network that the spiking one will approach; the source stays as it is.
+
+    For `qcfs` and `spikezip` it is a quantised network, which is then trained like any other. For `sta` its
+    operators are approximated, for `rate` its activations are clipped.
+
+    Args:
+        ann: a trained network.
+        method: "qcfs", "sta", "spikezip" or "rate".
+        data: calibration data: a batch, or batches as a loader gives them.
+        **options: the method's options, see its dataclass.
+
+    Raises:
+        UserError: for an unknown method or option, a network that spikes already, or one with an operator that the
+            method does not know, which is named.
+    """
+    found = find_method(method)
+    chosen = found.chosen(options)
+    if isinstance(ann, Converted) or any(isinstance(module, BaseNode) for module in ann.modules()):
+        raise UserError(
+            f"conversion: {type(ann).__name__} has spiking neurons already, so there is nothing to convert; name an "
+            "ordinary network"
+        )
+    batches = batches_of(data, ann)
+    with torch.no_grad():
+        limit = found.limit(copy.deepcopy(ann), chosen, batches)
+    limit.origin = Origin(method, chosen)
+    return limit.train(ann.training)
+
+
+def convert(
+    ann: nn.Module,
+    method: str,
+    *,
+    step: int = 32,
+    data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None = None,
+    allow_silent: bool = False,
+    **options: Any,
+) -> Converted:
+    """Convert a trained network to a spiking one; the source stays as it is.
+
+    Args:
+        ann: a trained network, or what `prepare` made of one, trained further or not.
+        method: "qcfs", "sta", "spikezip" or "rate".
+        step: number of steps T.
+        data: calibration data: a batch, or batches as a loader gives them. `sta` and `rate` need some; so do `qcfs` and
+            `spikezip` for a source that was not prepared and trained.
+        allow_silent: accept layers that don't fire at all on the first batch of the data.
+        **options: the method's options, see its dataclass; for a prepared network those that it was prepared with.
+
+    Returns:
+        The spiking network, in evaluation mode, on the source's device and in its type.
+
+    Raises:
+        UserError: for fewer steps than one, an unknown method or option, missing data, a network that spikes already or
+            has nothing to convert, an operator that the method does not know, layers that never fire.
+    """
+    found = find_method(method)
+    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+        raise UserError(f"conversion: the number of steps must be a whole number from 1; got {step!r}")
+    origin = getattr(ann, "origin", None)
+    if not isinstance(origin, Origin):
+        ready = False
+        chosen = found.chosen(options)
+        if found.calibrates and data is None:
+            raise UserError(f"conversion: {method} calibrates its thresholds, so it needs data; give data=")
+    else:
+        ready = True
+        if origin.method != method:
+            raise UserError(
+                f"conversion: {type(ann).__name__} was prepared for {origin.method}; convert it by that, or prepare "
+                f"the source for {method}"
+            )
+        chosen = origin.options
+        if options and found.chosen({**vars(chosen), **options}) != chosen:
+            changed = [name for name, value in options.items() if getattr(chosen, name) != value]
+            raise UserError(
+                f"conversion: {', '.join(f'{name}={getattr(chosen, name)!r}' for name in changed)} when the network was "
+                f"prepared; got {', '.join(f'{name}={options[name]!r}' for name in changed)} (prepare it again, or "
+                "leave that out)"
+            )
+    batches = batches_of(data, ann)
+    limit = copy.deepcopy(ann) if ready else prepare(ann, method, data=batches, **options)
+    settings = {"method": method, "step": step, "options": vars(chosen)}
+    with torch.no_grad():
+        spiking = found.spiking(limit.eval(), step, chosen, batches, settings)
+    if not spiking.nodes:
+        raise UserError(
+            f"conversion: {method} found nothing to convert in {type(ann).__name__}: no operator of it becomes a neuron"
+        )
+    if batches and not allow_silent:
+        _refuse_silent(spiking, batches[0])
+    return spiking
+
+
+def _refuse_silent(spiking: Converted, x: Tensor) -> None:
+    """Raise `UserError` if a layer of neurons never fires; a few samples tell."""
+    fired: dict[str, bool] = {}
+    hooks = [
+        node.register_forward_hook(
+            lambda _m, _i, out, name=name: fired.__setitem__(name, fired.get(name, False) or bool(out.any()))
+        )
+        for name, node in spiking.nodes.items()
+    ]
+    try:
+        with torch.no_grad():
+            spiking(x[:16])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if silent := [name for name, any_spike in fired.items() if not any_spike]:
+        thresholds = (float(spiking.get_submodule(name).get_thres().max()) for name in silent)
+        named = [f"{name} (threshold {threshold:.3g})" for name, threshold in zip(silent, thresholds, strict=True)]
+        raise UserError(
+            f"conversion: in {spiking.step} steps these layers never fire on {min(len(x), 16)} samples of the data: "
+            f"{listed(named)}; check their thresholds and the data, or take more steps"
+        )
