@@ -37,7 +37,7 @@ class ExplicitAttention(nn.Module):
         super().__init__()
         for part, what in (("gate", "a gate"), ("norm", "a normalisation")):
             if not isinstance(getattr(attn, part, None), nn.Identity | None):
-                raise UserError(f"conversion: {path} has {what} at its output (scale_norm, gated), which no method knows")
+                raise UserError(f"conversion: {path} has {what} at its output, which no method of conversion knows")
         self.num_heads, self.scale = attn.num_heads, attn.scale
         self.qkv, self.proj = attn.qkv, attn.proj
         self.q_norm = getattr(attn, "q_norm", nn.Identity())

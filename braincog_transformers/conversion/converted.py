@@ -137,7 +137,8 @@ class Converted(nn.Module):
             x: input as the source takes it, which `encode` presents at each step; or `(B, T, ...)`, what enters at each
                 step by itself.
         """
-        for total, steps in self._steps(x):
+        total = steps = None
+        for total, steps in self._steps(x):  # noqa: B007 - the last ones count
             if steps < self.step and not torch.compiler.is_compiling() and self.settled():
                 break
         return self.readout(total, steps).to(x.dtype if x.is_floating_point() else total.dtype)

@@ -180,11 +180,11 @@ def convert(
             )
         chosen = origin.options
         if options and found.chosen({**vars(chosen), **options}) != chosen:
-            changed = [name for name, value in options.items() if getattr(chosen, name) != value]
+            was = {name: getattr(chosen, name) for name in options if getattr(chosen, name) != options[name]}
+            before, now = (", ".join(f"{name}={values[name]!r}" for name in was) for values in (was, options))
             raise UserError(
-                f"conversion: {', '.join(f'{name}={getattr(chosen, name)!r}' for name in changed)} when the network was "
-                f"prepared; got {', '.join(f'{name}={options[name]!r}' for name in changed)} (prepare it again, or "
-                "leave that out)"
+                f"conversion: the network was prepared with {before}; got {now} (prepare the source again, or leave "
+                "that out)"
             )
     batches = batches_of(data, ann)
     limit = copy.deepcopy(ann) if ready else prepare(ann, method, data=batches, **options)

@@ -144,7 +144,7 @@ class STBIFNode(_Converted):
     def __init__(self, threshold: float | Tensor = 1.0, *, low: int = 0, high: int = 15, **kwargs: Any):
         super().__init__(threshold, **kwargs)
         if low > 0 or high < 1:
-            raise UserError(f"STBIFNode: the tracer starts at 0, so low must be at most 0 and high above; got {low}, {high}")
+            raise UserError(f"STBIFNode: low must be at most 0, high above it; got {low}, {high}")
         self.low, self.high = int(low), int(high)
 
     @property

@@ -144,8 +144,10 @@ class Planes(TorchDispatchMode):
             whole = counts.round()
             tolerance = 8 * torch.finfo(x.dtype).eps * whole.abs().clamp(min=1)
             low, high = (float(end) for end in torch.aminmax(whole))
-            high = max(high, -low)
-            if (low >= 0 or not self.unrolls) and math.isfinite(high) and not ((counts - whole).abs() > tolerance).any():
+            high, signed = max(high, -low), low < 0
+            if signed and self.unrolls:
+                continue
+            if math.isfinite(high) and not ((counts - whole).abs() > tolerance).any():
                 return Unrolled(whole, unit, levels * max(1, math.ceil(high / levels)), x.dtype)
         return None
 
