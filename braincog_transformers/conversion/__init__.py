@@ -2,8 +2,9 @@
 
 from .converted import Converted
 from .methods import Method, convert, prepare
+from .sources import SOURCES
 
 METHODS: dict[str, Method] = {}
 """The methods by name."""
 
-__all__ = ["METHODS", "Converted", "Method", "convert", "prepare"]
+__all__ = ["METHODS", "SOURCES", "Converted", "Method", "convert", "prepare"]
