@@ -2,8 +2,9 @@
 
 from .converted import Converted
 from .methods import Method, convert, prepare
+from .saving import is_converted, load_converted, save_converted
 
 METHODS: dict[str, Method] = {}
 """The methods by name."""
 
-__all__ = ["METHODS", "Converted", "Method", "convert", "prepare"]
+__all__ = ["METHODS", "Converted", "Method", "convert", "is_converted", "load_converted", "prepare", "save_converted"]
