@@ -15,7 +15,7 @@ PAPER = Paper("Ownnet", "nowhere 2026", "arXiv:0000.00000", "me/own")
 
 
 class Ownnet(nn.Module):
-    def __init__(self, width=3, num_classes=10, in_chans=1):
+    def __init__(self, width=3, num_classes=10, in_chans=1, img_size=8):
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
         self.head = nn.Linear(width, num_classes)
