@@ -156,5 +156,7 @@ def test_an_error_in_the_network_leaves_no_hook_and_no_mode():
     fast = torch.backends.mha.get_fastpath_enabled()
     with pytest.raises(RuntimeError):
         found(network, torch.rand(2, 4, 4))
-    assert not network._forward_hooks and not network._forward_pre_hooks
-    assert torch._C._len_torch_dispatch_stack() == 0 and torch.backends.mha.get_fastpath_enabled() == fast
+    assert not network._forward_hooks
+    assert not network._forward_pre_hooks
+    assert torch._C._len_torch_dispatch_stack() == 0
+    assert torch.backends.mha.get_fastpath_enabled() == fast
