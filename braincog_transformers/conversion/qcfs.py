@@ -14,6 +14,7 @@ pooling on running sums, and thresholds from data, are ours.
 """
 
 import math
+import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from .converted import Converted, Stateful, device_and_dtype
 from .increments import Increment
 from .methods import Method
 
-__all__ = ["METHOD", "QCFS", "QCFSOptions", "SpikeMask", "mark_levels", "put_in_attention", "set_masks"]
+__all__ = ["METHOD", "QCFS", "QCFSOptions", "SeededMasks", "SpikeMask", "mark_levels", "put_in_attention", "set_masks"]
 
 ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish),
@@ -130,7 +131,7 @@ class SpikeMask(Stateful):
 
     def reset(self) -> None:
         if isinstance(self.masks, SeededMasks):
-            self.masks.drawn = 0
+            self.masks.reset()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.ratio:
@@ -150,13 +151,16 @@ class SeededMasks:
         seed: whole number.
     """
 
-    def __init__(self, ratio: float, seed: int):
-        self.ratio, self.seed, self.drawn = ratio, seed, 0
+    def __init__(self, ratio: float, seed: int = 0):
+        self.ratio, self.seed = ratio, seed
+        self.reset()
+
+    def reset(self) -> None:
+        self._seeds = random.Random(self.seed)
 
     def __call__(self, x: Tensor) -> Tensor:
-        # a generator of its own for each mask: a copy of the network draws the same, which a copied generator can't
-        generator = torch.Generator(x.device).manual_seed((self.seed << 32) + self.drawn)
-        self.drawn += 1
+        # a generator of PyTorch's for each mask, as it can't be copied with the network; of a seed it reads 32 bits
+        generator = torch.Generator(x.device).manual_seed(self._seeds.getrandbits(32))
         return torch.rand(x.shape, generator=generator, device=x.device) > self.ratio
 
 
