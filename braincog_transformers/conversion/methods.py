@@ -1,7 +1,7 @@
 """From a trained network to a spiking one, by one of the published methods: `prepare`, then `convert`."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, listed, unknown
 from .converted import Converted, device_and_dtype
+from .survey import Known, example_input, require_known
 
 __all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "prepare"]
 
@@ -43,6 +44,9 @@ class Method:
             limit holds, or some that loading a file replaces.
         trains: whether the limit is meant to be trained.
         calibrates: whether it needs calibration data, for the limit or for the spiking network.
+        knows: the operators that are not linear and that it treats, by the names that `survey` gives, with how and
+            where; `prepare` refuses all others. None for a method that checks its networks by itself.
+        networks: classes of networks that it takes; any if there are none.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Method:
     spiking: Callable[[nn.Module, int, Any, list[Tensor] | None, dict[str, Any]], Converted]
     trains: bool = False
     calibrates: bool = True
+    knows: Mapping[str, tuple[Known, ...]] | None = None
+    networks: tuple[type[nn.Module], ...] = ()
 
     def chosen(self, given: dict[str, Any]) -> Any:
         """Return the options, checked by name; their dataclass checks the values.
@@ -121,9 +127,11 @@ def prepare(
             f"conversion: {type(ann).__name__} has spiking neurons already, so there is nothing to convert; name an "
             "ordinary network"
         )
-    batches = batches_of(data, ann)
+    batches, source = batches_of(data, ann), copy.deepcopy(ann)
+    if found.knows is not None:
+        require_known(source, batches[0][:1] if batches else example_input(source), found)
     with torch.no_grad():
-        limit = found.limit(copy.deepcopy(ann), chosen, batches)
+        limit = found.limit(source, chosen, batches)
     limit.origin = Origin(method, chosen)
     return limit.train(ann.training)
 
