@@ -1,8 +1,7 @@
 """Which operators a network has, which of them each method knows, and an input to find out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,30 +9,9 @@ from torch import Tensor, nn
 from ..errors import UserError, listed, shown
 from ..ops.operators import Operator, Operators
 from .converted import device_and_dtype
+from .method import Method
 
-if TYPE_CHECKING:
-    from .methods import Method
-
-__all__ = ["Known", "Operator", "example_input", "require_known", "survey", "treatment"]
-
-
-@dataclass(frozen=True)
-class Known:
-    """How a method treats an operator, and where.
-
-    Args:
-        how: "spiking": neurons compute it, or what it reads are spikes; "analog": it is evaluated at each step, on what
-            enters in the step or on running sums, and the audit lists it.
-        within: classes of the module whose own code asks for it, or of the one around that; any if there are none.
-    """
-
-    how: Literal["spiking", "analog"]
-    within: tuple[type, ...] = ()
-
-    def covers(self, network: nn.Module, path: str) -> bool:
-        """Tell whether this is said of an operator at a path."""
-        around = {path, path.rpartition(".")[0]}
-        return not self.within or any(isinstance(network.get_submodule(one), self.within) for one in around)
+__all__ = ["Operator", "example_input", "require_known", "survey", "treatment"]
 
 
 def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
@@ -67,17 +45,17 @@ def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
     return operators.found
 
 
-def _takes(method: "Method", network: nn.Module) -> bool:
+def _takes(method: Method, network: nn.Module) -> bool:
     return not method.networks or isinstance(network, method.networks)
 
 
-def treatment(method: "Method", network: nn.Module, operator: Operator) -> str | None:
+def treatment(method: Method, network: nn.Module, operator: Operator) -> str | None:
     """Return how a method treats an operator of a network: "spiking", "analog", or None if it doesn't know it."""
     known = (method.knows or {}).get(operator.name, ()) if _takes(method, network) else ()
     return next((one.how for one in known if one.covers(network, operator.path)), None)
 
 
-def require_known(network: nn.Module, x: Tensor, method: "Method") -> None:
+def require_known(network: nn.Module, x: Tensor, method: Method) -> None:
     """Refuse a network with an operator that a method does not know.
 
     Raises:
@@ -94,7 +72,7 @@ def require_known(network: nn.Module, x: Tensor, method: "Method") -> None:
         raise UserError(f"conversion: {method.name}{why} doesn't know {listed(named, most=3)}")
 
 
-def _described(network: nn.Module, operators: list[Operator], method: "Method") -> str:
+def _described(network: nn.Module, operators: list[Operator], method: Method) -> str:
     """Say what an operator that a method does not know is, where it is, and who knows it."""
     from . import METHODS
 
