@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import Mlp, PatchEmbed, activations
+from timm.layers import Mlp, PatchEmbed, RmsNorm, activations
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from ..nodes import SoftResetNode
 from .attention import ATTENTIONS, ExplicitAttention
 from .converted import Converted, Stateful, device_and_dtype
 from .increments import Increment
-from .methods import Method
+from .method import Known, Method
 
 __all__ = ["METHOD", "QCFS", "QCFSOptions", "SeededMasks", "SpikeMask", "mark_levels", "put_in_attention", "set_masks"]
 
@@ -336,6 +336,18 @@ def _is_threshold(value: Tensor) -> bool:
     return bool(torch.isfinite(value).all() and (value > 0).all())
 
 
+_SITES = Known("spiking", ACTIVATIONS)
+_PER_STEP, _RMS = Known("analog"), Known("analog", (RmsNorm, nn.RMSNorm))
+_KNOWS = {
+    **dict.fromkeys(("relu", "clamp", "gelu", "gelu (tanh)", "silu", "mish", "hardswish", "sigmoid"), (_SITES,)),
+    "product of two activations": (_SITES, _RMS),  # as which QuickGELU writes its sigmoid
+    **dict.fromkeys(("power", "rsqrt"), (_RMS,)),
+    "matrix product of two activations": (Known("spiking", ATTENTIONS),),
+    **dict.fromkeys(("fused attention", "softmax"), (Known("analog", ATTENTIONS),)),
+    **dict.fromkeys(("layer norm", "group norm", "rms norm"), (_PER_STEP,)),
+    "max pooling": (Known("analog", _POOLS),),
+}
+
 METHOD = Method(
     name="qcfs",
     paper="Wang et al., Masked Spiking Transformer, ICCV 2023",
@@ -343,4 +355,5 @@ METHOD = Method(
     limit=_limit,
     spiking=_spiking,
     trains=True,
+    knows=_KNOWS,
 )
