@@ -6,14 +6,15 @@ which nothing is used here. They convert transformers of linear layers, softmax 
 linear layers, convolutions, batch normalisations, poolings and residual sums is taken, too.
 
 The input stays the same at all T steps, and the answer is the mean of what leaves. All that is linear then passes mean
-values on. A neuron with soft reset that reads x/L at a step fires at the rate clip(x/L, 0, 1), up to 1/T. So the network
-approaches its *limit*, the source with activations clipped at their thresholds L, with an error of the order 1/T.
+values on. A neuron with soft reset that reads x/L at each step fires at the rate clip(x/L, 0, 1), up to 1/T. So the
+network approaches its *limit*, the source with activations clipped at their thresholds L, with an error of the order
+1/T.
 
 **Thresholds instead of rescaled weights.** Data-based normalisation divides the weights of layer l by L[l]/L[l-1] and
-its bias by L[l], and lets all neurons fire at 1. Here weights stay as they are, a neuron fires at L[l], and its spike is
-worth L[l]. Its potential over its threshold is the same in both, so that the same spikes are fired. But a sum of two
-branches with different L, as in a residual network, has no common scale to which its weights could be normalised. Spikes
-that are worth L can be added as they are.
+its bias by L[l], and lets all neurons fire at 1. Here weights stay as they are, a neuron fires at L[l], and its spike
+is worth L[l]. Its potential over its threshold is the same in both, so that the same spikes are fired. But a sum of two
+branches with different L, as in a residual network, has no common scale to which its weights could be normalised.
+Spikes that are worth L can be added as they are.
 
 **Max pooling** of rates is not the rate of max-pooled spikes. `Increment` puts out by how much the pooling of all
 spikes so far has grown, which is a spike or none, and adds up to the pooling of the rates exactly.
@@ -22,36 +23,36 @@ spikes so far has grown, which is a spike or none, and adds up to the pooling of
 spikes, as in the paper. They are not linear, so that the network approaches something else than the limit there.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import RmsNorm
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import UserError, listed
-from ..nodes.valued import SoftResetNode
-from .converted import Converted
+from ..errors import UserError
+from ..nodes import SoftResetNode
+from .calls import Call, InTurn, calls_of, modules_of, own_modules, replace_modules
+from .converted import Converted, device_and_dtype
 from .increments import Increment
-from .methods import Method, device_and_dtype
-from .tracing import ACTIVATIONS, MAX_POOLS, Trace, trace
+from .method import Known, Method
+from .survey import example_input
 
-__all__ = ["METHOD", "ClippedReLU", "InTurn", "RateCoded", "RateOptions", "normalise_as_released"]
+__all__ = ["METHOD", "ClippedReLU", "RateCoded", "RateOptions", "normalise_as_released"]
 
 _RELUS = (nn.ReLU, nn.ReLU6)
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+_LEVELS = 8
 _BINS, _CANDIDATES = 4096, 200
 """Resolution of a histogram of activations, and of the search for a threshold."""
 
 
 @dataclass(frozen=True)
 class RateOptions:
-    """Options of rate coding.
-
-    The paper's are `percentile=0.99, start=0.0, strict=True`. The defaults need fewer steps.
+    """Options of rate coding. The paper's are `percentile=0.99, start=0.0, strict=True`; the defaults need fewer steps.
 
     Args:
         levels: a threshold is that of the least squared error if activations are rounded to so many levels, which is
@@ -62,8 +63,8 @@ class RateOptions:
         strict: fire above the threshold only, not at it.
         as_released: rescale weights as the released code does, with `percentile`: those of layers with a ReLU only,
             although what enters the layers without one is rescaled, too, so that another function is computed.
-        calls: by name how often a forward pass calls a ReLU or max pooling that it calls more than once. The data tell;
-            it is for building the network without data.
+        calls: how often a pass calls each ReLU or pooling that it calls more than once; None to find out. It is for
+            building the network without data.
     """
 
     levels: int | None = None
@@ -71,19 +72,20 @@ class RateOptions:
     start: float = 0.5
     strict: bool = False
     as_released: bool = False
-    calls: Mapping[str, int] = field(default_factory=dict)
+    calls: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.levels is not None and self.percentile is not None:
+        levels = self.levels
+        if levels is not None and self.percentile is not None:
             raise UserError("rate: levels and percentile are two rules for the thresholds; give one of them")
-        if self.levels is not None and (isinstance(self.levels, bool) or self.levels != int(self.levels) or self.levels < 1):
-            raise UserError(f"rate: levels must be a whole number from 1; got {self.levels}")
+        if levels is not None and (isinstance(levels, bool) or not isinstance(levels, int) or levels < 1):
+            raise UserError(f"rate: levels must be a whole number from 1; got {levels!r}")
         if self.percentile is not None and not 0 < self.percentile <= 1:
             raise UserError(f"rate: percentile must be above 0 and at most 1; got {self.percentile}")
         if not 0 <= self.start < 1:
-            raise UserError(f"rate: start must be from 0, and below 1, a share of the threshold; got {self.start}")
+            raise UserError(f"rate: start must be at least 0 and below 1, a share of the threshold; got {self.start}")
         if self.as_released and self.percentile is None:
-            raise UserError("rate: as_released rescales weights by a percentile; give it (the released code: 0.99)")
+            raise UserError("rate: as_released rescales weights by a percentile; give it (0.99 in the released code)")
 
 
 class ClippedReLU(nn.Module):
@@ -101,159 +103,89 @@ class ClippedReLU(nn.Module):
         return x.clamp(min=0).minimum(self.threshold)
 
 
-class InTurn(nn.Module):
-    """Modules in the place of one that a forward pass calls several times: the first call goes to the first.
-
-    Each has a state and a threshold of its own. The network's pre-hook `_first` begins a forward pass.
-
-    Args:
-        module: the module.
-        count: number of calls.
-    """
-
-    def __init__(self, module: nn.Module, count: int):
-        super().__init__()
-        self.calls = nn.ModuleList(copy.deepcopy(module) for _ in range(count))
-        self.called = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.called += 1
-        return self.calls[self.called - 1](x)
-
-
-def _first(network: nn.Module, _: tuple) -> None:
-    for module in network.modules():
-        if isinstance(module, InTurn):
-            module.called = 0
-
-
-class RateCoded(Converted):
-    """A rate-coded network: the input at every step, the mean of the outputs as the answer."""
-
-    method = "rate"
-    coding = "constant"
-    readout_is = "mean"
-
-
-def _of_types(network: nn.Module, types: tuple[type, ...]) -> dict[str, nn.Module]:
-    """Return the modules of some types by name; a module in several places has several names."""
-    return {name: m for name, m in network.named_modules(remove_duplicate=False) if isinstance(m, types) and name}
-
-
-def _replace(network: nn.Module, new: Mapping[str, nn.Module]) -> None:
-    """Put modules in the places of others, everywhere where those are."""
-    by_old = {id(network.get_submodule(name)): module for name, module in new.items()}
-    for name, old in list(network.named_modules(remove_duplicate=False)):
-        if id(old) in by_old:
-            parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, by_old[id(old)])
+# From a source to the network with clipped activations
 
 
 def _limit(network: nn.Module, options: RateOptions, data: list[Tensor] | None) -> nn.Module:
     """Return the network with its activations clipped at their thresholds."""
     network.eval()
-    pools = {name: pool for name, pool in _of_types(network, _POOLS).items() if not pool.return_indices}
-    seen = Trace()
-    if data is not None:
-        seen = trace(network, data[0][:1], _of_types(network, _RELUS), pools)
-        _refuse(seen.foreign)
-    calls = {name: len(found) for name, found in seen.calls.items() if len(found) > 1}
-    if data is None:
-        calls = options.calls
-    elif options.calls and options.calls != calls:
-        raise UserError(f"rate: calls={dict(options.calls)}, but the data show {calls}; leave calls out")
+    for name, pool in modules_of(network, _POOLS).items():
+        if pool.return_indices:
+            raise UserError(f"rate: {name} returns the indices of its maxima, which spikes have none of")
+    calls: dict[str, list[Call]] = {}
+    if data is not None or options.calls is None:
+        x = example_input(network) if data is None else data[0][:1]
+        calls = calls_of(network, modules_of(network, (*_RELUS, *_POOLS)), x)
     if options.as_released and data is not None:
-        normalise_as_released(network, data, options.percentile, seen)
-    answer = None if data is None else network(data[0][:1])
-    _replace(network, {name: InTurn(network.get_submodule(name), count) for name, count in calls.items()})
-    if calls:
-        network.register_forward_pre_hook(_first)
-    place = device_and_dtype(network)
-    bound = 1.0 if data is None or options.as_released else math.inf
-    bounds = {name: min(bound, 6.0) if isinstance(m, nn.ReLU6) else bound for name, m in _of_types(network, _RELUS).items()}
-    _replace(network, {name: ClippedReLU(torch.full((), value, **place)) for name, value in bounds.items()})
-    if data is not None and not options.as_released:
-        if not torch.allclose(network(data[0][:1]), answer, rtol=1e-4, atol=1e-6):
+        normalise_as_released(network, data, options.percentile)
+    before = None if data is None else network(x)
+    own_modules(network, {name: len(found) for name, found in calls.items()} if calls else options.calls or {})
+    clips = data is None or options.as_released
+    replace_modules(network, {name: _unset(network, relu, clips) for name, relu in modules_of(network, _RELUS).items()})
+    if not clips:
+        if not torch.allclose(network(x), before, rtol=1e-4, atol=1e-6):
             raise UserError(
-                f"rate: {type(network).__name__} computes something else with its nn.ReLU modules replaced: the input "
-                "of one is read again after it was changed in place; build them with inplace=False"
+                f"rate: {type(network).__name__} reads an activation that its ReLU has changed in place, where a "
+                "neuron changes nothing; build it with nn.ReLU(inplace=False)"
             )
-        _calibrate(network, data, seen, options)
+        _calibrate(network, data, calls, options)
     return network
 
 
-def _refuse(foreign: Mapping[str, list[str]]) -> None:
-    """Raise `UserError` for the first operation that rate coding does not know."""
-    for name, paths in foreign.items():
-        where = listed(paths)
-        if name in ("relu", "threshold", "hardtanh"):
-            raise UserError(
-                f"rate: {where} calls {ACTIVATIONS[name]} as a function, where no neuron can be put; make it a module "
-                f"nn.{ACTIVATIONS[name]} of the network"
-            )
-        if name in MAX_POOLS:
-            raise UserError(
-                f"rate: {where} calls a max pooling as a function, or for its indices; make it a module nn.MaxPool2d "
-                "of the network"
-            )
-        if name in ACTIVATIONS:
-            raise UserError(
-                f"rate: {where} computes {ACTIVATIONS[name]}, and only ReLU becomes a neuron that fires at a rate; "
-                "train the network with nn.ReLU, or convert it by sta, which approximates GELU in timm's vision "
-                "transformers"
-            )
-        what = "the product of two activations" if name == "mul" else name.strip("_")
-        raise UserError(
-            f"rate: {where} computes {what}, which is not linear, so that it does not add up over the steps; no method "
-            "here knows it outside of attention"
-        )
+def _unset(network: nn.Module, relu: nn.Module, clips: bool) -> ClippedReLU:
+    """Return what takes the place of a ReLU: with the threshold 1, or as high as it needs to change nothing."""
+    bound = 1.0 if clips else 6.0 if isinstance(relu, nn.ReLU6) else math.inf
+    return ClippedReLU(torch.full((), bound, **device_and_dtype(network)))
 
 
-def _calibrate(network: nn.Module, data: list[Tensor], seen: Trace, options: RateOptions) -> None:
+def _calibrate(network: nn.Module, data: list[Tensor], calls: Mapping[str, list[Call]], options: RateOptions) -> None:
     """Set the thresholds of the activations, which are not clipped yet."""
-    axes = {}
-    for name, calls in seen.calls.items():
-        places = [name] if len(calls) == 1 else [f"{name}.calls.{i}" for i in range(len(calls))]
-        axes |= {place: call.axis for place, call in zip(places, calls, strict=True)}
-    relus = {name: relu for name, relu in _of_types(network, (ClippedReLU,)).items() if name in axes}
+    axes = {name: found[0].axis for name, found in calls.items() if len(found) == 1}
+    axes |= {
+        f"{name}.calls.{i}": call.axis
+        for name, found in calls.items()
+        if name not in axes
+        for i, call in enumerate(found)
+    }
+    relus = {name: relu for name, relu in modules_of(network, (ClippedReLU,)).items() if name in axes}
     maxima = _channel_maxima(network, data, {name: (relu, axes[name]) for name, relu in relus.items()})
     for name, found in maxima.items():
         if not torch.isfinite(found).all():
             raise UserError(f"rate: {name} is not finite on the calibration data; check the network's weights")
     if options.percentile is None:
-        found = _least_error(network, data, relus, maxima, options)
+        levels = _LEVELS if options.levels is None else options.levels
+        largest = {name: found.max() for name, found in maxima.items()}
+        thresholds = _least_errors(network, data, relus, largest, levels, options.start)
     else:
-        found = {name: _robust(maximum, options.percentile) for name, maximum in maxima.items()}
-    for name, threshold in found.items():
+        thresholds = {name: _robust(found, options.percentile) for name, found in maxima.items()}
+    for name, threshold in thresholds.items():
         relus[name].threshold.copy_(threshold if threshold > 0 else 1.0)  # one that is never positive stays silent
 
 
 def _robust(maxima: Tensor, percentile: float) -> Tensor:
     """Return the largest of the channels' maxima, without the share above the percentile."""
-    ordered = maxima.sort().values
-    return ordered[int(percentile * (len(ordered) - 1))]
+    return maxima.sort().values[int(percentile * (len(maxima) - 1))]
 
 
-def _least_error(
-    network: nn.Module, data: list[Tensor], relus: Mapping[str, nn.Module], maxima: Mapping[str, Tensor],
-    options: RateOptions,
+def _least_errors(
+    network: nn.Module, data: list[Tensor], relus: Mapping[str, nn.Module], largest: Mapping[str, Tensor], levels: int,
+    start: float,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Return the thresholds at which rounding the activations has the least squared error, from their histograms."""
     counts: dict[str, Tensor] = {}
 
     def note(name: str, out: Tensor) -> None:
-        found = out.float().histc(_BINS, 0, float(maxima[name].max()))
+        found = torch.histc(out.float() / largest[name].float().clamp(min=1e-30), _BINS, 0, 1)
         counts[name] = found if name not in counts else counts[name] + found
 
     _observe(network, data, relus, note)
     found = {}
     for name, count in counts.items():
-        largest = maxima[name].max()
-        shares = torch.arange(1, _CANDIDATES + 1, device=count.device)[:, None] / _CANDIDATES  # of the largest
-        middles = (torch.arange(_BINS, device=count.device) + 0.5) / _BINS
-        levels = 8 if options.levels is None else options.levels
-        rounded = (levels * middles / shares + options.start).floor().clamp(0, levels) / levels * shares
-        found[name] = largest * shares[((rounded - middles).square() * count).sum(1).argmin(), 0]
+        x = (torch.arange(_BINS, device=count.device) + 0.5) / _BINS  # activations, as shares of the largest
+        thresholds = torch.arange(1, _CANDIDATES + 1, device=count.device)[:, None] / _CANDIDATES
+        rounded = (levels * x / thresholds + start).floor().clamp(0, levels) / levels * thresholds
+        best = ((rounded - x).square() * count).sum(1).argmin()
+        found[name] = largest[name] * thresholds[best, 0]
     return found
 
 
@@ -286,9 +218,7 @@ def _channel_maxima(
     return maxima
 
 
-def normalise_as_released(
-    network: nn.Module, data: list[Tensor], percentile: float = 0.99, seen: Trace | None = None
-) -> None:
+def normalise_as_released(network: nn.Module, data: list[Tensor], percentile: float = 0.99) -> None:
     """Rescale weights in place as the released code does, so that neurons with the threshold 1 fit.
 
     Layer by layer, in the order of the forward pass: with A the robust maximum of the activations of the network as it
@@ -297,19 +227,14 @@ def normalise_as_released(
 
     Args:
         network: in evaluation mode, with its ReLU modules.
-        data: inputs.
+        data: batches of inputs.
         percentile: see `RateOptions`.
-        seen: its trace, if there is one.
 
     Raises:
         UserError: for a ReLU that is called twice, or that does not read what a layer puts out.
     """
-    relus = _of_types(network, _RELUS)
-    seen = trace(network, data[0][:1], relus, {}) if seen is None else seen
-    before = 1.0
-    for name, calls in seen.calls.items():
-        if name not in relus:
-            continue
+    relus, before = modules_of(network, _RELUS), 1.0
+    for name, calls in calls_of(network, relus, data[0][:1]).items():
         if len(calls) > 1 or not calls[0].layer:
             raise UserError(
                 f"rate: as_released rescales the layer in front of each ReLU, and {name} "
@@ -317,12 +242,23 @@ def normalise_as_released(
             )
         layer = network.get_submodule(calls[0].layer)
         maxima = _channel_maxima(network, data, {name: (relus[name], calls[0].axis)})[name]
-        values = [_robust(maxima, percentile), layer.weight.max().clamp(min=0)]
-        scale = torch.stack(values if layer.bias is None else [*values, layer.bias.max()]).max()
+        scales = [_robust(maxima, percentile), layer.weight.max().clamp(min=0)]
+        scale = torch.stack(scales if layer.bias is None else [*scales, layer.bias.max()]).max()
         layer.weight.div_(scale / before)
         if layer.bias is not None:
             layer.bias.div_(scale)
         before = scale
+
+
+# From the network with clipped activations to the spiking one
+
+
+class RateCoded(Converted):
+    """The input at every step, the mean of the outputs as the answer."""
+
+    method = "rate"
+    coding = "constant"
+    readout_is = "mean"
 
 
 def _spiking(
@@ -331,22 +267,19 @@ def _spiking(
     """Put neurons in the places of the clipped activations."""
     place = device_and_dtype(network)
     neuron = {"start": options.start, "strict": options.strict, "step": step}
-    _replace(
-        network,
-        {
-            **{
-                name: SoftResetNode(relu.threshold, **neuron).to(**place)
-                for name, relu in _of_types(network, (ClippedReLU,)).items()
-            },
-            **{name: Increment(pool) for name, pool in _of_types(network, _POOLS).items() if not pool.return_indices},
-        },
+    relus = modules_of(network, (ClippedReLU,))
+    replace_modules(
+        network, {name: SoftResetNode(relu.threshold, **neuron).to(**place) for name, relu in relus.items()}
     )
-    calls = {name: len(module.calls) for name, module in _of_types(network, (InTurn,)).items()}
+    replace_modules(network, {name: Increment(pool) for name, pool in modules_of(network, _POOLS).items()})
+    calls = {name: len(module.calls) for name, module in modules_of(network, (InTurn,)).items()}
     converted = RateCoded(network, step, {**settings, "options": {**vars(options), "calls": calls}})
     if data is not None:
         converted.input_dims = data[0].dim()
     return converted
 
+
+_PER_STEP, _RMS = (Known("analog"),), (Known("analog", (RmsNorm, nn.RMSNorm)),)
 
 METHOD = Method(
     name="rate",
@@ -354,4 +287,12 @@ METHOD = Method(
     options=RateOptions,
     limit=_limit,
     spiking=_spiking,
+    knows={
+        "relu": (Known("spiking", _RELUS),),
+        "clamp": (Known("spiking", (nn.ReLU6,)),),
+        "max pooling": (Known("analog", _POOLS),),
+        **dict.fromkeys(("softmax", "matrix product of two activations", "fused attention"), _PER_STEP),
+        **dict.fromkeys(("layer norm", "rms norm"), _PER_STEP),
+        **dict.fromkeys(("power", "rsqrt", "product of two activations"), _RMS),
+    },
 )
