@@ -29,8 +29,8 @@ _logger = logging.getLogger(__name__)
 # The classifier, and the head that learns from a teacher.
 _HEADS = ("head.", "head_dist.")
 
-# What BrainCog's nodes and this package add, and official checkpoints do not have.
-_OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state")
+# What the nodes of BrainCog and the quantisers of this package add, and official checkpoints do not have.
+_OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state", ".levels", ".initialised")
 
 _ONE_PROJECTION = "one projection makes its queries, keys and values, where the paper's network has"
 # Networks of other libraries that resemble ours: a name that no other has, what they are, and why they don't load.

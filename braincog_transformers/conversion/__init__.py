@@ -4,8 +4,9 @@ from .converted import Converted
 from .methods import Method, convert, prepare
 from .saving import is_converted, load_converted, save_converted
 from .sources import SOURCES
+from .spikezip import METHOD as _SPIKEZIP
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, Method] = {method.name: method for method in (_SPIKEZIP,)}
 """The methods by name."""
 
 __all__ = ["METHODS", "SOURCES", "Converted", "Method", "convert", "is_converted", "load_converted", "prepare"]
