@@ -113,7 +113,9 @@ class Converted(nn.Module):
         if self.coding == "constant":
             return x
         steps = self.spread if self.coding == "spread" else 1
-        return x / steps if t < steps else torch.zeros_like(x)
+        if t >= steps:
+            return torch.zeros_like(x)
+        return x / steps if steps > 1 else x  # tokens stay whole numbers
 
     def forward_step(self, x: Tensor) -> Tensor:
         """Take one step on what enters, `(B, ...)` as the source takes it, and return what leaves; keeps the state."""
