@@ -75,8 +75,8 @@ def prepare(
         **options: the method's options, see its dataclass.
 
     Raises:
-        UserError: for an unknown method or option, a network that spikes already, or one with an operator that the
-            method does not know, which is named.
+        UserError: for an unknown method or option, a network that spikes or is prepared already, or one with an
+            operator that the method does not know, which is named.
     """
     found = find_method(method)
     chosen = found.chosen(options)
@@ -84,6 +84,10 @@ def prepare(
         raise UserError(
             f"conversion: {type(ann).__name__} has spiking neurons already, so there is nothing to convert; name an "
             "ordinary network"
+        )
+    if isinstance(origin := getattr(ann, "origin", None), Origin):
+        raise UserError(
+            f"conversion: {type(ann).__name__} was prepared for {origin.method} already; train it further, or convert it"
         )
     batches, source = batches_of(data, ann), copy.deepcopy(ann)
     if found.knows is not None:

@@ -39,10 +39,10 @@ from ..models.official import OfficialNames
 from ..nodes.valued import STBIFNode
 from . import text
 from .attention import ExplicitAttention, Product
-from .converted import Converted, Stateful, reset
+from .converted import Converted, Stateful, device_and_dtype, reset
 from .increments import AddOnce, BiasOnceConv2d, BiasOnceLinear, Increment, IncrementalProduct, Once
 from .lsq import QuantisedConv2d, QuantisedLinear, Quantiser, calibrate, quantise_weight, refuse_other_levels
-from .methods import Method, device_and_dtype
+from .method import Known, Method
 
 __all__ = ["METHOD", "SpikeZip", "SpikeZipOptions"]
 
@@ -129,14 +129,9 @@ class _OverTokens(nn.Module):
 
 def _limit(network: nn.Module, options: SpikeZipOptions, data: list[Tensor] | None) -> nn.Module:
     """Quantise a copy of the source, and initialise the scales if there are data."""
-    if isinstance(network, _Quantised):
-        raise UserError(f"conversion: {type(network).__name__} is quantised already; train it further, or convert it")
     if type(network) not in _FAMILIES:
-        raise UserError(
-            f"conversion: spikezip converts timm's VisionTransformer and VisionTransformerDistilled, and "
-            f"RobertaEncoder; got {type(network).__name__} (qcfs knows timm's Swin, rate networks of Linear, Conv, "
-            "BatchNorm, ReLU and pooling)"
-        )
+        known = ", ".join(cls.__name__ for cls in _FAMILIES)
+        raise UserError(f"conversion: spikezip takes {known}, and none derived from them; got {type(network).__name__}")
     family = _FAMILIES[type(network)]
     _refuse_unknown(network, family)
     place = device_and_dtype(network)
@@ -162,8 +157,8 @@ def _refuse_unknown(network: nn.Module, family: "_Family") -> None:
     for path, module in network.named_modules():
         if type(module) not in known:
             raise UserError(
-                f"conversion: {path} is a {type(module).__name__}, which spikezip does not know; no other method here "
-                "knows it in such a network"
+                f"conversion: spikezip doesn't know {path} ({type(module).__name__}); it takes vision transformers "
+                "whose parts are timm's own"
             )
 
 
@@ -372,6 +367,20 @@ _FAMILIES = {
     ),
 }  # fmt: skip
 
+_ANALOG, _ATTENTION = Known("analog"), (Attention, text.SelfAttention)
+_KNOWS = {
+    "relu": (Known("spiking"),),
+    "matrix product of two activations": (Known("spiking", _ATTENTION),),
+    "fused attention": (Known("analog", _ATTENTION),),
+    "softmax": (Known("analog", _ATTENTION),),
+    **dict.fromkeys(("layer norm", "gelu", "gelu (tanh)", "silu", "tanh"), (_ANALOG,)),
+    **dict.fromkeys(("rms norm", "power", "rsqrt"), (Known("analog", (RmsNorm,)),)),
+    "sigmoid": (Known("analog", (QuickGELU,)),),
+    "product of two activations": (Known("analog", (RmsNorm, QuickGELU, text.Embeddings)),),
+    "maximum": (Known("analog", (VisionTransformer,)),),
+    **dict.fromkeys(("comparison", "data-dependent selection"), (Known("analog", (text.RobertaEncoder,)),)),
+}
+
 METHOD = Method(
     name="spikezip",
     paper="You et al., SpikeZIP-TF: Conversion is All You Need for Transformer-based SNN (ICML 2024)",
@@ -379,5 +388,7 @@ METHOD = Method(
     limit=_limit,
     spiking=_spiking,
     trains=True,
+    knows=_KNOWS,
+    networks=tuple(_FAMILIES),
 )
 """SpikeZIP-TF."""

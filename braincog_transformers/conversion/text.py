@@ -209,6 +209,11 @@ class RobertaEncoder(nn.Module):
         """Return the classifier."""
         return self.classifier
 
+    def example_input(self) -> Tensor:
+        """Return a sequence of two tokens, of which one is padding."""
+        ids = torch.tensor([[self.padding + 1, self.padding]], device=self.embeddings.LayerNorm.weight.device)
+        return ids % self.embeddings.word_embeddings.num_embeddings
+
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Map tokens `(B, N)`, whole numbers, to logits `(B, K)`.
 
