@@ -521,9 +521,8 @@ def test_tokens_after_the_first_step_are_refused():
         (lambda: VisionTransformer(**TINY, scale_attn_norm=True), r"blocks.0.attn has a normalisation at its output"),
         (lambda: VisionTransformer(**TINY, block_fn=ResPostBlock), r"doesn't know blocks.0 \(ResPostBlock\)"),
         (lambda: type("MyViT", (VisionTransformer,), {})(**TINY), "none derived from them; got MyViT"),
-        (lambda: quantised(), "QuantisedViT was prepared for spikezip already"),
     ],
-    ids=["swin", "pooling", "activation", "attention", "norm", "block", "subclass", "quantised"],
+    ids=["swin", "pooling", "activation", "attention", "norm", "block", "subclass"],
 )
 def test_what_is_not_known_is_named(build, message):
     with pytest.raises(UserError, match=message) as caught:
