@@ -48,6 +48,8 @@ class Converted(nn.Module):
         settings: what `convert` was given, by name, for the file that rebuilds it.
 
     Attributes:
+        current: the step that is being taken, from 0; None outside of steps, as in `readout`.
+        stops: whether a call may end before T steps, once the network is `settled`.
         coding: what enters at step t: "constant": the input; "once": the input at the first step, then zeros; "spread":
             the input over `spread` at the first `spread` steps, then zeros.
         readout_is: the answer after t steps, from the sum of the outputs: their "sum", or their "mean".
@@ -60,6 +62,8 @@ class Converted(nn.Module):
     coding: Literal["constant", "once", "spread"] = "constant"
     readout_is: Literal["sum", "mean"] = "mean"
     spread = 1
+    stops = True
+    current: int | None = None
     input_dims = 4
     """Axes of the source's input, the batch's among them; one more is the axis of time, behind the batch's."""
 
@@ -130,11 +134,14 @@ class Converted(nn.Module):
         self.reset()
         try:
             for t in tqdm(range(last), desc="steps", unit="step", disable=not progress, leave=False):
+                self.current = t
                 out = self.forward_step(x[:, t] if framed else self.encode(x, t))
+                self.current = None
                 out = out.to(membrane_dtype(out.dtype))
                 total = out if total is None else total + out
                 yield total, t + 1
         finally:
+            self.current = None
             self.reset()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,7 +153,7 @@ class Converted(nn.Module):
         """
         total = steps = None
         for total, steps in self._steps(x):  # noqa: B007 - the last ones count
-            if steps < self.step and not torch.compiler.is_compiling() and self.settled():
+            if self.stops and steps < self.step and not torch.compiler.is_compiling() and self.settled():
                 break
         return self.readout(total, steps).to(x.dtype if x.is_floating_point() else total.dtype)
 
