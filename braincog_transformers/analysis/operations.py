@@ -32,6 +32,7 @@ from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..layers.transforms import FixedTransform
 from ..nodes import ValuedNode
 from ..ops import planes
+from ..ops.operators import Operator, Operators
 from .dispatch import DenseProduct, Follower, unseen
 from .recorder import all_steps, frozen_inference, outputs, refuse_streaming, unwrap
 
@@ -172,6 +173,7 @@ class Operations:
         first_calls: how many of the T equal steps of a repeated image the first layer computed: 1 or T; 0 where its
             steps are not equal.
         classifier: names of the last layers.
+        analog: operators outside of neurons that are not linear, and read something else than spikes.
     """
 
     rows: list[Operation]
@@ -182,6 +184,7 @@ class Operations:
     first_calls: int = 0
     classifier: tuple[str, ...] = ()
     by_steps: bool = False
+    analog: tuple[Operator, ...] = ()
 
     def until(self, steps: int) -> "Operations":
         """Return what was done in the first steps, and once, of a network whose calls belong to steps."""
@@ -214,6 +217,16 @@ def observe(x: Tensor) -> Values:
     return Values(kind, int(torch.count_nonzero(x)) / entries, _sum(x) / entries, high)
 
 
+def _not_seen(_x: Tensor) -> Values:
+    """Say nothing: for a count alone nobody looks."""
+    return Values("real", 0.0, 0.0, 0.0)
+
+
+def _spikes(x: Tensor) -> bool:
+    """Tell whether a tensor is made of whole numbers of spikes, or is a choice between yes and no."""
+    return not x.is_floating_point() or not x.numel() or observe(x).kind != "real"
+
+
 def _sum(x: Tensor) -> float:
     # by sample in single precision, which is exact for spikes, as a sum in double precision throughout is slow
     by_sample = x.sum(dim=tuple(range(1, x.dim())), dtype=torch.promote_types(x.dtype, torch.float32))
@@ -235,10 +248,16 @@ def _version(x: Tensor | None) -> int | None:
 
 
 class _Counter:
-    """The hooks' memory while one network is watched."""
+    """The hooks' memory while one network is watched.
 
-    def __init__(self, model: nn.Module, fold: bool) -> None:
-        self.model, self.fold = model, fold
+    Args:
+        model: the network.
+        fold: see `counting`.
+        look: says what a tensor holds.
+    """
+
+    def __init__(self, model: nn.Module, fold: bool, look: Callable[[Tensor], Values] = observe) -> None:
+        self.model, self.fold, self._look = model, fold, look
         self.samples, self.events = 0, None
         self.stepping = model if isinstance(model, Converted) else None
         # for a network that steps by itself: at how many steps something enters, and the layers that this call was in
@@ -253,16 +272,17 @@ class _Counter:
         self._expected, self._counted = Counter(), Counter()
         self._differing: dict[str, tuple[float, float]] = {}
         self._other, self._asking = set(), set()
+        self.analog: dict[Operator, None] = {}
         self._follower = Follower(model, self._asked)
 
     def _observe(self, x: Tensor) -> Values:
         # q, k and v read one tensor, which is examined once
         if not self._observed.holds(x):
-            self._observed = _Known(x, observe(x))
+            self._observed = _Known(x, self._look(x))
         return self._observed.value
 
     def _pool(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._pooled = _Known(output, observe(inputs[0]).mean)
+        self._pooled = _Known(output, self._look(inputs[0]).mean)
 
     def _row(self, name: str, type: str, parameters: int) -> Operation:
         return self.rows.setdefault(name, Operation(name, type, parameters))
@@ -281,8 +301,7 @@ class _Counter:
             macs = output.numel() * _joint_fan_in(self._modules[before.name], module)
         biases = output.numel() if module.bias is not None and not self._had_its_bias(name, module) else 0
         before_pooling = self._pooled.value if self._pooled.holds(x) else values.mean
-        row.calls.append(Seen(self._length(x), macs, biases, (values,), before_pooling))
-        self._placed(row)
+        self._note(row, Seen(self._length(x), macs, biases, (values,), before_pooling))
         self._produced = _Known(output, name)
 
     def _had_its_bias(self, name: str, module: nn.Module) -> bool:
@@ -291,13 +310,13 @@ class _Counter:
         self._called.add(name)
         return again
 
-    def _placed(self, row: Operation) -> None:
-        """Say to which step the last call of a row belongs. A first layer that nothing enters multiplies nothing."""
-        if self.stepping is None:
-            return
-        call, step = row.calls[-1], self.stepping.current
-        nothing = step is not None and step >= self._entered and row is _first(self.rows.values())
-        row.calls[-1] = replace(call, step=step, macs=0.0 if nothing else call.macs)
+    def _note(self, row: Operation, seen: Seen) -> None:
+        """Add a call to a row, with the step that it belongs to. A first layer that nothing enters costs nothing."""
+        row.calls.append(seen)
+        if self.stepping is not None:
+            step = self.stepping.current
+            nothing = step is not None and step >= self._entered and row is _first(self.rows.values())
+            row.calls[-1] = replace(seen, step=step, macs=0.0 if nothing else seen.macs)
 
     def _product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if name in self._other:
@@ -307,10 +326,8 @@ class _Counter:
             operands = (*inputs, output)
         macs, query_macs = _product_macs(module, inputs, output)
         self._counted[name] += macs
-        seen = Seen(self._length(output), macs, 0, tuple(map(observe, operands)), query_macs=query_macs)
-        row = self._row(name, _type(module), 0)
-        row.calls.append(seen)
-        self._placed(row)
+        seen = Seen(self._length(output), macs, 0, tuple(map(self._look, operands)), query_macs=query_macs)
+        self._note(self._row(name, _type(module), 0), seen)
 
     def _asked(self, name: str, inputs: tuple, number: int, product: DenseProduct) -> None:
         """Count a product that a module's own code asks for."""
@@ -320,10 +337,8 @@ class _Counter:
         row = f"{name}.{product.type}{number or ''}".lstrip(".")
         row += "_" * (row in self._modules)
         length = next((self._length(x) for x in inputs if isinstance(x, Tensor)), 1)
-        seen = Seen(length, product.macs, product.biases, tuple(map(observe, product.operands)))
-        row = self._row(row, product.type, product.parameters)
-        row.calls.append(seen)
-        self._placed(row)
+        seen = Seen(length, product.macs, product.biases, tuple(map(self._look, product.operands)))
+        self._note(self._row(row, product.type, product.parameters), seen)
 
     def _length(self, x: Tensor) -> int:
         """Return how many samples times steps a tensor holds, `(T*B, ...)`, `(T, B, ...)` or `(B, ...)`."""
@@ -361,16 +376,19 @@ class _Counter:
 
         def run(x: Tensor) -> None:
             trial._batch = len(x)
+            operators = Operators(hides=(BaseNode,), spikes=_spikes)
             with unseen(self.model), frozen_inference(self.model), ExitStack() as hooks, counter:
                 trial._hook_layers(hooks)
+                hooks.enter_context(operators.watching(self.model))
                 Follower(self.model, note).follow(self._modules.items(), hooks)
                 self.model(x, *inputs[1:])
+            self.analog |= dict.fromkeys(operators.found)
 
-        trial, counter = _Counter(self.model, fold=False), FlopCounterMode(display=False)
+        trial, counter = _Counter(self.model, fold=False, look=_not_seen), FlopCounterMode(display=False)
         try:
             run(inputs[0][:_SURVEYED])
         except RuntimeError:  # its state is that of a whole batch
-            trial, found, known = _Counter(self.model, fold=False), Counter(), Counter()
+            trial, found, known = _Counter(self.model, fold=False, look=_not_seen), Counter(), Counter()
             run(inputs[0])
         expected, ours = {}, Counter()
         for name, row in sorted(trial.rows.items(), key=lambda item: -item[0].count(".")):  # innermost first
@@ -536,8 +554,10 @@ def counting(model: nn.Module, *, fold: bool = False, spiking: bool = True) -> I
         calls = 1 if once else steps if repeats else 0
         if counter.stepping is not None and not repeats:
             calls = 0
-        by_steps, samples = counter.stepping is not None, counter.samples
-        return Operations(rows, first, samples, steps, counter.events, calls, _classifier(inner), by_steps)
+        return Operations(
+            rows, first, counter.samples, steps, counter.events, calls, _classifier(inner),
+            counter.stepping is not None, tuple(counter.analog),
+        )  # fmt: skip
 
     follows = any(isinstance(module, ValuedNode) for module in inner.modules())
     mode = planes.Planes(unrolls=getattr(inner, "spiking_inference", False)) if follows else nullcontext()
