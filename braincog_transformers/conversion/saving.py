@@ -5,7 +5,6 @@ which timm builds the source, and the version that wrote it. Loading builds the 
 without data, and puts the file's values in. A file is only written once that has been tried.
 """
 
-import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from ..errors import UserError, listed, quoted, shown
 from ..files import reason, write_whole
 from ..version import __version__
 from .converted import Converted
-from .methods import device_and_dtype, find_method
+from .methods import device_and_dtype, find_method, plain_copy
 
 __all__ = ["is_converted", "load_converted", "save_converted"]
 
@@ -181,7 +180,7 @@ def _rebuilt(settings: dict[str, Any], source: nn.Module | None, state: Mapping[
                 source = _by_timm(described)
             elif described.get("class", type(source).__name__) != type(source).__name__:
                 raise UserError(f"it was made from a {shown(described['class'], 60)}, not a {type(source).__name__}")
-            limit = method.limit(copy.deepcopy(source).cpu().eval(), options, None)
+            limit = method.limit(plain_copy(source).cpu().eval(), options, None)
             kept = {name: settings[name] for name in ("method", "step", "options", "source")}
             rebuilt = method.spiking(limit.eval(), settings["step"], options, None, kept)
             rebuilt.input_dims = settings["input_dims"]
