@@ -327,7 +327,7 @@ def from_official(state: Mapping[str, Tensor], patch_size: int = 4) -> dict[str,
 
     Args:
         state: tensors by name: `embed.pos` and `embed.token`, or `patch.*`, `pos_emb` and `class_emb`; then, in Keras's
-            order, `block.{i}.{q,k,v,proj,mlp1,mlp2}.*` and `head.{j}.*`. There `*` is `kernel`, `(in, out)`, and `bias`.
+            order, `block.{i}.{q,k,v,proj,mlp1,mlp2}.*` and `head.{j}.*`, where `*` is `kernel`, `(in, out)`, or `bias`.
         patch_size: side of a patch, in pixels.
     """
     heads = _HEAD_OF_TEXT if "embed.token" in state else _HEAD_OF_PICTURES
