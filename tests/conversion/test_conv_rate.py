@@ -231,6 +231,24 @@ def test_another_threshold_rounds_the_activations_no_better(levels):
     assert error(found) <= 1.01 * min(error(other) for other in others)
 
 
+def test_a_strict_neuron_does_not_fire_at_its_threshold():
+    network = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, float(parameter.dim() == 2))
+    x = torch.ones(1, 1)
+    for strict, spikes in ((True, [0.0, 0.5]), (False, [1.0, 1.0])):
+        spiking = convert(network, "rate", step=2, data=x, percentile=1.0, start=0.0, strict=strict)
+        assert spiking.forward_sequence(x).flatten().tolist() == spikes
+
+
+def test_relu6_is_clipped_at_6():
+    network, x = nn.Sequential(nn.Linear(6, 6), nn.ReLU6()), 100 * torch.rand(20, 6)
+    assert network(x).max() == 6
+    limit = prepare(network, "rate", data=x, percentile=1.0)
+    assert limit[1].threshold == 6
+    assert torch.equal(limit(x), network(x))
+
+
 def test_spikes_are_those_of_a_network_with_normalised_weights():
     network, x = build("max pooling")
     spiking = convert(network, "rate", step=16, data=x, **PAPER)
