@@ -3,6 +3,8 @@
 import copy
 import functools
 import json
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -192,6 +194,29 @@ def test_several_batches_of_calibration_data_count_alike():
     batches = [images(2), 3 * images(2)]
     joined = quantised(data=torch.cat(batches)).patch_embed.proj[1].s
     assert quantised(data=batches).patch_embed.proj[1].s.item() == pytest.approx(joined.item())
+
+
+RANK = """
+import sys, torch
+from braincog_transformers.conversion.lsq import Quantiser
+rank, store = int(sys.argv[1]), torch.distributed.FileStore(sys.argv[2], 2)
+torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+quantiser = Quantiser(8, signed=True)
+quantiser(torch.full((4,), 1.0 + rank))
+print(float(quantiser.s.detach()))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_processes_begin_with_the_same_scale(tmp_path):
+    command = [sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    scales = [float(rank.communicate(timeout=120)[0]) for rank in ranks]
+    assert scales[0] == scales[1] == pytest.approx(2 * 1.5 / 3**0.5)
 
 
 def test_resumed_training_goes_on_with_the_scales():
