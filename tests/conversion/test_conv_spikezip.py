@@ -349,11 +349,15 @@ def test_nothing_fires_in_the_last_step_but_in_the_one_before(spiking):
 
 
 def test_network_does_not_stop_while_the_picture_still_enters():
-    network = quantised(coding="spread")
-    x = torch.zeros_like(images())
-    assert convert(network, "spikezip", step=ENOUGH)(x).sub(network(x)).abs().max() < VALUE
-    x[..., 0, 0] = 1e-3  # of which a share makes nothing fire
-    assert convert(network, "spikezip", step=ENOUGH)(x).sub(network(x)).abs().max() < VALUE
+    network = quantised(vit(pre_norm=True), coding="spread", levels=64)
+    convolution, quantiser = network.patch_embed.proj
+    x = images(1)
+    x *= 0.51 * quantiser.s / convolution(x).abs().max()  # a neuron fires when 50/51 of it have entered
+    spiking = convert(network, "spikezip", step=ENOUGH)
+    fired = []
+    spiking.nodes["network.patch_embed.proj.1"].register_forward_hook(lambda _m, _i, out: fired.append(bool(out.any())))
+    assert (spiking(x) - network(x)).abs().max() < VALUE
+    assert fired.index(True) > 60
 
 
 def test_frames_are_all_read_whatever_fires(spiking):
@@ -409,6 +413,24 @@ def test_every_quantiser_is_a_neuron_with_its_scale_and_bounds():
     for name, quantiser in quantisers.items():
         node = spiking.nodes[f"network.{name}"]
         assert (node.threshold, node.low, node.high) == (quantiser.s, quantiser.low, quantiser.high)
+
+
+def test_normalised_queries_and_scaled_branches_have_one_quantiser_each():
+    network = quantised(vit(qk_norm=True, init_values=0.1))
+    names = {name.removeprefix("blocks.0.") for name, m in network.named_modules() if isinstance(m, Quantiser)}
+    attention = {f"attn.{value}_node" for value in ("q", "k", "v", "weight", "context")}
+    block = {"norm1.1", "norm2.1", "mlp.act.1", "ls1.1", "ls2.1"}
+    assert names == {"patch_embed.proj.1", "norm.1", *attention, *block}
+
+
+def test_without_softmax_the_weights_are_divided_by_the_number_of_tokens():
+    attention = quantised(remove_softmax=True).blocks[0].attn
+    seen = {}
+    attention.weight_node.register_forward_hook(lambda _m, _i, out: seen.__setitem__("node", out))
+    attention.context.register_forward_pre_hook(lambda _m, inputs: seen.__setitem__("context", inputs[0]))
+    attention(torch.randn(2, 5, 16, dtype=torch.float64))
+    assert seen["node"].any()
+    assert torch.equal(seen["context"], seen["node"] / 5)
 
 
 # Files
@@ -499,6 +521,14 @@ def test_padding_changes_no_answer():
     assert (network(TOKENS)[1] - network(TOKENS[1:2, :4])[0]).abs().max() < VALUE
     spiking = convert(quantised(network, TOKENS), "spikezip", step=ENOUGH)
     assert (spiking(TOKENS)[1] - spiking(TOKENS[1:2, :4])[0]).abs().max() < VALUE
+
+
+def test_padding_is_at_the_place_of_its_own_number():
+    parts = encoder().embeddings
+    expected = (
+        parts.word_embeddings.weight[1] + parts.position_embeddings.weight[1] + parts.token_type_embeddings.weight
+    )
+    assert torch.equal(parts(TOKENS)[1, 4], parts.LayerNorm(expected)[0])
 
 
 def test_attention_mask_takes_the_place_of_padding():
