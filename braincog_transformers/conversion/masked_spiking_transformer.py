@@ -172,7 +172,7 @@ class MaskedSpikingTransformer(nn.Module):
                 f"{type(self).__name__}: num_heads must have a number for each stage that divides its width; got "
                 f"num_heads={tuple(num_heads)} for the widths {tuple(widths)}"
             )
-        options = QCFSOptions(levels=levels, threshold=threshold, masking_ratio=masking_ratio, calls={})
+        options = QCFSOptions(levels=levels, threshold=threshold, masking_ratio=masking_ratio, norms="step", calls={})
         self.origin = Origin("qcfs", options)
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, widths[-1]
         node = partial(QCFS, levels, threshold)
