@@ -362,10 +362,11 @@ def _is_threshold(value: Tensor) -> bool:
     return bool(torch.isfinite(value).all() and (value > 0).all())
 
 
-_SITES = Known("spiking", ACTIVATIONS)
+_SITES = Known("spiking", (*ACTIVATIONS, QCFS))
 _PER_STEP, _RMS = Known("analog"), Known("analog", (RmsNorm, nn.RMSNorm))
 _KNOWS = {
     **dict.fromkeys(("relu", "clamp", "gelu", "gelu (tanh)", "silu", "mish", "hardswish", "sigmoid"), (_SITES,)),
+    **dict.fromkeys(("rounding", "comparison", "data-dependent selection"), (_SITES,)),
     "product of two activations": (_SITES, _RMS),  # as which QuickGELU writes its sigmoid
     **dict.fromkeys(("power", "rsqrt"), (_RMS,)),
     "matrix product of two activations": (Known("spiking", ATTENTIONS),),
