@@ -70,6 +70,7 @@ def save_converted(
     dtype = str(device_and_dtype(converted)["dtype"]).removeprefix("torch.")
     described = _described(converted, source)
     settings = {**converted.settings, "step": converted.step, "dtype": dtype, "source": described}
+    settings["input_dims"] = converted.input_dims
     state = {name: value.detach().cpu() for name, value in converted.state_dict().items()}
     refuse_broken(state)
     try:
@@ -152,7 +153,7 @@ def _settings(text: str) -> dict[str, Any]:
         settings = _with_tuples(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UserError(f"its settings are damaged ({reason(error)})") from error
-    kinds = {"method": str, "step": int, "options": dict, "dtype": str, "source": dict, "version": str}
+    kinds = {"method": str, "step": int, "options": dict, "dtype": str, "input_dims": int, "source": dict}
     for name, kind in kinds.items():
         value = settings.get(name) if isinstance(settings, dict) else None
         if not isinstance(value, kind):
@@ -181,11 +182,13 @@ def _rebuilt(settings: dict[str, Any], source: nn.Module | None, state: Mapping[
                 raise UserError(f"it was made from a {shown(described['class'], 60)}, not a {type(source).__name__}")
             limit = method.limit(copy.deepcopy(source).cpu().eval(), options, None)
             kept = {name: settings[name] for name in ("method", "step", "options", "source")}
-            return method.spiking(limit.eval(), settings["step"], options, None, kept)
+            rebuilt = method.spiking(limit.eval(), settings["step"], options, None, kept)
     except UserError:
         raise
     except Exception as error:  # whatever wrong names and sizes make of timm's networks
         raise UserError(f"what it names can't be built ({type(error).__name__}: {reason(error)})") from error
+    rebuilt.input_dims = settings["input_dims"]  # which the data may have told
+    return rebuilt
 
 
 def _by_timm(described: dict[str, Any]) -> nn.Module:
@@ -236,7 +239,7 @@ def _misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 def _differences(rebuilt: nn.Module, network: nn.Module) -> list[str]:
     """Say in which modules and which plain attributes of theirs two networks differ: no shape tells an epsilon."""
-    one, other = _plain(rebuilt), _plain(network)
+    one, other = _plain(rebuilt), {"the network.input_dims": network.input_dims, **_plain(network)}
     return [
         f"{name} is {quoted(other.get(name), 60)}, there {quoted(one.get(name), 60)}"
         for name in {**other, **one}
