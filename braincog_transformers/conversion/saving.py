@@ -5,7 +5,6 @@ which timm builds the source, and the version that wrote it. Loading builds the 
 without data, and puts the file's values in. A file is only written once that has been tried.
 """
 
-import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from ..errors import UserError, listed, quoted, shown
 from ..files import reason, write_whole
 from ..version import __version__
 from .converted import Converted
-from .methods import device_and_dtype, find_method
+from .methods import device_and_dtype, find_method, plain_copy
 
 __all__ = ["is_converted", "load_converted", "save_converted"]
 
@@ -117,9 +116,9 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
         rebuilt = _rebuilt(settings, source, state)
         if different := _misfits(rebuilt, state):
             raise UserError(f"its weights are not those of the network that it names: {listed(different, 3)}")
+        rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
-    rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     return rebuilt.requires_grad_(False)
 
 
@@ -181,7 +180,7 @@ def _rebuilt(settings: dict[str, Any], source: nn.Module | None, state: Mapping[
                 source = _by_timm(described)
             elif described.get("class", type(source).__name__) != type(source).__name__:
                 raise UserError(f"it was made from a {shown(described['class'], 60)}, not a {type(source).__name__}")
-            limit = method.limit(copy.deepcopy(source).cpu().eval(), options, None)
+            limit = method.limit(plain_copy(source).cpu().eval(), options, None)
             kept = {name: settings[name] for name in ("method", "step", "options", "source")}
             rebuilt = method.spiking(limit.eval(), settings["step"], options, None, kept)
             rebuilt.input_dims = settings["input_dims"]
@@ -240,7 +239,7 @@ def _misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 def _differences(rebuilt: nn.Module, network: nn.Module) -> list[str]:
     """Say in which modules and which plain attributes of theirs two networks differ: no shape tells an epsilon."""
-    one, other = _plain(rebuilt), _plain(network)
+    one, other = _plain(rebuilt), {"the network.input_dims": network.input_dims, **_plain(network)}
     return [
         f"{name} is {quoted(other.get(name), 60)}, there {quoted(one.get(name), 60)}"
         for name in {**other, **one}
