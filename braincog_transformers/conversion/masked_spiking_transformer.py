@@ -205,8 +205,8 @@ class MaskedSpikingTransformer(nn.Module):
         """Complete the weights of a Swin, from which the networks for CIFAR were trained on; others pass unchanged.
 
         Args:
-            state: tensors by name, as timm or the authors of Swin name them. What layer norms scale and shift by becomes
-                what the batch norms do.
+            state: tensors by name, as timm or the authors of Swin name them. What layer norms scale and shift by
+                becomes what the batch norms do.
 
         Returns:
             The weights under the names here, with new thresholds and statistics, and a clause that says so.

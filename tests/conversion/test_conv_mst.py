@@ -205,8 +205,8 @@ def test_a_swin_is_a_start(names):
 
 
 def test_timms_own_swin_fits():
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=10)
     with torch.device("meta"):
-        swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=10)
         network = timm.create_model("masked_spiking_transformer_tiny", num_classes=10)
     assert not any(misfits(network, network.adopt(swin.state_dict())[0]).values())
 
