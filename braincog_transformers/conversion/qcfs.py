@@ -228,14 +228,13 @@ def _limit(network: nn.Module, options: QCFSOptions, data: list[Tensor] | None) 
         return _with_options(network, options)
     if modules_of(network, (QCFS,)):
         return network
-    x = None
-    if data is not None or options.calls is None:
-        x = example_input(network) if data is None else data[0][:1]
-        _refuse_in_place(network, x)
     _place(network, options)
     network.to(**device_and_dtype(network))
-    kept = modules_of(network, (QCFS, *_POOLS, *(_NORMS if options.norms == "mean" else ())))
-    calls = options.calls if x is None else {name: len(found) for name, found in calls_of(network, kept, x).items()}
+    calls = options.calls
+    if data is not None or calls is None:
+        kept = modules_of(network, (QCFS, *_POOLS, *(_NORMS if options.norms == "mean" else ())))
+        found = calls_of(network, kept, example_input(network) if data is None else data[0][:1])
+        calls = {name: len(each) for name, each in found.items()}
     own_modules(network, calls)
     if options.masking_ratio and not modules_of(network, (SpikeMask,)):
         raise UserError(f"qcfs: masking_ratio masks attention, and {type(network).__name__} has none; leave it out")
@@ -253,18 +252,6 @@ def _with_options(network: nn.Module, options: QCFSOptions) -> nn.Module:
         mask.ratio = options.masking_ratio
     network.get_buffer(_LEVELS).fill_(options.levels)
     return network
-
-
-def _refuse_in_place(network: nn.Module, x: Tensor) -> None:
-    """Raise `UserError` if something reads what an activation has changed in place, where QCFS changes nothing."""
-    before = network(x)
-    for module in modules_of(network, ACTIVATIONS).values():
-        module.inplace = False
-    if not torch.allclose(network(x), before, rtol=1e-4, atol=1e-6):
-        raise UserError(
-            f"qcfs: {type(network).__name__} reads again what an activation has changed in place, where a neuron "
-            "changes nothing; build it with inplace=False"
-        )
 
 
 def _follow(parent: nn.Module, name: str, options: QCFSOptions) -> None:

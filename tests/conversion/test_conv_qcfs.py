@@ -136,20 +136,6 @@ def test_pooling_passes_on_the_largest_rate():
     assert torch.allclose(convert(limit, "qcfs", step=16)(x), limit(x), atol=1e-12)
 
 
-def test_what_is_read_again_after_it_was_changed_in_place_is_refused():
-    class Again(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.act = nn.Linear(6, 6), nn.ReLU(inplace=True)
-
-        def forward(self, x):
-            x = self.first(x)
-            return self.act(x) + x
-
-    with pytest.raises(UserError, match=r"Again reads again what an activation has changed in place"):
-        prepare(Again(), "qcfs", data=noise(4, 6))
-
-
 def test_a_network_with_qcfs_of_the_users_own_keeps_it():
     network, x = mlp(lambda: QCFS(levels=3, threshold=0.7)), noise(8, 6)
     limit = prepare(network, "qcfs", data=x)
