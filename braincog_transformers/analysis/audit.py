@@ -1,4 +1,4 @@
-"""Is a network spike-driven? What enters each of its layers and products, as observed on data."""
+"""Is a network spike-driven? What enters each of its layers and products, as observed, and what stays analog."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -6,10 +6,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .operations import Operations, count_operations
+from ..errors import listed
+from ..ops.operators import Operator
+from .operations import KINDS, Operations, count_operations
 from .output import align_table, write_json, writing
 
-__all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "write_audit"]
+__all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "name_analog", "write_audit"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Finding:
     Args:
         name: in `model.named_modules()`.
         type: "conv", "linear", "product", "matmul", "sum" or "transform".
-        inputs: "binary", "integer" or "real", as observed; of a product, what its spikes are.
+        inputs: "binary", "ternary", "integer" or "real", as observed; of a product, what its spikes are.
         largest: largest entry that came in.
         role: "first" for what reads the data, "classifier" for the last layer, else "inner".
         planes: how many binary planes a step is read in: D or more in spiking inference, else 1.
@@ -38,6 +40,8 @@ class Finding:
         if self.inputs == "binary":
             whole = " of whole numbers" if self.type in ("product", "matmul") and self.planes > 1 else " only"
             return f"additions{whole}" + f", in {self.planes} binary planes a step" * (self.planes > 1)
+        if self.inputs == "ternary":
+            return "additions and subtractions only"
         if self.inputs == "integer":
             return f"up to {self.largest:g} additions for an input, or {self.largest:g} binary steps"
         return "reads the data" if self.role == "first" else "multiplications"
@@ -51,11 +55,14 @@ class Audit:
         findings: in the order of execution.
         samples: how many samples were run.
         steps: T.
+        analog: what stays analog: the operators outside of neurons that are neither sums nor scalings, and read
+            something else than spikes.
     """
 
     findings: list[Finding]
     samples: int
     steps: int = 1
+    analog: tuple[Operator, ...] = ()
 
     def inner(self, inputs: str) -> list[Finding]:
         """Return the inner layers and products with one kind of input."""
@@ -63,7 +70,7 @@ class Audit:
 
     @property
     def spike_driven(self) -> bool:
-        """Whether everything between the first layer and the classifier reads zeros and ones."""
+        """Whether everything between the first layer and the classifier reads zeros and ones, which may have a sign."""
         return not self.inner("integer") and not self.inner("real")
 
 
@@ -87,7 +94,7 @@ def judge(counted: Operations) -> Audit:
         Finding(row.name, row.type, row.kind, row.largest, roles.get(row.name, "inner"), row.planes)
         for row in counted.rows
     ]
-    return Audit(findings, counted.samples, counted.steps)
+    return Audit(findings, counted.samples, counted.steps, counted.analog)
 
 
 def format_audit(found: Audit) -> str:
@@ -95,11 +102,22 @@ def format_audit(found: Audit) -> str:
     body = [[f.name, f.type, f.inputs, f"{f.largest:g}", f.meaning] for f in found.findings]
     table = align_table(["layer", "type", "input", "largest", "meaning"], body)
     inner = [finding for finding in found.findings if finding.role == "inner"]
-    counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in ("binary", "integer", "real"))
-    verdict = "spike-driven" if found.spike_driven else "not spike-driven"
+    counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in KINDS if kind != "ternary" or found.inner(kind))
+    apart = ", apart from what stays analog" if found.analog else ""
+    verdict = f"spike-driven{apart}" if found.spike_driven else "not spike-driven"
     caption = f"what enters each layer, over {found.samples:,} samples"
     between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"
-    return f"{caption}\n{table}\n{verdict}: {between}{_virtual_steps(found, inner)}"
+    analog = name_analog((str(operator), operator.path) for operator in found.analog)
+    stays = f"stays analog: {analog}\n" if analog else ""
+    return f"{caption}\n{table}\n{stays}{verdict}: {between}{_virtual_steps(found, inner)}"
+
+
+def name_analog(operators: Iterable[tuple[str, str]]) -> str:
+    """Name operators, each given with its path, those of one name together with the number of their places."""
+    places: dict[str, list[str]] = {}
+    for name, path in operators:
+        places.setdefault(name, []).append(path or "the network")
+    return ", ".join(f"{name} in {listed(paths, 2)} ({len(paths)})" for name, paths in places.items())
 
 
 def _virtual_steps(found: Audit, inner: list[Finding]) -> str:
@@ -119,7 +137,10 @@ def write_audit(found: Audit, folder: str | Path) -> Path:
         UserError: the folder can't be written into.
     """
     findings = [asdict(finding) | {"meaning": finding.meaning} for finding in found.findings]
-    content = {"spike_driven": found.spike_driven, "samples": found.samples, "steps": found.steps, "findings": findings}
+    content = {
+        "spike_driven": found.spike_driven, "samples": found.samples, "steps": found.steps,
+        "analog": [asdict(operator) | {"meaning": str(operator)} for operator in found.analog], "findings": findings,
+    }  # fmt: skip
     with writing(folder) as folder:
         path = folder / "audit.json"
         write_json(path, content)

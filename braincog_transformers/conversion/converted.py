@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..ops.neuron import membrane_dtype
 
-__all__ = ["Converted", "Stateful", "reset"]
+__all__ = ["Converted", "Stateful", "device_and_dtype", "reset"]
 
 
 class Stateful(nn.Module):
@@ -18,6 +18,13 @@ class Stateful(nn.Module):
 
     def reset(self) -> None:
         raise NotImplementedError
+
+
+def device_and_dtype(network: nn.Module) -> dict[str, Any]:
+    """Return where a network is and its floating type, as keywords of `torch.zeros` and of modules."""
+    tensors = (*network.parameters(), *network.buffers())
+    found = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
+    return {"device": found.device, "dtype": found.dtype}
 
 
 def reset(network: nn.Module) -> None:
@@ -41,6 +48,8 @@ class Converted(nn.Module):
         settings: what `convert` was given, by name, for the file that rebuilds it.
 
     Attributes:
+        current: the step that is being taken, from 0; None outside of steps, as in `readout`.
+        stops: whether a call may end before T steps, once the network is `settled`.
         coding: what enters at step t: "constant": the input; "once": the input at the first step, then zeros; "spread":
             the input over `spread` at the first `spread` steps, then zeros.
         readout_is: the answer after t steps, from the sum of the outputs: their "sum", or their "mean".
@@ -53,6 +62,8 @@ class Converted(nn.Module):
     coding: Literal["constant", "once", "spread"] = "constant"
     readout_is: Literal["sum", "mean"] = "mean"
     spread = 1
+    stops = True
+    current: int | None = None
     input_dims = 4
     """Axes of the source's input, the batch's among them; one more is the axis of time, behind the batch's."""
 
@@ -61,6 +72,7 @@ class Converted(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.settings = dict(settings or {})
         self.step = step
+        self._steps_used: int | None = None
         self.pretrained_cfg = self.default_cfg = getattr(network, "pretrained_cfg", None)
         self.num_classes = getattr(network, "num_classes", None)
         for node in self.nodes.values():
@@ -77,6 +89,11 @@ class Converted(nn.Module):
         if isinstance(value, bool) or value != int(value) or value < 1:
             raise UserError(f"{type(self).__name__}: the number of steps must be a whole number from 1; got {value}")
         self._step = int(value)
+
+    @property
+    def steps_used(self) -> int | None:
+        """Number of steps that the last call took, None before one; `forward` stops once the network is `settled`."""
+        return self._steps_used
 
     @property
     def nodes(self) -> dict[str, BaseNode]:
@@ -100,7 +117,9 @@ class Converted(nn.Module):
         if self.coding == "constant":
             return x
         steps = self.spread if self.coding == "spread" else 1
-        return x / steps if t < steps else torch.zeros_like(x)
+        if t >= steps:
+            return torch.zeros_like(x)
+        return x / steps if steps > 1 else x  # tokens stay whole numbers
 
     def forward_step(self, x: Tensor) -> Tensor:
         """Take one step on what enters, `(B, ...)` as the source takes it, and return what leaves; keeps the state."""
@@ -123,11 +142,15 @@ class Converted(nn.Module):
         self.reset()
         try:
             for t in tqdm(range(last), desc="steps", unit="step", disable=not progress, leave=False):
+                self.current = t
                 out = self.forward_step(x[:, t] if framed else self.encode(x, t))
+                self.current = None
                 out = out.to(membrane_dtype(out.dtype))
                 total = out if total is None else total + out
+                self._steps_used = t + 1
                 yield total, t + 1
         finally:
+            self.current = None
             self.reset()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,8 +161,10 @@ class Converted(nn.Module):
                 step by itself.
         """
         total = steps = None
+        # what is in later frames is unknown
+        stops = self.stops and x.dim() == self.input_dims and not torch.compiler.is_compiling()
         for total, steps in self._steps(x):  # noqa: B007 - the last ones count
-            if steps < self.step and not torch.compiler.is_compiling() and self.settled():
+            if stops and steps < self.step and self.settled():
                 break
         return self.readout(total, steps).to(x.dtype if x.is_floating_point() else total.dtype)
 
@@ -149,5 +174,3 @@ class Converted(nn.Module):
 
     def extra_repr(self) -> str:
         return f"method={self.method}, step={self.step}, coding={self.coding}"
-
-

@@ -1,8 +1,8 @@
 """From a trained network to a spiking one, by one of the published methods: `prepare`, then `convert`."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +10,11 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..errors import UserError, listed, unknown
-from .converted import Converted
+from .converted import Converted, device_and_dtype
+from .method import Method
+from .survey import example_input, require_known
 
-__all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "prepare"]
+__all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "plain_copy", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -28,44 +30,6 @@ class Origin:
     options: Any
 
 
-@dataclass(frozen=True)
-class Method:
-    """One published method.
-
-    Args:
-        name: as in `convert(ann, name)`.
-        paper: where it is from.
-        options: frozen dataclass of its options, with defaults.
-        limit: builds the network that the spiking one approaches from a copy of the source: maps the copy, the options
-            and the calibration data (a list of inputs, or None) to it. The result may be trained where `trains` is set.
-        spiking: builds the spiking network from a copy of the limit: maps the copy, T, the options, the calibration
-            data (or None) and the settings for the file to a `Converted`. Without data it has the thresholds that the
-            limit holds, or some that loading a file replaces.
-        trains: whether the limit is meant to be trained.
-        calibrates: whether it needs calibration data, for the limit or for the spiking network.
-    """
-
-    name: str
-    paper: str
-    options: type
-    limit: Callable[[nn.Module, Any, list[Tensor] | None], nn.Module]
-    spiking: Callable[[nn.Module, int, Any, list[Tensor] | None, dict[str, Any]], Converted]
-    trains: bool = False
-    calibrates: bool = True
-
-    def chosen(self, given: dict[str, Any]) -> Any:
-        """Return the options, checked by name; their dataclass checks the values.
-
-        Raises:
-            UserError: for a name that this method does not have.
-        """
-        names = [field.name for field in fields(self.options)]
-        for name in given:
-            if name not in names:
-                raise unknown(f"option of {self.name}", name, names)
-        return self.options(**given)
-
-
 def find_method(name: str) -> Method:
     """Return a method by name; raise `UserError` for another name."""
     from . import METHODS
@@ -73,13 +37,6 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method of conversion", name, METHODS)
     return METHODS[name]
-
-
-def device_and_dtype(network: nn.Module) -> dict[str, Any]:
-    """Return where a network is and its floating type, as keywords of `torch.zeros` and of modules."""
-    tensors = (*network.parameters(), *network.buffers())
-    found = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
-    return {"device": found.device, "dtype": found.dtype}
 
 
 def batches_of(data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None, network: nn.Module) -> list[Tensor] | None:
@@ -103,6 +60,34 @@ def batches_of(data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None, networ
     return found
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the network inside of what compiles or distributes it."""
+    while hasattr(network, "_orig_mod") or isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        network = network._orig_mod if hasattr(network, "_orig_mod") else network.module
+    return network
+
+
+def plain_copy(network: nn.Module) -> nn.Module:
+    """Return a copy of a network for a method to change, in which nothing is compiled or distributed any more.
+
+    A module that stands in several places becomes several, with the same weights: each place gets neurons of its own.
+    """
+    network = copy.deepcopy(unwrapped(network))
+    weights = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    seen: dict[int, nn.Module] = {}
+
+    def part(module: nn.Module) -> None:
+        for name, child in module._modules.items():
+            if child is not None:
+                child = unwrapped(child)
+                module._modules[name] = child = copy.deepcopy(child, dict(weights)) if id(child) in seen else child
+                seen[id(child)] = child
+                part(child)
+
+    part(network)
+    return network
+
+
 def prepare(
     ann: nn.Module, method: str, *, data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None = None, **options: Any
 ) -> nn.Module:
@@ -112,25 +97,29 @@ def prepare(
     operators are approximated, for `rate` its activations are clipped.
 
     Args:
-        ann: a trained network.
+        ann: a trained network. One that was prepared already, or is ready as it is built, is copied.
         method: "qcfs", "sta", "spikezip" or "rate".
         data: calibration data: a batch, or batches as a loader gives them.
-        **options: the method's options, see its dataclass.
+        **options: the method's options, see its dataclass; for a prepared network those that it was prepared with.
 
     Raises:
-        UserError: for an unknown method or option, a network that spikes already, or one with an operator that the
-            method does not know, which is named.
+        UserError: for an unknown method or option, a network that spikes already or was prepared for something else, or
+            one with an operator that the method does not know, which is named.
     """
-    found = find_method(method)
+    found, ann = find_method(method), unwrapped(ann)
+    if _options_of(ann, found, options) is not None:
+        return copy.deepcopy(ann)
     chosen = found.chosen(options)
     if isinstance(ann, Converted) or any(isinstance(module, BaseNode) for module in ann.modules()):
         raise UserError(
             f"conversion: {type(ann).__name__} has spiking neurons already, so there is nothing to convert; name an "
             "ordinary network"
         )
-    batches = batches_of(data, ann)
+    batches, source = batches_of(data, ann), plain_copy(ann)
+    if found.knows is not None:
+        require_known(source, batches[0][:1] if batches else example_input(source), found)
     with torch.no_grad():
-        limit = found.limit(copy.deepcopy(ann), chosen, batches)
+        limit = found.limit(source, chosen, batches)
     limit.origin = Origin(method, chosen)
     return limit.train(ann.training)
 
@@ -162,32 +151,17 @@ def convert(
         UserError: for fewer steps than one, an unknown method or option, missing data, a network that spikes already or
             has nothing to convert, an operator that the method does not know, layers that never fire.
     """
-    found = find_method(method)
+    found, ann = find_method(method), unwrapped(ann)
     if isinstance(step, bool) or not isinstance(step, int) or step < 1:
         raise UserError(f"conversion: the number of steps must be a whole number from 1; got {step!r}")
-    origin = getattr(ann, "origin", None)
-    if not isinstance(origin, Origin):
-        ready = False
+    chosen = _options_of(ann, found, options)
+    ready = chosen is not None
+    if not ready:
         chosen = found.chosen(options)
         if found.calibrates and data is None:
             raise UserError(f"conversion: {method} calibrates its thresholds, so it needs data; give data=")
-    else:
-        ready = True
-        if origin.method != method:
-            raise UserError(
-                f"conversion: {type(ann).__name__} was prepared for {origin.method}; convert it by that, or prepare "
-                f"the source for {method}"
-            )
-        chosen = origin.options
-        if options and found.chosen({**vars(chosen), **options}) != chosen:
-            was = {name: getattr(chosen, name) for name in options if getattr(chosen, name) != options[name]}
-            before, now = (", ".join(f"{name}={values[name]!r}" for name in was) for values in (was, options))
-            raise UserError(
-                f"conversion: the network was prepared with {before}; got {now} (prepare the source again, or leave "
-                "that out)"
-            )
     batches = batches_of(data, ann)
-    limit = copy.deepcopy(ann) if ready else prepare(ann, method, data=batches, **options)
+    limit = plain_copy(ann) if ready else prepare(ann, method, data=batches, **options)
     settings = {"method": method, "step": step, "options": vars(chosen)}
     with torch.no_grad():
         spiking = found.spiking(limit.eval(), step, chosen, batches, settings)
@@ -200,6 +174,31 @@ def convert(
     if batches and not allow_silent:
         _refuse_silent(spiking, batches[0])
     return spiking
+
+
+def _options_of(ann: nn.Module, found: Method, options: dict[str, Any]) -> Any:
+    """Return the options that a network was prepared with, None for one that was not.
+
+    Raises:
+        UserError: if it was prepared for another method, or with other options.
+    """
+    origin = getattr(ann, "origin", None)
+    if not isinstance(origin, Origin):
+        return None
+    if origin.method != found.name:
+        raise UserError(
+            f"conversion: {type(ann).__name__} was prepared for {origin.method}; convert it by that, or prepare "
+            f"the source for {found.name}"
+        )
+    chosen = origin.options
+    if options and found.chosen({**vars(chosen), **options}) != chosen:
+        was = {name: getattr(chosen, name) for name in options if getattr(chosen, name) != options[name]}
+        before, now = (", ".join(f"{name}={values[name]!r}" for name in was) for values in (was, options))
+        raise UserError(
+            f"conversion: the network was prepared with {before}; got {now} (prepare the source again, or leave "
+            "that out)"
+        )
+    return chosen
 
 
 def _refuse_silent(spiking: Converted, x: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Sections about what was measured on a trained network: energy, audit and firing rates."""
 
+from ..analysis.audit import name_analog
 from ..analysis.firing import SATURATED, SILENT
 from .formats import MISSING, compact, count, energy_unit, fixed, number, percent, significant, text
 from .markup import Markup, join, tag
@@ -14,7 +15,7 @@ _OPERATIONS = {
     "mac": Column("MACs", True, "multiply-accumulates that the method charges"),
     "ac": Column("ACs", True, "accumulates that the method charges (synaptic operations)"),
 }
-_KINDS = ("binary", "integer", "real")
+_KINDS = ("binary", "ternary", "integer", "real")
 _HOTTEST = 50  # per cent of blue in the hottest cell, so that its text stays legible in both themes
 
 
@@ -89,7 +90,7 @@ def energy_section(run: Run) -> Markup:
     scale, unit = energy_unit([total])
     columns = [
         _PLACE, _LAYER, Column("type"),
-        Column("input", hint="observed on the data: 0/1, whole numbers or real numbers"),
+        Column("input", hint="observed on the data: 0/1, -1/0/1, whole numbers or real numbers"),
         Column("input rate", True, "share of the input that is not zero"), *_OPERATIONS.values(),
         Column(f"estimate, {unit}", True), Column("share, %", True), Column("parameters", True),
     ]  # fmt: skip
@@ -113,17 +114,20 @@ def energy_section(run: Run) -> Markup:
 
 
 def audit_section(run: Run) -> Markup:
-    """Show whether the network is spike-driven, and what enters each layer."""
+    """Show whether the network is spike-driven, what stays analog, and what enters each layer."""
     if not run.audit:
         return missing("What enters each layer was not looked at; run with --audit.")
     findings, driven, inner = run.audit.get("findings", []), run.spike_driven, run.inner_inputs
-    counts = ", ".join(f"{inner.count(kind)} {kind}" for kind in _KINDS)
+    counts = ", ".join(f"{inner.count(kind)} {kind}" for kind in _KINDS if kind != "ternary" or kind in inner)
     said_driven = "spike-driven" if driven else "not spike-driven"
     verdict = tag("span", said_driven, class_=f"badge {'good' if driven else 'bad'}")
     said = (
         f" Of {len(inner)} layers and products between the first layer and the classifier, {counts}, "
         f"observed on {count(run.audit.get('samples'))} samples."
     )
+    analog = run.audit.get("analog")
+    operators = [row for row in analog if isinstance(row, dict)] if isinstance(analog, list) else []
+    named = name_analog((text(row.get("meaning")), text(row.get("path"))) for row in operators)
     columns = [_PLACE, _LAYER, Column("type"), Column("input"), Column("largest", True), Column("role"),
                Column("meaning")]  # fmt: skip
     rows = [
@@ -131,7 +135,11 @@ def audit_section(run: Run) -> Markup:
          word(text(row.get("role"))), word(text(row.get("meaning")))]
         for place, row in enumerate(findings, start=1)
     ]  # fmt: skip
-    return join(tag("p", verdict, said, class_="lead"), table(columns, rows, label="what enters each layer"))
+    return join(
+        tag("p", verdict, said, class_="lead"),
+        tag("p", f"Stays analog: {named}.") if named else None,
+        table(columns, rows, label="what enters each layer"),
+    )
 
 
 def _chip(row: dict) -> Markup:
