@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from timm.layers import GELU, GELUTanh, Mlp, PatchEmbed, QuickGELU
+from timm.layers import AttentionPoolLatent, Mlp, QuickGELU
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -29,16 +29,15 @@ from ..errors import UserError, listed, unknown
 from ..nodes import BurstNode
 from ..ops.neuron import membrane_dtype
 from .attention import ExplicitAttention
-from .converted import Converted, reset
-from .methods import Method, device_and_dtype
+from .converted import Converted, device_and_dtype
+from .method import Known, Method
 from .operators import GroupOperator, fit_operator
-from .sta_layers import CUT, Followed, OfMeans, OperatorNorm, OperatorSoftmax, RunningMean, Signed, shifted
+from .sta_layers import CUT, AtMeans, Followed, OfMeans, OperatorNorm, OperatorSoftmax, Signed, shifted
 from .sta_thresholds import Rule, calibrate
 
 __all__ = ["METHOD", "STAConverted", "STAOptions"]
 
 _OPERATORS = ("exp", "inv", "sqrtinv", "gelu")
-_ACTIVATIONS = (nn.GELU, GELU, GELUTanh, QuickGELU, nn.SiLU, nn.ReLU)
 _CLAMP = 3.0
 """Where shifted scores are cut in the official code, and at the least here."""
 _OVERFLOWS = 80.0
@@ -143,37 +142,28 @@ def _limit(network: nn.Module, options: STAOptions, batches: list[Tensor] | None
     return network
 
 
-def _blocks(network: nn.Module, options: STAOptions) -> dict[str, Block]:
-    """Return the blocks to convert, by path; refuse what can't be converted."""
-    own, ours = type(network), VisionTransformer
-    if not issubclass(own, ours) or (own.forward, own.forward_features) != (ours.forward, ours.forward_features):
-        raise UserError(
-            f"sta converts timm's VisionTransformer, into which timm loads CLIP's weights, too; got a {own.__name__}"
-        )
+def _blocks(network: VisionTransformer, options: STAOptions) -> dict[str, Block]:
+    """Return the blocks to convert, by path; refuse those whose own code computes something else than timm's."""
     depth = len(network.blocks)
     chosen = range(depth) if options.blocks is None else options.blocks
     if outside := [i for i in chosen if not 0 <= i < depth]:
         raise UserError(f"sta: the network has blocks 0 to {depth - 1}; got {listed([*map(str, outside)])}")
-    _known("patch_embed", network.patch_embed, PatchEmbed)
+    for method in ("forward", "forward_features"):
+        _require_plain("the network", network, VisionTransformer, method)
     blocks = {f"blocks.{i}": network.blocks[i] for i in chosen}
     for path, block in blocks.items():
-        _known(path, block, Block)
-        _known(f"{path}.attn", block.attn, Attention)
-        _known(f"{path}.mlp", block.mlp, Mlp)
-        _known(f"{path}.mlp.act", block.mlp.act, *_ACTIVATIONS)
-        for name in ("mlp.norm", "attn.q_norm", "attn.k_norm"):
-            _known(f"{path}.{name}", block.get_submodule(name), nn.Identity)
-        for name in ("norm1", "norm2"):
-            norm = block.get_submodule(name)
-            _known(f"{path}.{name}", norm, type(norm) if isinstance(norm, nn.LayerNorm) else nn.LayerNorm)
+        _require_plain(path, block, Block)
+        _require_plain(f"{path}.attn", block.attn, Attention)
+        _require_plain(f"{path}.mlp", block.mlp, Mlp)
     return blocks
 
 
-def _known(path: str, module: nn.Module, *classes: type) -> None:
-    """Refuse a module of another class, also of one derived: its forward may be another."""
-    if type(module) not in classes:
-        names = listed([*dict.fromkeys(cls.__name__ for cls in classes)], len(classes))
-        raise UserError(f"sta: {path} is a {type(module).__name__}, which it can't convert; there it knows {names}")
+def _require_plain(path: str, module: nn.Module, cls: type, method: str = "forward") -> None:
+    if getattr(type(module), method, None) is not getattr(cls, method):
+        raise UserError(
+            f"sta: {path} is a {type(module).__name__} with a {method} of its own, which it can't take apart; it knows "
+            f"timm's {cls.__name__}"
+        )
 
 
 def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> nn.Linear:
@@ -318,21 +308,26 @@ class STAConverted(Converted):
         framed = x.dim() == self.input_dims + 1
         if framed and x.shape[1] < 1:
             raise UserError(f"{type(self).__name__}: the input (B, T, ...) holds no step")
-        tokens = [self._enter(frame) for frame in x.unbind(1)] if framed else [self._enter(x)] * self.step
-        blocks = self.network.blocks
-        with tqdm(total=len(blocks) * len(tokens), desc="steps", unit="step", disable=not progress, leave=False) as bar:
-            for block in blocks:
-                reset(block)
-                try:
-                    for t, entering in enumerate(tokens):
-                        tokens[t] = block(entering)
+        tokens = list(x.unbind(1)) if framed else [self._enter(x)] * self.step
+        parts = [*([self._enter] if framed else []), *self.network.blocks]
+        try:
+            self.reset()
+            with tqdm(
+                total=len(parts) * len(tokens), desc="steps", unit="step", disable=not progress, leave=False
+            ) as bar:
+                for part in parts:
+                    for self.current, entering in enumerate(tokens):
+                        tokens[self.current] = part(entering)
                         bar.update()
-                finally:
-                    reset(block)
+                    self.reset()
+        finally:
+            self.current = None
+            self.reset()
         total: Any = 0.0
-        for t, left in enumerate(tokens):
+        for t, left in enumerate(tokens, 1):
             total = total + left.to(membrane_dtype(left.dtype))
-            yield total, t + 1
+            self._steps_used = t
+            yield total, t
 
 
 def _spiking(
@@ -357,7 +352,7 @@ def _spiking(
         for norm in (block.norm1, block.norm2):
             norm.variance, norm.scaled = OfMeans(norm.variance), OfMeans(norm.scaled)
         attn = block.attn
-        attn.q_node, attn.k_node, attn.context = RunningMean(), RunningMean(), OfMeans(attn.context)
+        attn.scores, attn.context = AtMeans(attn.scores), OfMeans(attn.context)
         attn.weight_node = Followed(attn.weight_node)
     return STAConverted(network, step, {**settings, "options": vars(options.plain())})
 
@@ -386,4 +381,25 @@ def _shape(network: nn.Module, block: Block, site: str, options: STAOptions) -> 
     return (1, 1, options.hidden("sqrtinv")) if "operator" in site else (1, 1, width, 2)
 
 
-METHOD = Method("sta", "Jiang et al., Spatio-Temporal Approximation, ICLR 2024", STAOptions, _limit, _spiking)
+_IN_BLOCK, _TAIL = Known("spiking", (Block,)), Known("analog", (VisionTransformer, AttentionPoolLatent))
+_KNOWS = {
+    "layer norm": (_IN_BLOCK, _TAIL),
+    **dict.fromkeys(
+        ("fused attention", "softmax", "matrix product of two activations"),
+        (Known("analog", (Attention, AttentionPoolLatent)),),
+    ),
+    **dict.fromkeys(("relu", "gelu", "gelu (tanh)", "silu"), (Known("spiking", (Mlp,)),)),
+    **dict.fromkeys(("sigmoid", "product of two activations"), (Known("spiking", (QuickGELU,)),)),
+    "maximum": (_TAIL,),
+}
+
+METHOD = Method(
+    name="sta",
+    paper="Jiang et al., Spatio-Temporal Approximation: A Training-Free SNN Conversion for Transformers (ICLR 2024)",
+    options=STAOptions,
+    limit=_limit,
+    spiking=_spiking,
+    knows=_KNOWS,
+    networks=(VisionTransformer,),
+)
+"""Spatio-Temporal Approximation."""

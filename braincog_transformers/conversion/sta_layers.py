@@ -7,13 +7,11 @@ Source: Jiang et al., Spatio-Temporal Approximation (ICLR 2024), section 4; offi
 import torch
 from torch import Tensor, nn
 
-from ..nodes import BurstNode
-from ..ops import planes
 from ..ops.neuron import membrane_dtype
 from .converted import Stateful
 from .operators import GroupOperator
 
-__all__ = ["CUT", "Followed", "OfMeans", "OperatorNorm", "OperatorSoftmax", "RunningMean", "Signed", "shifted"]
+__all__ = ["CUT", "AtMeans", "Followed", "OfMeans", "OperatorNorm", "OperatorSoftmax", "Signed", "shifted"]
 
 CUT = -20.0
 """Shifted scores below this have no weight."""
@@ -23,14 +21,14 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(membrane_dtype(x.dtype))
 
 
-class OfMeans(Stateful):
-    """A function of running means: after n steps, what left adds up to n f(means of what entered).
-
-    This is the paper's temporal correction. A product of two values that change over time is one such function.
+class AtMeans(Stateful):
+    """A function of the means of what entered so far.
 
     Args:
         function: maps tensors to a tensor.
     """
+
+    operators_note = "of running means"
 
     def __init__(self, function: nn.Module):
         super().__init__()
@@ -38,32 +36,30 @@ class OfMeans(Stateful):
         self.reset()
 
     def reset(self) -> None:
-        self._steps, self._sums, self._before = 0, None, 0.0
+        self._steps, self._sums = 0, None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         wide = [_wide(x) for x in inputs]
         self._steps += 1
         self._sums = wide if self._sums is None else [a + x for a, x in zip(self._sums, wide, strict=True)]
-        means = [(a / self._steps).to(x.dtype) for a, x in zip(self._sums, inputs, strict=True)]
-        now = self.function(*means).to(wide[0].dtype) * self._steps
-        left, self._before = now - self._before, now
-        return left.to(inputs[0].dtype)
+        return self.function(*[(a / self._steps).to(x.dtype) for a, x in zip(self._sums, inputs, strict=True)])
 
 
-class RunningMean(Stateful):
-    """The mean of what entered so far."""
+class OfMeans(AtMeans):
+    """Steps whose mean is a function of the means of what entered: after n of them they add up to n f(means).
 
-    def __init__(self):
-        super().__init__()
-        self.reset()
+    This is the paper's temporal correction. A product of two values that change over time is one such function.
+    """
 
     def reset(self) -> None:
-        self._steps, self._sum = 0, 0.0
+        super().reset()
+        self._before = 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._steps += 1
-        self._sum = self._sum + _wide(x)
-        return (self._sum / self._steps).to(x.dtype)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        now = super().forward(*inputs)
+        total = _wide(now) * self._steps
+        left, self._before = total - self._before, total
+        return left.to(now.dtype)
 
 
 class Followed(Stateful):
@@ -97,11 +93,7 @@ class Signed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         fired = self.node(torch.stack((x, -x), dim=-1))
-        difference = fired[..., 0] - fired[..., 1]
-        mode = None if torch.compiler.is_compiling() else planes.active()
-        if mode is not None and isinstance(self.node, BurstNode):  # what reads the difference reads both spike trains
-            mode.note_counts(difference, self.node.counts(fired).abs().sum(-1))
-        return difference
+        return fired[..., 0] - fired[..., 1]
 
 
 class Variance(nn.Module):

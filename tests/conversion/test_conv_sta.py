@@ -7,8 +7,9 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from timm.layers import Mlp
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import ResPostBlock, VisionTransformer, checkpoint_filter_fn
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer, checkpoint_filter_fn
 from torch import nn
 from torch.nn import functional
 
@@ -305,6 +306,9 @@ def distance(found, wanted):
     return float((found - wanted).norm() / wanted.norm())
 
 
+SMALL = {"gelu_hidden": 12, "sqrtinv_hidden": 16}
+"""Operators for tests that run many steps."""
+
 VARIANTS = {
     "as it is": {},
     "mean of the patches": {"global_pool": "avg", "class_token": False},
@@ -322,28 +326,28 @@ VARIANTS = {
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_spiking_network_nears_its_limit_and_that_the_source(options):
     source, x = vit(**options), images()
-    limit = prepare(source, "sta", data=x, sqrtinv_hidden=32)
-    assert distance(limit(x), source(x)) < 0.01
-    few, many = (distance(convert(limit, "sta", step=steps, data=x)(x), limit(x)) for steps in (4, 64))
-    assert many < 0.05
+    limit = prepare(source, "sta", data=x, **SMALL)
+    assert distance(limit(x), source(x)) < 0.03
+    few, many = (distance(convert(limit, "sta", step=steps, data=x)(x), limit(x)) for steps in (4, 32))
+    assert many < 0.1
     assert many < few
 
 
 def test_the_error_falls_with_the_steps_of_one_network():
-    x = images()
-    limit = prepare(vit(), "sta", data=x)
-    answers = convert(limit, "sta", step=256, data=x).forward_sequence(x)
-    errors = [distance(answers[t - 1], limit(x)) for t in (4, 16, 64, 256)]
+    x = images(2)
+    limit = prepare(vit(), "sta", data=x, **SMALL)
+    answers = convert(limit, "sta", step=128, data=x).forward_sequence(x)
+    errors = [distance(answers[t - 1], limit(x)) for t in (2, 8, 32, 128)]
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.01
+    assert errors[-1] < 0.02
 
 
 @pytest.mark.parametrize("blocks", [(0,), (1,), (0, 2)])
 def test_parts_that_stay_analog_do_not_keep_it_from_its_limit(blocks):
-    source, x = vit(depth=3), images()
-    limit = prepare(source, "sta", data=x, blocks=blocks)
-    converted = convert(limit, "sta", step=128, data=x)
-    assert distance(converted(x), limit(x)) < 0.02
+    source, x = vit(depth=3), images(2)
+    limit = prepare(source, "sta", data=x, blocks=blocks, **SMALL)
+    converted = convert(limit, "sta", step=64, data=x)
+    assert distance(converted(x), limit(x)) < 0.03
     spiking = {name.split(".")[2] for name in converted.nodes}
     assert spiking == {*map(str, blocks)}
     assert isinstance(converted.network.blocks[1], OfMeans) == (blocks != (1,))
@@ -416,7 +420,7 @@ def thresholds(converted):
 
 def test_thresholds_follow_their_options():
     x = images(8)
-    limit = partial(prepare, vit(), "sta", data=x)
+    limit = partial(prepare, vit(depth=1), "sta", data=x, gelu_hidden=8)
 
     def found(step=8, data=x, **options):
         return thresholds(convert(limit(**options), "sta", step=step, data=data))
@@ -427,7 +431,7 @@ def test_thresholds_follow_their_options():
     assert (found() <= largest * (1 + 1e-12)).all()
     assert not torch.equal(found(), largest)
     assert not torch.equal(found(step=4), found(step=16))
-    assert found(per_neuron=False).numel() == 2 * 7
+    assert found(per_neuron=False).numel() == 7
     first, second = (found(threshold="max", data=[part]) for part in x.split(4))
     together = found(threshold="max", data=list(x.split(4)), momentum=0.75)
     torch.testing.assert_close(together, 0.75 * first + 0.25 * second)
@@ -492,28 +496,46 @@ def test_linear_layers_are_seen_to_read_spikes():
 # Bad input
 
 
-class OtherForward(VisionTransformer):
-    def forward_features(self, x):
-        return super().forward_features(x).flip(1)
+class OtherFeatures(VisionTransformer):
+    """One with something else behind its blocks."""
+
+    def forward_features(self, x, **masks):
+        return super().forward_features(x, **masks).flip(1)
+
+
+class OtherBlock(Block):
+    """One without its second residual sum."""
+
+    def forward(self, x, **masks):
+        x = x + self.attn(self.norm1(x), **masks)
+        return self.mlp(self.norm2(x))
+
+
+class OtherMlp(Mlp):
+    """One that doubles."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
 
 
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: SwinTransformer(img_size=32, embed_dim=8, depths=(1,), num_heads=(2,)), "got a SwinTransformer"),
-        (lambda: vit(cls=OtherForward), "got a OtherForward"),
-        (lambda: vit(block_fn=ResPostBlock), "blocks.0 is a ResPostBlock"),
-        (lambda: vit(norm_layer="rmsnorm"), "blocks.0.norm1 is a RmsNorm"),
-        (lambda: vit(qk_norm=True), "blocks.0.attn.q_norm is a LayerNorm"),
-        (lambda: vit(act_layer="mish"), "blocks.0.mlp.act is a Mish"),
-        (lambda: vit(mlp_layer=timm.layers.SwiGLU), "blocks.0.mlp is a SwiGLU"),
-        (lambda: vit(scale_mlp_norm=True), "blocks.0.mlp.norm is a LayerNorm"),
-        (lambda: vit(attn_layer="diff"), "blocks.0.attn is a DiffAttention"),
+        (lambda: SwinTransformer(img_size=8, patch_size=2, in_chans=1, embed_dim=8, depths=(1,), num_heads=(2,)),
+         "conversion: sta takes VisionTransformer, not SwinTransformer, and doesn't know the"),
+        (lambda: vit(cls=OtherFeatures), "the network is a OtherFeatures with a forward_features of its own"),
+        (lambda: vit(block_fn=OtherBlock), "blocks.0 is a OtherBlock with a forward of its own"),
+        (lambda: vit(mlp_layer=OtherMlp), "blocks.0.mlp is a OtherMlp with a forward of its own"),
+        (lambda: vit(block_fn=ResPostBlock), "doesn't know the layer norm in blocks.0.norm1"),
+        (lambda: vit(norm_layer="rmsnorm"), "the rsqrt in blocks.0.norm1"),
+        (lambda: vit(qk_norm=True), "doesn't know the layer norm in blocks.0.attn.q_norm"),
+        (lambda: vit(act_layer="mish"), "doesn't know the mish in blocks.0.mlp.act"),
+        (lambda: vit(mlp_layer=timm.layers.SwiGLU), "doesn't know the gelu in blocks.0.mlp.act"),
     ],
-)
+)  # fmt: skip
 def test_what_it_cannot_convert_is_named(build, said):
     with pytest.raises(UserError, match=said):
-        prepare(build(), "sta", data=images())
+        prepare(build().double(), "sta", data=images())
 
 
 @pytest.mark.parametrize(
