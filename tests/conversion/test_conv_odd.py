@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from timm.models.vision_transformer import Attention
 from torch import nn
 from user_networks import vit
 
@@ -207,3 +208,73 @@ def test_data_that_the_network_can_not_read_are_refused_in_one_line(method):
         with pytest.raises(UserError, match=r"VisionTransformer can't run on an input of shape \(1, ") as raised:
             prepare(source(method), method, data=data)
         assert "\n" not in str(raised.value)
+
+
+class _OwnAttention(Attention):
+    def forward(self, x, **kwargs):
+        return super().forward(x, **kwargs) + x
+
+
+@every_method
+def test_an_attention_with_a_forward_of_its_own_is_not_taken_for_timms(method):
+    network = source(method)
+    network.blocks[1].attn.__class__ = _OwnAttention
+    if method == "rate":  # it leaves attention as it is
+        limit = prepare(network, method, data=images())
+        torch.testing.assert_close(limit(images()), network(images()), rtol=0.05, atol=0.01)
+    else:
+        with pytest.raises(UserError, match=r"blocks.1.attn .*OwnAttention"):
+            prepare(network, method, data=images())
+
+
+@every_method
+def test_a_hook_that_would_be_lost_is_refused_and_one_that_stays_is_kept(method):
+    network = source(method)
+    network.blocks[0].register_forward_hook(lambda _module, _inputs, out: 2 * out)
+    assert not torch.allclose(spiking(method, network)(images()), outputs(method), rtol=1e-3)
+    lost = network.blocks[1].mlp.act if method == "rate" else network.blocks[1].attn
+    lost.register_forward_hook(lambda _module, _inputs, out: 2 * out)
+    path = "blocks.1.mlp.act" if method == "rate" else "blocks.1.attn"
+    with pytest.raises(UserError, match=f"{method} puts other modules in the places of {path}, and the hooks|rate: "):
+        prepare(network, method, data=images())
+
+
+class _Residual(nn.Module):
+    """A residual sum with what an activation read."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.first, self.act, self.head = nn.Linear(6, 6), nn.ReLU(inplace), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(self.act(x) + x)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "rate"])
+def test_what_is_changed_in_place_must_not_be_read_again(method):
+    with pytest.raises(UserError, match=r"what act changes in place is read again, .* build it with inplace=False"):
+        prepare(_Residual(True), method, data=torch.rand(4, 6))
+    network = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True), nn.Linear(6, 3))
+    assert not any(getattr(m, "inplace", False) for m in prepare(network, method, data=torch.rand(4, 6)).modules())
+    assert network[1].inplace
+    prepare(_Residual(False), method, data=torch.rand(4, 6))
+
+
+@every_method
+def test_weights_that_are_not_finite_are_refused(method):
+    network = source(method)
+    network.blocks[0].mlp.fc2.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="VisionTransformer puts out values that are not finite; check its weights"):
+        prepare(network, method, data=images())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@every_method
+def test_what_can_not_be_copied_or_changed_is_refused(method):
+    with pytest.raises(UserError, match=r"compiled by torch.jit, where no module can be replaced; give the network"):
+        prepare(torch.jit.script(nn.Sequential(nn.Linear(6, 3))), method, data=images())
+    network = source(method)
+    network.state = (one for one in "iterator")
+    with pytest.raises(UserError, match="VisionTransformer can't be copied: cannot pickle 'generator' object"):
+        prepare(network, method, data=images())
