@@ -209,6 +209,8 @@ def convert(
         raise UserError(
             f"conversion: {method} found nothing to convert in {type(ann).__name__}: no operator of it becomes a neuron"
         )
+    if unknown_ones := [name for name, node in spiking.nodes.items() if node.get_thres().isnan().any()]:
+        raise UserError(f"conversion: {method} calibrates {listed(unknown_ones)}, so it needs data; give data=")
     if batches and not allow_silent:
         _refuse_silent(spiking, batches[0])
     return spiking
