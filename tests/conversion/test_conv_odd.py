@@ -4,14 +4,16 @@ import copy
 import functools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import Attention
 from torch import nn
-from user_networks import vit
+from torch.utils.data import TensorDataset
+from user_networks import mlp, vit
 
 from braincog_transformers import UserError
-from braincog_transformers.conversion import METHODS, convert, prepare
+from braincog_transformers.conversion import METHODS, convert, load_converted, prepare, save_converted
 
 T = 6
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -215,6 +217,11 @@ class _OwnAttention(Attention):
         return super().forward(x, **kwargs) + x
 
 
+def _tied(network):
+    network.blocks[1] = network.blocks[0]
+    return network
+
+
 @every_method
 def test_an_attention_with_a_forward_of_its_own_is_not_taken_for_timms(method):
     network = source(method)
@@ -278,3 +285,40 @@ def test_what_can_not_be_copied_or_changed_is_refused(method):
     network.state = (one for one in "iterator")
     with pytest.raises(UserError, match="VisionTransformer can't be copied: cannot pickle 'generator' object"):
         prepare(network, method, data=images())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [np.ones((2, 6)), [{"image": torch.rand(2, 6)}], "folder", 5, torch.tensor(1.0), TensorDataset(torch.rand(2, 6))],
+)
+def test_data_that_are_no_tensors_are_refused(data):
+    with pytest.raises(UserError, match="the calibration data must be a tensor of inputs, or batches of tensors"):
+        convert(mlp(), "rate", data=data)
+
+
+@pytest.mark.parametrize("data", [[], torch.rand(0, 6), iter([torch.rand(0, 6)])])
+def test_data_without_a_sample_are_refused(data):
+    with pytest.raises(UserError, match="the calibration data hold no sample"):
+        convert(mlp(), "rate", data=data)
+
+
+def test_a_batch_that_the_network_can_not_read_is_refused_wherever_it_comes():
+    for data in ([torch.rand(2, 6), torch.zeros(2)], [torch.rand(2, 6), torch.rand(2, 7)]):  # inputs and targets
+        with pytest.raises(UserError, match="Sequential can't run on an input of shape"):
+            convert(mlp(), "rate", data=data)
+
+
+@pytest.mark.parametrize("network", [None, "resnet18", nn.ReLU, lambda x: x])
+def test_what_is_no_network_is_refused(network):
+    for call in (convert, prepare):
+        with pytest.raises(UserError, match=r"the network must be a torch.nn.Module; got "):
+            call(network, "rate", data=torch.rand(2, 6))
+
+
+@every_method
+@pytest.mark.parametrize("change", [torch.compile, copy.deepcopy, _tied])
+def test_a_file_of_an_odd_source_is_read_back(method, change, tmp_path):
+    network = change(source(method))
+    converted = spiking(method, network)
+    path = save_converted(converted, tmp_path / "odd.safetensors", source=network)
+    same(load_converted(path, source=network)(images()), converted(images()))
