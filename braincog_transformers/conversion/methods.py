@@ -137,7 +137,7 @@ def prepare(
     """
     found, ann = find_method(method), unwrapped(ann)
     if _options_of(ann, found, options) is not None:
-        return copy.deepcopy(ann)
+        return plain_copy(ann)
     chosen = found.chosen(options)
     if isinstance(ann, Converted) or any(isinstance(module, BaseNode) for module in ann.modules()):
         raise UserError(
