@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from .converted import Stateful
 
-__all__ = ["RUNNING", "AddOnce", "BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct", "Once"]
+__all__ = ["RUNNING", "AddOnce", "BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct", "OfMean"]
+__all__ += ["Once"]
 
 RUNNING = "of running sums"
 """What an audit says of the operators in these modules (`ops.operators`): they stay analog."""
@@ -41,6 +42,36 @@ class Increment(Stateful):
         return now if before is None else now - before
 
 
+class OfMean(Stateful):
+    """f of the mean over the steps so far: the mean of what left is always f of the mean of what entered.
+
+    With X the sum of what entered, step t, from 1, puts out `t f(X[t] / t) - (t - 1) f(X[t-1] / (t - 1))`.
+
+    Args:
+        function: a module, which keeps its parameters under `function`.
+
+    Source: ours.
+    """
+
+    operators_note = "of running means"
+
+    def __init__(self, function: nn.Module):
+        super().__init__()
+        self.function = function
+        self.reset()
+
+    def reset(self) -> None:
+        self._sum = self._before = None
+        self._step = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._step += 1
+        self._sum = x if self._sum is None else self._sum + x
+        now, before = self._step * self.function(self._sum / self._step), self._before
+        self._before = now
+        return now if before is None else now - before
+
+
 class IncrementalProduct(Stateful):
     """A B of two running sums: with `A += a` and `B += b`, a step puts out `A b + a B - a b`."""
 
@@ -49,6 +80,11 @@ class IncrementalProduct(Stateful):
     def __init__(self):
         super().__init__()
         self.reset()
+
+    @property
+    def sums(self) -> tuple[Tensor | None, Tensor | None]:
+        """A and B after the last step; None at rest."""
+        return self._a, self._b
 
     def reset(self) -> None:
         self._a = self._b = None

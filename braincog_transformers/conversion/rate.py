@@ -175,7 +175,8 @@ def _least_errors(
     counts: dict[str, Tensor] = {}
 
     def note(name: str, out: Tensor) -> None:
-        found = torch.histc(out.float() / largest[name].float().clamp(min=1e-30), _BINS, 0, 1)
+        shares = out.float() / largest[name].float().clamp(min=1e-30)
+        found = (shares.flatten() * _BINS).long().clamp(max=_BINS - 1).bincount(minlength=_BINS)
         counts[name] = found if name not in counts else counts[name] + found
 
     _observe(network, data, relus, note)

@@ -116,9 +116,9 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
         rebuilt = _rebuilt(settings, source, state)
         if different := _misfits(rebuilt, state):
             raise UserError(f"its weights are not those of the network that it names: {listed(different, 3)}")
+        rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
-    rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     return rebuilt.requires_grad_(False)
 
 

@@ -425,7 +425,7 @@ def text_network(**options):
     [(picture_network, torch.rand(4, 1, 8, 8)), (text_network, torch.arange(24).view(4, 6) % 9)],
     ids=["pictures", "text"],
 )
-def test_the_networks_of_the_paper_learn_copy_and_spike(network, x):
+def test_the_networks_of_the_paper_learn_and_spike(network, x, tmp_path):
     net = network()
     net(x).square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for name, parameter in net.named_parameters() if ".k.bias" not in name)
@@ -440,6 +440,8 @@ def test_the_networks_of_the_paper_learn_copy_and_spike(network, x):
     assert torch.equal(net(x), released(x))
     spiking = convert(net.eval(), "rate", step=16, data=x, allow_silent=True)
     assert len(spiking.nodes) == 3 + (2 if x.dim() == 2 else 1)
+    loaded = load_converted(save_converted(spiking, tmp_path / "net.safetensors", net), network(as_released=True))
+    assert torch.equal(loaded(x), spiking(x))
     assert spiking(x).shape == (4, net.num_classes)
     net.reset_classifier(5)
     assert net(x).shape == (4, 5)
