@@ -613,7 +613,7 @@ def test_data_and_steps_are_needed():
 def test_data_on_which_the_source_is_not_finite_are_refused():
     x = images()
     with pytest.raises(UserError, match=r"not finite reach blocks\.0\."):
-        prepare(vit(), "sta", data=[x, 1e200 * x])
+        prepare(vit(), "sta", data=torch.cat((x, 1e200 * x)))
 
 
 def test_an_operator_that_does_not_hold_on_the_data_is_refused():
