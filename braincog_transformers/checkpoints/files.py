@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 
 from ..errors import UserError, shown
 
-__all__ = ["read_checkpoint"]
+__all__ = ["read_checkpoint", "read_header"]
 
 _PLAIN = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|U\d{1,4}")
 _FACTORIES = ("bool", "complex", "dict", "float", "int", "list", "set", "str", "tuple")
@@ -115,6 +116,20 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {shown(path)} holds a {type(content).__name__}, not a dictionary of weights")
     return content
+
+
+def read_header(path: str | pathlib.Path) -> dict[str, str]:
+    """Return the texts by name in the header of a safetensors file, without reading its tensors.
+
+    Raises:
+        UserError: if the file is missing, damaged or foreign.
+    """
+    path = _existing(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except Exception as error:  # whatever a damaged file makes of the library
+        raise UserError(f"{shown(path)} is damaged or no safetensors file ({_reason(error)})") from error
 
 
 def _existing(path: str | pathlib.Path) -> pathlib.Path:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..ops.neuron import membrane_dtype
 
-__all__ = ["Converted", "Stateful", "reset"]
+__all__ = ["Converted", "Stateful", "device_and_dtype", "reset"]
 
 
 class Stateful(nn.Module):
@@ -18,6 +18,13 @@ class Stateful(nn.Module):
 
     def reset(self) -> None:
         raise NotImplementedError
+
+
+def device_and_dtype(network: nn.Module) -> dict[str, Any]:
+    """Return where a network is and its floating type, as keywords of `torch.zeros` and of modules."""
+    tensors = (*network.parameters(), *network.buffers())
+    found = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
+    return {"device": found.device, "dtype": found.dtype}
 
 
 def reset(network: nn.Module) -> None:

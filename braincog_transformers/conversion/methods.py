@@ -10,7 +10,7 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..errors import UserError, listed, unknown
-from .converted import Converted
+from .converted import Converted, device_and_dtype
 
 __all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "prepare"]
 
@@ -73,13 +73,6 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method of conversion", name, METHODS)
     return METHODS[name]
-
-
-def device_and_dtype(network: nn.Module) -> dict[str, Any]:
-    """Return where a network is and its floating type, as keywords of `torch.zeros` and of modules."""
-    tensors = (*network.parameters(), *network.buffers())
-    found = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
-    return {"device": found.device, "dtype": found.dtype}
 
 
 def batches_of(data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None, network: nn.Module) -> list[Tensor] | None:

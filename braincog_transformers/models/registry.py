@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 
-__all__ = ["REGISTERED", "Entry", "Paper", "Variant", "cfg", "cifar", "events", "flat", "imagenet", "register"]
+__all__ = ["REGISTERED", "Entry", "Paper", "Variant", "cfg", "cifar", "enter", "events", "flat", "imagenet", "register"]
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,18 @@ def register(
     reduction: Callable[[Mapping[str, Any]], int] | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> None:
+    """Register variants of a spiking network with timm and here, see `enter`."""
+    REGISTERED.update(enter(cls, variants, first_conv=first_conv, reduction=reduction, aliases=aliases))
+
+
+def enter(
+    cls: type,
+    variants: Mapping[str, Variant],
+    *,
+    first_conv: str,
+    reduction: Callable[[Mapping[str, Any]], int] | None = None,
+    aliases: Mapping[str, str] | None = None,
+) -> dict[str, Entry]:
     """Register variants with timm, and make each name a function of the module that defines `cls`.
 
     Args:
@@ -184,6 +196,9 @@ def register(
             its own.
         reduction: for a pyramid, maps a variant's arguments to the input's side over that of the last maps.
         aliases: further names, each with the variant that it stands for.
+
+    Returns:
+        What is known of each name.
 
     Raises:
         UserError: for a name that a network of another module has, or that is given twice.
@@ -208,4 +223,4 @@ def register(
         entry_point = _entry_point(name, entry)
         setattr(module, name, entry_point)
         register_model(entry_point)
-    REGISTERED.update(entries)
+    return entries
