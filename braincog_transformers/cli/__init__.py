@@ -135,9 +135,14 @@ def _check_names(options: Options) -> None:
     from ..models import REGISTERED
     from ..training.optim import check_optimizer
 
+    check_optimizer(options.optim.opt)
     name, _, tag = options.model.model.partition(".")
+    if options.convert.convert:
+        from ..training.source import find_source, method_of
+
+        find_source(options.model.model, method_of(options)[0].name)
+        return
     if name not in REGISTERED:
         raise unknown("model", name, list(REGISTERED))
     if tag and tag not in (tags := REGISTERED[name].variant.cfgs):
         raise unknown(f"configuration of {name}", tag, list(filter(None, tags)) or ["(it has one, without a name)"])
-    check_optimizer(options.optim.opt)
