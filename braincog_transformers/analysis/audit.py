@@ -1,4 +1,4 @@
-"""Is a network spike-driven? What enters each of its layers and products, as observed on data."""
+"""Is a network spike-driven? What enters each of its layers and products, as observed, and what stays analog."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -6,10 +6,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ..errors import listed
+from ..ops.operators import Operator
 from .operations import Operations, count_operations
 from .output import align_table, write_json, writing
 
-__all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "write_audit"]
+__all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "name_analog", "write_audit"]
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,14 @@ class Audit:
         findings: in the order of execution.
         samples: how many samples were run.
         steps: T.
+        analog: what stays analog: the operators outside of neurons that are neither sums nor scalings, and read
+            something else than spikes.
     """
 
     findings: list[Finding]
     samples: int
     steps: int = 1
+    analog: tuple[Operator, ...] = ()
 
     def inner(self, inputs: str) -> list[Finding]:
         """Return the inner layers and products with one kind of input."""
@@ -87,7 +92,7 @@ def judge(counted: Operations) -> Audit:
         Finding(row.name, row.type, row.kind, row.largest, roles.get(row.name, "inner"), row.planes)
         for row in counted.rows
     ]
-    return Audit(findings, counted.samples, counted.steps)
+    return Audit(findings, counted.samples, counted.steps, counted.analog)
 
 
 def format_audit(found: Audit) -> str:
@@ -99,7 +104,17 @@ def format_audit(found: Audit) -> str:
     verdict = "spike-driven" if found.spike_driven else "not spike-driven"
     caption = f"what enters each layer, over {found.samples:,} samples"
     between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"
-    return f"{caption}\n{table}\n{verdict}: {between}{_virtual_steps(found, inner)}"
+    analog = name_analog((str(operator), operator.path) for operator in found.analog)
+    stays = f"stays analog: {analog}\n" if analog else ""
+    return f"{caption}\n{table}\n{stays}{verdict}: {between}{_virtual_steps(found, inner)}"
+
+
+def name_analog(operators: Iterable[tuple[str, str]]) -> str:
+    """Name operators, each given with its path, those of one name together with the number of their places."""
+    places: dict[str, list[str]] = {}
+    for name, path in operators:
+        places.setdefault(name, []).append(path or "the network")
+    return ", ".join(f"{name} in {listed(paths, 2)} ({len(paths)})" for name, paths in places.items())
 
 
 def _virtual_steps(found: Audit, inner: list[Finding]) -> str:
@@ -119,7 +134,10 @@ def write_audit(found: Audit, folder: str | Path) -> Path:
         UserError: the folder can't be written into.
     """
     findings = [asdict(finding) | {"meaning": finding.meaning} for finding in found.findings]
-    content = {"spike_driven": found.spike_driven, "samples": found.samples, "steps": found.steps, "findings": findings}
+    content = {
+        "spike_driven": found.spike_driven, "samples": found.samples, "steps": found.steps,
+        "analog": [asdict(operator) | {"meaning": str(operator)} for operator in found.analog], "findings": findings,
+    }  # fmt: skip
     with writing(folder) as folder:
         path = folder / "audit.json"
         write_json(path, content)

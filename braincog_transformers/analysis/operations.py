@@ -29,6 +29,7 @@ from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..layers.transforms import FixedTransform
 from ..nodes import ValuedNode
 from ..ops import planes
+from ..ops.operators import Operator, Operators
 from .dispatch import DenseProduct, Follower, unseen
 from .recorder import frozen_inference, outputs, refuse_streaming, unwrap
 
@@ -165,6 +166,7 @@ class Operations:
         first_calls: how many of the T equal steps of a repeated image the first layer computed: 1 or T; 0 where its
             steps are not equal.
         classifier: names of the last layers.
+        analog: operators outside of neurons that are not linear, and read something else than spikes.
     """
 
     rows: list[Operation]
@@ -174,6 +176,7 @@ class Operations:
     events: bool
     first_calls: int = 0
     classifier: tuple[str, ...] = ()
+    analog: tuple[Operator, ...] = ()
 
 
 def observe(x: Tensor) -> Values:
@@ -192,6 +195,16 @@ def observe(x: Tensor) -> Values:
         return Values("binary", mean, mean, high)
     whole = low >= 0 and bool((x == x.round()).all())
     return Values("integer" if whole else "real", int(torch.count_nonzero(x)) / entries, mean, high)
+
+
+def _not_seen(_x: Tensor) -> Values:
+    """Say nothing: for a count alone nobody looks."""
+    return Values("real", 0.0, 0.0, 0.0)
+
+
+def _spikes(x: Tensor) -> bool:
+    """Tell whether a tensor is made of whole numbers of spikes, or is a choice between yes and no."""
+    return not x.is_floating_point() or not x.numel() or observe(x).kind != "real"
 
 
 def _sum(x: Tensor) -> float:
@@ -215,10 +228,16 @@ def _version(x: Tensor | None) -> int | None:
 
 
 class _Counter:
-    """The hooks' memory while one network is watched."""
+    """The hooks' memory while one network is watched.
 
-    def __init__(self, model: nn.Module, fold: bool) -> None:
-        self.model, self.fold = model, fold
+    Args:
+        model: the network.
+        fold: see `counting`.
+        look: says what a tensor holds.
+    """
+
+    def __init__(self, model: nn.Module, fold: bool, look: Callable[[Tensor], Values] = observe) -> None:
+        self.model, self.fold, self._look = model, fold, look
         self.samples, self.events = 0, None
         self.rows: dict[str, Operation] = {}
         self._modules = dict(model.named_modules())
@@ -230,16 +249,17 @@ class _Counter:
         self._expected, self._counted = Counter(), Counter()
         self._differing: dict[str, tuple[float, float]] = {}
         self._other, self._asking = set(), set()
+        self.analog: dict[Operator, None] = {}
         self._follower = Follower(model, self._asked)
 
     def _observe(self, x: Tensor) -> Values:
         # q, k and v read one tensor, which is examined once
         if not self._observed.holds(x):
-            self._observed = _Known(x, observe(x))
+            self._observed = _Known(x, self._look(x))
         return self._observed.value
 
     def _pool(self, _name: str, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._pooled = _Known(output, observe(inputs[0]).mean)
+        self._pooled = _Known(output, self._look(inputs[0]).mean)
 
     def _row(self, name: str, type: str, parameters: int) -> Operation:
         return self.rows.setdefault(name, Operation(name, type, parameters))
@@ -269,7 +289,7 @@ class _Counter:
             operands = (*inputs, output)
         macs, query_macs = _product_macs(module, inputs, output)
         self._counted[name] += macs
-        seen = Seen(self._length(output), macs, 0, tuple(map(observe, operands)), query_macs=query_macs)
+        seen = Seen(self._length(output), macs, 0, tuple(map(self._look, operands)), query_macs=query_macs)
         self._row(name, _type(module), 0).calls.append(seen)
 
     def _asked(self, name: str, inputs: tuple, number: int, product: DenseProduct) -> None:
@@ -280,7 +300,7 @@ class _Counter:
         row = f"{name}.{product.type}{number or ''}".lstrip(".")
         row += "_" * (row in self._modules)
         length = next((self._length(x) for x in inputs if isinstance(x, Tensor)), 1)
-        seen = Seen(length, product.macs, product.biases, tuple(map(observe, product.operands)))
+        seen = Seen(length, product.macs, product.biases, tuple(map(self._look, product.operands)))
         self._row(row, product.type, product.parameters).calls.append(seen)
 
     def _length(self, x: Tensor) -> int:
@@ -316,16 +336,19 @@ class _Counter:
 
         def run(x: Tensor) -> None:
             trial._batch = len(x)
+            operators = Operators(hides=(BaseNode,), spikes=_spikes)
             with unseen(self.model), frozen_inference(self.model), ExitStack() as hooks, counter:
                 trial._hook_layers(hooks)
+                hooks.enter_context(operators.watching(self.model))
                 Follower(self.model, note).follow(self._modules.items(), hooks)
                 self.model(x, *inputs[1:])
+            self.analog |= dict.fromkeys(operators.found)
 
-        trial, counter = _Counter(self.model, fold=False), FlopCounterMode(display=False)
+        trial, counter = _Counter(self.model, fold=False, look=_not_seen), FlopCounterMode(display=False)
         try:
             run(inputs[0][:_SURVEYED])
         except RuntimeError:  # its state is that of a whole batch
-            trial, found, known = _Counter(self.model, fold=False), Counter(), Counter()
+            trial, found, known = _Counter(self.model, fold=False, look=_not_seen), Counter(), Counter()
             run(inputs[0])
         expected, ours = {}, Counter()
         for name, row in sorted(trial.rows.items(), key=lambda item: -item[0].count(".")):  # innermost first
@@ -487,7 +510,9 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
             raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
         once = steps > 1 and first.total("rows") == counter.samples
         calls = 1 if once else steps if _repeats(inner, counter.events) else 0
-        return Operations(rows, first, counter.samples, steps, counter.events, calls, _classifier(inner))
+        return Operations(
+            rows, first, counter.samples, steps, counter.events, calls, _classifier(inner), tuple(counter.analog)
+        )
 
     follows = any(isinstance(module, ValuedNode) for module in inner.modules())
     mode = planes.Planes(unrolls=getattr(inner, "spiking_inference", False)) if follows else nullcontext()

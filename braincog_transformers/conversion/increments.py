@@ -10,7 +10,10 @@ from torch.nn import functional
 
 from .converted import Stateful
 
-__all__ = ["BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct"]
+__all__ = ["RUNNING", "BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct"]
+
+RUNNING = "of running sums"
+"""What an audit says of the operators in these modules (`ops.operators`): they stay analog."""
 
 
 class Increment(Stateful):
@@ -19,6 +22,8 @@ class Increment(Stateful):
     Args:
         function: a module, or a function of one tensor. A module keeps its parameters under `function`.
     """
+
+    operators_note = RUNNING
 
     def __init__(self, function: nn.Module | Callable[[Tensor], Tensor]):
         super().__init__()
@@ -37,6 +42,8 @@ class Increment(Stateful):
 
 class IncrementalProduct(Stateful):
     """A B of two running sums: with `A += a` and `B += b`, a step puts out `A b + a B - a b`."""
+
+    operators_note = RUNNING
 
     def __init__(self):
         super().__init__()

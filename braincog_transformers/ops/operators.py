@@ -178,7 +178,7 @@ class Operators(TorchDispatchMode):
             self._activate(out)
         for name, count in frame.asked.items():
             key = (frame.path, name, frame.note)
-            self._found[key] = max(count, self._found.get(key, 0))
+            self._found[key] = max(count, self._found[key])
 
     def _activate(self, values: Any) -> None:
         for x in filter(_has_memory, tree_leaves(values)):
@@ -209,7 +209,9 @@ class Operators(TorchDispatchMode):
             if not named and not hidden and name in ("_to_copy", "copy") and _rounds(args, out):
                 named = _ROUNDING
         if named:
-            self._frames[-1].asked[named] += 1
+            frame = self._frames[-1]
+            frame.asked[named] += 1
+            self._found.setdefault((frame.path, named, frame.note), 0)
         return out
 
     def _named(self, name: str, func: Any, args: tuple, kwargs: dict) -> str:

@@ -1,5 +1,6 @@
 """Sections about what was measured on a trained network: energy, audit and firing rates."""
 
+from ..analysis.audit import name_analog
 from ..analysis.firing import SATURATED, SILENT
 from .formats import MISSING, compact, count, energy_unit, fixed, number, percent, significant, text
 from .markup import Markup, join, tag
@@ -113,7 +114,7 @@ def energy_section(run: Run) -> Markup:
 
 
 def audit_section(run: Run) -> Markup:
-    """Show whether the network is spike-driven, and what enters each layer."""
+    """Show whether the network is spike-driven, what stays analog, and what enters each layer."""
     if not run.audit:
         return missing("What enters each layer was not looked at; run with --audit.")
     findings, driven, inner = run.audit.get("findings", []), run.spike_driven, run.inner_inputs
@@ -124,6 +125,9 @@ def audit_section(run: Run) -> Markup:
         f" Of {len(inner)} layers and products between the first layer and the classifier, {counts}, "
         f"observed on {count(run.audit.get('samples'))} samples."
     )
+    analog = run.audit.get("analog")
+    operators = [row for row in analog if isinstance(row, dict)] if isinstance(analog, list) else []
+    named = name_analog((text(row.get("meaning")), text(row.get("path"))) for row in operators)
     columns = [_PLACE, _LAYER, Column("type"), Column("input"), Column("largest", True), Column("role"),
                Column("meaning")]  # fmt: skip
     rows = [
@@ -131,7 +135,11 @@ def audit_section(run: Run) -> Markup:
          word(text(row.get("role"))), word(text(row.get("meaning")))]
         for place, row in enumerate(findings, start=1)
     ]  # fmt: skip
-    return join(tag("p", verdict, said, class_="lead"), table(columns, rows, label="what enters each layer"))
+    return join(
+        tag("p", verdict, said, class_="lead"),
+        tag("p", f"Stays analog: {named}.") if named else None,
+        table(columns, rows, label="what enters each layer"),
+    )
 
 
 def _chip(row: dict) -> Markup:

@@ -1,11 +1,15 @@
 """What enters each layer is observed, and the verdict follows from it."""
 
+import json
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from braincog_transformers.analysis.audit import audit, format_audit
+from braincog_transformers.analysis.audit import audit, format_audit, write_audit
+from braincog_transformers.conversion.increments import Increment, IncrementalProduct
+from braincog_transformers.nodes import LIFNode, SoftResetNode
 
 
 def _awake(name):
@@ -52,3 +56,46 @@ def test_a_whole_number_means_so_many_steps():
     finding = next(f for f in found.findings if f.name == "blocks.0.attn.q.linear")
     assert finding.largest == 2
     assert finding.meaning == "up to 2 additions for an input, or 2 binary steps"
+
+
+class Analog(nn.Module):
+    """Neurons of both kinds, and operators outside of them: some read spikes, some don't."""
+
+    def __init__(self, node):
+        super().__init__()
+        self.step = 1
+        self.first, self.node, self.second, self.norm = nn.Linear(6, 6), node, nn.Linear(6, 6), nn.LayerNorm(6)
+        self.running, self.product, self.head = Increment(torch.tanh), IncrementalProduct(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        spikes = self.node(self.first(x))
+        gated = self.second(spikes) * spikes + spikes.unflatten(1, (2, 3)).max(1)[0].repeat(1, 2)
+        scaled = self.norm(gated / 2 - gated.mean(1, keepdim=True)).softmax(-1)
+        self.running.reset()
+        self.product.reset()
+        return self.head(self.product(self.running(scaled), (spikes.T @ spikes).softmax(-1)))
+
+
+@pytest.mark.parametrize("node", [LIFNode(step=1), SoftResetNode(0.3, step=1)])
+def test_what_stays_analog_is_listed_and_sums_and_scalings_of_spikes_are_not(node, tmp_path):
+    torch.manual_seed(0)
+    model = Analog(node)
+    nn.init.constant_(model.first.bias, 2.0)
+    found = audit(model, [torch.rand(6, 6)])
+    assert {(one.path, str(one), one.count) for one in found.analog} == {
+        ("norm", "layer norm", 1),
+        ("", "softmax", 2),
+        ("running", "tanh of running sums", 1),
+        ("product", "product of two activations of running sums", 1),
+    }
+    line = format_audit(found).splitlines()[-2]
+    assert line.startswith("stays analog: layer norm in norm (1), softmax in the network (1), tanh of running sums")
+    written = json.loads(write_audit(found, tmp_path).read_text())["analog"]
+    assert written[0] == {"path": "norm", "name": "layer norm", "count": 1, "note": "", "meaning": "layer norm"}
+    assert written[2]["meaning"] == "tanh of running sums"
+
+
+def test_a_network_of_the_zoo_has_nothing_analog_but_what_it_has():
+    found = audit(_awake("spikformer_digits"), [torch.rand(4, 1, 8, 8)])
+    assert found.analog == ()
+    assert "analog" not in format_audit(found)

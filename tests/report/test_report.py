@@ -287,3 +287,10 @@ def test_contrast_is_enough_in_both_themes(make_run, theme):
     for line in ("blue", "red", "amber", "green", "violet", "grey"):
         assert _contrast(colours[line], colours["card"]) >= 3, line
     assert _contrast(colours["ink"], _mix(colours["blue"], colours["card"], 0.5)) >= 4.5
+
+
+def test_the_audit_says_what_stays_analog(make_run):
+    analog = [{"path": f"blocks.{i}.<b>", "meaning": "softmax of running sums"} for i in range(3)]
+    page = read(write_report([make_run(audit={"findings": [], "analog": [*analog, 3, {"path": ""}]})]))
+    assert "Stays analog: softmax of running sums in blocks.0.<b>, blocks.1.<b> and 1 more (3)" in page.text
+    assert "Stays analog" not in read(write_report([make_run("second")])).text
