@@ -66,7 +66,7 @@ def _obey(command: Command, start: Callable[[Sequence[str]], object]) -> None:
         return
     options = command.options(start)
     start(options.run.plugin or ())
-    _check_names(options)
+    _check_names(options, command.values)
     if command.action == "export":
         from ..training.exporting import export_trained
 
@@ -130,13 +130,22 @@ def _run(options: Options) -> None:
     run(options)
 
 
-def _check_names(options: Options) -> None:
-    """Raise `UserError` for a network or an optimizer that can't be had."""
+def _check_names(options: Options, given: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a network or an optimizer that can't be had, or that a converted one contradicts.
+
+    Args:
+        options: of the run.
+        given: those that are named.
+    """
     from ..models import REGISTERED
+    from ..training.converted_file import converted_file, require_model
     from ..training.optim import check_optimizer
 
     check_optimizer(options.optim.opt)
     name, _, tag = options.model.model.partition(".")
+    if (file := converted_file(options)) is not None:
+        require_model(file, given.get("model"))
+        return
     if options.convert.convert:
         from ..training.source import find_source, method_of
 

@@ -26,11 +26,12 @@ from ..checkpoints.files import read_checkpoint, read_header
 from ..checkpoints.state_dicts import refuse_broken, refuse_odd
 from ..errors import UserError, listed, quoted, shown
 from ..files import reason, write_whole
+from ..models.timm_networks import find_timm, list_timm
 from ..version import __version__
 from .converted import Converted
 from .methods import device_and_dtype, find_method
 
-__all__ = ["is_converted", "load_converted", "save_converted"]
+__all__ = ["is_converted", "load_converted", "read_settings", "save_converted"]
 
 ENDING = ".safetensors"
 _KEY = "braincog_transformers.converted"
@@ -105,14 +106,10 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
     Raises:
         UserError: if the file is missing, damaged or foreign, contradicts itself, or needs `source`.
     """
-    text = read_header(path).get(_KEY)
-    if text is None:
-        raise UserError(f"{shown(path)} is no converted network: nothing in it says how it was converted")
-    state = read_checkpoint(path)["state_dict"]
+    settings, state = read_settings(path), read_checkpoint(path)["state_dict"]
     try:
         refuse_odd(state)
         refuse_broken(state)
-        settings = _settings(text)
         rebuilt = _rebuilt(settings, source, state)
         if different := _misfits(rebuilt, state):
             raise UserError(f"its weights are not those of the network that it names: {listed(different, 3)}")
@@ -120,6 +117,21 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
         raise UserError(f"{shown(path)}: {error}") from error
     rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     return rebuilt.requires_grad_(False)
+
+
+def read_settings(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what a file says about its network: `method`, `step`, `options`, `dtype`, `source` and `version`.
+
+    Raises:
+        UserError: if the file is missing, damaged or foreign.
+    """
+    text = read_header(path).get(_KEY)
+    if text is None:
+        raise UserError(f"{shown(path)} is no converted network: nothing in it says how it was converted")
+    try:
+        return _settings(text)
+    except UserError as error:
+        raise UserError(f"{shown(path)}: {error}") from error
 
 
 def is_converted(path: str | os.PathLike) -> bool:
@@ -198,7 +210,8 @@ def _by_timm(described: dict[str, Any]) -> nn.Module:
         raise UserError(f"its source {quoted(name, 60)} is not known to timm {timm.__version__}")
     if reading := [argument for argument in _READING if argument in kwargs]:
         raise UserError(f"the arguments of its source hold {listed(reading)}, which would read other files")
-    return timm.create_model(name, **kwargs)
+    build, config = find_timm(name) if name.partition(".")[0] in list_timm() else (None, None)
+    return timm.create_model(name, **kwargs) if build is None else build(pretrained_cfg=config, **kwargs)
 
 
 @contextmanager

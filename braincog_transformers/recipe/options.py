@@ -12,7 +12,8 @@ from .fields import Entry
 from .groups import ENTRIES, GROUPS, AllOptions
 
 __all__ = [
-    "Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords", "broken_rules", "raise_all",
+    "OF_ZOO", "TRAINING_FREE", "Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords",
+    "broken_rules", "raise_all",
 ]  # fmt: skip
 
 _LONGEST = 600
@@ -35,11 +36,12 @@ _OF_TRAINING = (
     *("sync_bn", "dist_bn", "model_ema", "model_ema_force_cpu", "model_ema_decay", "max_steps", "recovery_interval"),
     *("checkpoint_hist", "save_images", "eval_metric", "resume", "no_resume_opt", "use_multi_epochs_loader"),
 )
-_OF_ZOO = (
+OF_ZOO = (
     *(name for name, entry in ENTRIES.items() if entry.group == "neuron"),
     *("encode", "layer_by_layer", "rand_step", "as_released", "distilled", "pack_spikes", "integer_products"),
     *("tet_loss", "tet_lambda", "tet_means", "pretrain", "spiking_inference", "doctor", "eval"),
 )
+"""Options of networks that spike from the start."""
 # timm takes these for itself, and would read a checkpoint by other rules
 _OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
@@ -217,7 +219,8 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
     said = f"--convert {made.convert}" + " --calibrate-only" * made.calibrate_only
     return (
         (not made.convert, _needing("convert"), "without effect as long as no --convert is given"),
-        (made.convert, _OF_ZOO, "for networks that spike from the start, not for --convert; leave it out"),
+        (made.convert, ("sync_bn",), "replaces normalisations that --convert looks for; leave it out"),
+        (made.convert, OF_ZOO, "for networks that spike from the start, not for --convert; leave it out"),
         (made.convert in TRAINING_FREE, ("calibrate_only",), f"{said}: the method trains nothing; leave it out"),
         (free and not options.run.eval_checkpoint, _OF_TRAINING, f"{said} trains nothing; leave it out"),
         (not data.dataset_source, _needing("dataset_source"), "without effect as long as no --dataset-source is named"),

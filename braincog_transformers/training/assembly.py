@@ -13,6 +13,7 @@ from ..data.build import DataBundle
 from ..errors import UserError
 from ..recipe import Options
 from ..version import __version__
+from .converted_file import converted_file, open_converted, require_classes
 from .distributed import Ranks, wrap
 from .generators import seed_everything
 from .learner import Learner, Plan, UpdateRules
@@ -82,8 +83,11 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     """
     seed_everything(options.run.seed)
     precision = Precision(ranks.device.type, options.train.amp_dtype if options.train.amp else None)
-    converts = options.convert.convert
-    shape = source_shape(options) if converts else find_shape(options)
+    file, converts, held = converted_file(options), bool(options.convert.convert), None
+    if file is not None:
+        options, shape, held = open_converted(options, file)
+    else:
+        shape = source_shape(options) if converts else find_shape(options)
     if options.train.teacher not in ("", "source"):
         find_teacher(options.train.teacher)  # a wrong name shows before the data are read
     bundle = ranks.first_alone(lambda: build_data(options, shape, ranks))
@@ -91,6 +95,10 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     loaders = build_loaders(options, bundle, shape, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
     about = {"say": ranks.say, "classes": bundle.classes}
+    if held is not None:
+        require_classes(held, file, bundle.classes, options, ranks.say)
+        held = held.to(ranks.device)
+        return Parts(options, ranks, shape, bundle, held, held, held, loaders, precision)
     if converts:
         start = build_start(options, shape, ranks, **about)
         calls = (start.network,) * 3

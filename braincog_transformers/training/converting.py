@@ -181,8 +181,9 @@ def _write_converted(parts: Parts, converted: Converted, journal: Journal) -> No
         UserError: in every process, if the file could not be read back or can't be written.
     """
     options, path, error = parts.options, journal.folder / CONVERTED, None
-    source = {"model": options.model.model, "kwargs": parts.start.kwargs, "dataset": options.data.dataset}
-    source["classes"] = list(parts.bundle.classes)
+    source = {"model": options.model.model, "kwargs": parts.start.kwargs, "size": parts.shape.size}
+    source |= {name: getattr(options.data, name) for name in ("dataset", "dataset_source")}
+    source["classes"] = parts.bundle.classes
     if parts.ranks.first:
         try:
             save_converted(converted, path, source)

@@ -4,10 +4,12 @@ from typing import Any
 
 from ..analysis.doctor import diagnose, format_checkup
 from ..analysis.pictures.plots import training_curves
+from ..conversion import Converted
 from ..errors import UserError
 from ..recipe import Options
 from .assembly import Parts, build_parts, check_batch
 from .class_names import compare_classes
+from .converted_file import converted_file
 from .converting import convert_network
 from .diagnose import require_finite
 from .distributed import device_of, set_up
@@ -96,7 +98,10 @@ def _evaluate(parts: Parts) -> dict[str, Any]:
 
 def _load_weights(parts: Parts, journal: Journal) -> str | None:
     """Load the checkpoint to evaluate, if one is named, and say where the network's weights are from."""
-    options, model = parts.options, parts.options.model
+    options, model, network = parts.options, parts.options.model, parts.network
+    if isinstance(network, Converted):
+        journal.say(f"{model.model}, converted by {network.method}, T={network.step}, from {converted_file(options)}")
+        return str(converted_file(options))
     if path := options.run.eval_checkpoint or options.run.resume:
         path, content = load_weights(parts.network, path, journal.say, ema=options.run.use_ema)
         compare_classes(content, path, parts.bundle.classes, options.data, refuses=True, say=journal.say)

@@ -95,6 +95,11 @@ def source_shape(options: Options) -> Shape:
     Raises:
         UserError: for an option of the method, or a network, that can't be had.
     """
+    if options.run.eval_checkpoint:
+        raise UserError(
+            f"--eval_checkpoint {shown(options.run.eval_checkpoint)} is no converted network; --initial-checkpoint "
+            "names weights to convert"
+        )
     method, _ = method_of(options)
     info, name, side = lookup(options.data.dataset), options.model.model, options.data.img_size
     _, configured = find_source(name, method.name)

@@ -109,9 +109,7 @@ def train_in(folder: Path, parts: Parts) -> Trained:
         stopped = ranks.any(stop.requested) and progress.epoch < plan.epochs
     journal.close()
     if stopped:
-        raise Interrupted(
-            f"stopped after step {progress.updates} and saved; continue with: {how_to_go_on(folder)}"
-        )
+        raise Interrupted(f"stopped after step {progress.updates} and saved; continue with: {how_to_go_on(folder)}")
     averaged = learner.ema is not None and plan.metric.startswith("ema")
     network = learner.ema.module if averaged else parts.network
     trained = Trained(network, rows, progress, checkpoints, journal, plan.metric)
