@@ -156,5 +156,3 @@ class Converted(nn.Module):
 
     def extra_repr(self) -> str:
         return f"method={self.method}, step={self.step}, coding={self.coding}"
-
-

@@ -1,8 +1,8 @@
 """From a trained network to a spiking one, by one of the published methods: `prepare`, then `convert`."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError, listed, unknown
 from .converted import Converted, device_and_dtype
+from .method import Method
+from .survey import example_input, require_known
 
 __all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "prepare"]
 
@@ -26,44 +28,6 @@ class Origin:
 
     method: str
     options: Any
-
-
-@dataclass(frozen=True)
-class Method:
-    """One published method.
-
-    Args:
-        name: as in `convert(ann, name)`.
-        paper: where it is from.
-        options: frozen dataclass of its options, with defaults.
-        limit: builds the network that the spiking one approaches from a copy of the source: maps the copy, the options
-            and the calibration data (a list of inputs, or None) to it. The result may be trained where `trains` is set.
-        spiking: builds the spiking network from a copy of the limit: maps the copy, T, the options, the calibration
-            data (or None) and the settings for the file to a `Converted`. Without data it has the thresholds that the
-            limit holds, or some that loading a file replaces.
-        trains: whether the limit is meant to be trained.
-        calibrates: whether it needs calibration data, for the limit or for the spiking network.
-    """
-
-    name: str
-    paper: str
-    options: type
-    limit: Callable[[nn.Module, Any, list[Tensor] | None], nn.Module]
-    spiking: Callable[[nn.Module, int, Any, list[Tensor] | None, dict[str, Any]], Converted]
-    trains: bool = False
-    calibrates: bool = True
-
-    def chosen(self, given: dict[str, Any]) -> Any:
-        """Return the options, checked by name; their dataclass checks the values.
-
-        Raises:
-            UserError: for a name that this method does not have.
-        """
-        names = [field.name for field in fields(self.options)]
-        for name in given:
-            if name not in names:
-                raise unknown(f"option of {self.name}", name, names)
-        return self.options(**given)
 
 
 def find_method(name: str) -> Method:
@@ -121,9 +85,11 @@ def prepare(
             f"conversion: {type(ann).__name__} has spiking neurons already, so there is nothing to convert; name an "
             "ordinary network"
         )
-    batches = batches_of(data, ann)
+    batches, source = batches_of(data, ann), copy.deepcopy(ann)
+    if found.knows is not None:
+        require_known(source, batches[0][:1] if batches else example_input(source), found)
     with torch.no_grad():
-        limit = found.limit(copy.deepcopy(ann), chosen, batches)
+        limit = found.limit(source, chosen, batches)
     limit.origin = Origin(method, chosen)
     return limit.train(ann.training)
 
