@@ -147,7 +147,8 @@ def _check_names(options: Options, given: Mapping[str, Any]) -> None:
         require_model(file, given.get("model"))
         return
     if options.convert.convert:
-        from ..training.source import find_source, method_of
+        from ..training.method import method_of
+        from ..training.source import find_source
 
         find_source(options.model.model, method_of(options)[0].name)
         return

@@ -26,8 +26,8 @@ from .folder import CONVERTED, continues, run_folder
 from .generators import isolated
 from .journal import Journal
 from .losses import build_losses
+from .method import method_of
 from .results import conclude
-from .source import method_of
 from .train import how_to_go_on, start_from_resumed, train_in, write_options
 
 __all__ = ["build_limit", "calibration_data", "convert_limit", "convert_network", "measure_over_steps"]
@@ -55,12 +55,15 @@ def calibration_data(parts: Parts) -> list[Tensor]:
 
 
 def build_limit(parts: Parts, data: list[Tensor]) -> nn.Module:
-    """Prepare the source with calibration data; or return what a file of the prepared network held."""
+    """Prepare the source with calibration data, and see that it can be converted; or return what the file held."""
     method, given = method_of(parts.options)
     if parts.start.limit is not None:
         return parts.start.limit
     with isolated(parts.options.run.seed):
-        return prepare(parts.start.network, method.name, data=data, **given)
+        limit = prepare(parts.start.network, method.name, data=data, **given)
+        if method.trains:
+            convert(limit, method.name, step=parts.shape.step)  # before a training that would be for nothing
+    return limit
 
 
 def convert_limit(parts: Parts, limit: nn.Module, data: list[Tensor]) -> Converted:

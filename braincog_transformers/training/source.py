@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import find_weights, load_state, read_checkpoint
 from ..checkpoints.loading import convert_official
-from ..conversion import SOURCES, convert, is_converted, prepare
-from ..conversion.methods import Method, find_method
+from ..conversion import SOURCES, is_converted, prepare
 from ..data.registry import DatasetInfo, PictureSet, lookup
 from ..errors import UserError, shown
 from ..models.registry import REGISTERED
@@ -23,9 +22,10 @@ from ..models.timm_networks import find_timm, list_timm
 from ..recipe import Options, arguments, keywords
 from .class_names import compare_classes
 from .distributed import Ranks
+from .method import method_of
 from .network import Shape, tune_batch_norm
 
-__all__ = ["Start", "build_start", "find_source", "method_of", "source_shape"]
+__all__ = ["Start", "build_start", "find_source", "source_shape"]
 
 STEPS = 32
 """T where --step is left out."""
@@ -46,20 +46,6 @@ class Start:
     limit: nn.Module | None
     trained: bool
     kwargs: dict[str, Any]
-
-
-def method_of(options: Options) -> tuple[Method, dict[str, Any]]:
-    """Return the method of --convert, and its options as --convert-kwargs gives them, checked.
-
-    Raises:
-        UserError: for an option that the method does not have, or a value that it does not take.
-    """
-    method, given = find_method(options.convert.convert), keywords(options.convert.convert_kwargs)
-    try:
-        method.chosen(given)
-    except UserError as error:
-        raise UserError(f"--convert-kwargs: {error}") from error
-    return method, given
 
 
 def find_source(name: str, method: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
@@ -181,13 +167,12 @@ def build_start(
         _require_same_ends(options, shape, trains)
     network, kwargs = _create(options, shape, published=model.pretrained)
     tune_batch_norm(network, model)
-    limit = _structure(network, options, shape.step)
     held = None
     if path := model.initial_checkpoint:
         if is_converted(path):
             raise UserError(f"--initial-checkpoint {shown(path)} is converted already; --eval_checkpoint evaluates it")
         content = read_checkpoint(path)
-        held = _load(network, limit, content, path, ema=options.run.use_ema, new_classifier=trains, say=say)
+        held = _load(network, content, path, options, new_classifier=trains, say=say)
         compare_classes(content, path, classes, options.data, refuses=not trains, say=say)
     elif model.pretrained:
         say(f"{model.model}: weights {network.pretrained_cfg.get('tag') or ''} of timm")
@@ -211,33 +196,35 @@ def _require_same_ends(options: Options, shape: Shape, trains: bool) -> None:
         )
 
 
-def _structure(network: nn.Module, options: Options, step: int) -> nn.Module:
-    """Prepare the network without data, and convert it once to see that it can be."""
-    method, given = method_of(options)
-    limit = prepare(network, method.name, **given)
-    convert(limit, method.name, step=step)
-    return limit
-
-
 def _load(
-    network: nn.Module, limit: nn.Module, content: Mapping[str, Any], path: str, *, ema: bool | None,
-    new_classifier: bool, say: Callable[[str], object],
+    network: nn.Module, content: Mapping[str, Any], path: str, options: Options, *, new_classifier: bool,
+    say: Callable[[str], object],
 ) -> nn.Module | None:  # fmt: skip
-    """Load a file into the network, or into the prepared one, which is returned then."""
+    """Load a file into the network; or into its prepared form, if it holds that, which is returned then."""
+    held = None
     try:
-        weights = find_weights(content, ema=ema)
-        own = limit.state_dict().keys() - network.state_dict().keys()
-        if own & convert_official(weights.state, limit).keys():
-            said, held = load_state(limit, weights.state), limit
-        else:
-            state, notes = _translated(network, weights.state), ""
-            if new_classifier:
-                state, notes = _with_own_classifier(network, state)
-            said, held = load_state(network, state) + notes, None
+        weights = find_weights(content, ema=options.run.use_ema)
+        state, notes = _translated(network, weights.state), ""
+        if new_classifier:
+            state, notes = _with_own_classifier(network, state)
+        try:
+            said = load_state(network, state) + notes
+        except UserError:
+            if (held := _prepared(network, weights.state, options)) is None:
+                raise
+            said = load_state(held, weights.state)
     except UserError as error:
         raise UserError(f"--initial-checkpoint {shown(path)}: {error}") from error
     say(f"{said} from {shown(path)}: {weights.description}")
     return held
+
+
+def _prepared(network: nn.Module, state: Mapping[str, Tensor], options: Options) -> nn.Module | None:
+    """Return the prepared form of the network if weights are of that: they have names that it adds to the network."""
+    method, given = method_of(options)
+    limit = prepare(network, method.name, **given)
+    added = limit.state_dict().keys() - network.state_dict().keys()
+    return limit if added & convert_official(state, limit).keys() else None
 
 
 def _translated(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
