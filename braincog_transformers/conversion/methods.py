@@ -69,16 +69,18 @@ def prepare(
     operators are approximated, for `rate` its activations are clipped.
 
     Args:
-        ann: a trained network.
+        ann: a trained network. One that was prepared already, or is ready as it is built, is copied.
         method: "qcfs", "sta", "spikezip" or "rate".
         data: calibration data: a batch, or batches as a loader gives them.
-        **options: the method's options, see its dataclass.
+        **options: the method's options, see its dataclass; for a prepared network those that it was prepared with.
 
     Raises:
-        UserError: for an unknown method or option, a network that spikes already, or one with an operator that the
-            method does not know, which is named.
+        UserError: for an unknown method or option, a network that spikes already or was prepared for something else, or
+            one with an operator that the method does not know, which is named.
     """
     found = find_method(method)
+    if _options_of(ann, found, options) is not None:
+        return copy.deepcopy(ann)
     chosen = found.chosen(options)
     if isinstance(ann, Converted) or any(isinstance(module, BaseNode) for module in ann.modules()):
         raise UserError(
@@ -124,27 +126,12 @@ def convert(
     found = find_method(method)
     if isinstance(step, bool) or not isinstance(step, int) or step < 1:
         raise UserError(f"conversion: the number of steps must be a whole number from 1; got {step!r}")
-    origin = getattr(ann, "origin", None)
-    if not isinstance(origin, Origin):
-        ready = False
+    chosen = _options_of(ann, found, options)
+    ready = chosen is not None
+    if not ready:
         chosen = found.chosen(options)
         if found.calibrates and data is None:
             raise UserError(f"conversion: {method} calibrates its thresholds, so it needs data; give data=")
-    else:
-        ready = True
-        if origin.method != method:
-            raise UserError(
-                f"conversion: {type(ann).__name__} was prepared for {origin.method}; convert it by that, or prepare "
-                f"the source for {method}"
-            )
-        chosen = origin.options
-        if options and found.chosen({**vars(chosen), **options}) != chosen:
-            was = {name: getattr(chosen, name) for name in options if getattr(chosen, name) != options[name]}
-            before, now = (", ".join(f"{name}={values[name]!r}" for name in was) for values in (was, options))
-            raise UserError(
-                f"conversion: the network was prepared with {before}; got {now} (prepare the source again, or leave "
-                "that out)"
-            )
     batches = batches_of(data, ann)
     limit = copy.deepcopy(ann) if ready else prepare(ann, method, data=batches, **options)
     settings = {"method": method, "step": step, "options": vars(chosen)}
@@ -157,6 +144,31 @@ def convert(
     if batches and not allow_silent:
         _refuse_silent(spiking, batches[0])
     return spiking
+
+
+def _options_of(ann: nn.Module, found: Method, options: dict[str, Any]) -> Any:
+    """Return the options that a network was prepared with, None for one that was not.
+
+    Raises:
+        UserError: if it was prepared for another method, or with other options.
+    """
+    origin = getattr(ann, "origin", None)
+    if not isinstance(origin, Origin):
+        return None
+    if origin.method != found.name:
+        raise UserError(
+            f"conversion: {type(ann).__name__} was prepared for {origin.method}; convert it by that, or prepare "
+            f"the source for {found.name}"
+        )
+    chosen = origin.options
+    if options and found.chosen({**vars(chosen), **options}) != chosen:
+        was = {name: getattr(chosen, name) for name in options if getattr(chosen, name) != options[name]}
+        before, now = (", ".join(f"{name}={values[name]!r}" for name in was) for values in (was, options))
+        raise UserError(
+            f"conversion: the network was prepared with {before}; got {now} (prepare the source again, or leave "
+            "that out)"
+        )
+    return chosen
 
 
 def _refuse_silent(spiking: Converted, x: Tensor) -> None:
