@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 _HEADS = ("head.", "head_dist.")
 
 # What this package adds, and official checkpoints do not have; the same of BrainCog's nodes.
-_OPTIONAL = ("_extra_state", "qcfs_levels")
+_OPTIONAL = ("_extra_state", "qcfs_levels", ".levels", ".initialised")
 _OF_NODES = ("threshold", "act_fun.alpha")
 
 _ONE_PROJECTION = "one projection makes its queries, keys and values, where the paper's network has"

@@ -90,9 +90,13 @@ def _described(network: nn.Module, operators: list[Operator], method: Method) ->
 def example_input(network: nn.Module) -> Tensor:
     """Return one sample of the size that a network is built for, on its device and in its type.
 
+    A network whose input is no picture and no list of numbers has a method `example_input` of its own.
+
     Raises:
         UserError: if the network doesn't say what it reads, so that data are needed.
     """
+    if hasattr(network, "example_input"):
+        return network.example_input()
     size = _input_size(network)
     if size is None:
         raise UserError(
