@@ -71,6 +71,7 @@ def save_converted(
     dtype = str(device_and_dtype(converted)["dtype"]).removeprefix("torch.")
     described = _described(converted, source)
     settings = {**converted.settings, "step": converted.step, "dtype": dtype, "source": described}
+    settings |= {name: value for name, value in vars(converted).items() if name == "input_dims"}
     state = {name: value.detach().cpu() for name, value in converted.state_dict().items()}
     refuse_broken(state)
     try:
@@ -193,7 +194,10 @@ def _rebuilt(settings: dict[str, Any], source: nn.Module | None, state: Mapping[
                 raise UserError(f"it was made from a {shown(described['class'], 60)}, not a {type(source).__name__}")
             limit = method.limit(copy.deepcopy(source).cpu().eval(), options, None)
             kept = {name: settings[name] for name in ("method", "step", "options", "source")}
-            return method.spiking(limit.eval(), settings["step"], options, None, kept)
+            rebuilt = method.spiking(limit.eval(), settings["step"], options, None, kept)
+            if "input_dims" in settings:  # which data told
+                rebuilt.input_dims = int(settings["input_dims"])
+            return rebuilt
     except UserError:
         raise
     except Exception as error:  # whatever wrong names and sizes make of timm's networks
