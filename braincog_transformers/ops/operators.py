@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from .kernels import integer_products as integer_products  # registers an operation that is named below
 
-__all__ = ["ATTENTION", "MATRIX_PRODUCT", "PRODUCT", "Operator", "Operators"]
+__all__ = ["ATTENTION", "CONTROL", "MATRIX_PRODUCT", "PRODUCT", "Operator", "Operators"]
 
 PRODUCT, MATRIX_PRODUCT = "product of two activations", "matrix product of two activations"
-ATTENTION = "fused attention"
+ATTENTION, CONTROL = "fused attention", "data-dependent control"
 _DIVISION, _SELECTION = "division by an activation", "data-dependent selection"
 _NORM_OF_BATCH = "batch norm with the batch's statistics"
 _COMPARISON, _ROUNDING, _EXTREME, _POOLING = "comparison", "rounding", "maximum", "max pooling"
@@ -71,13 +71,13 @@ _NONLINEAR = {
     ), _POOLING),
     **dict.fromkeys((
         "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "logical_not", "logical_and", "logical_or", "logical_xor",
-        "bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "any", "all", "equal",
+        "bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor",
     ), _COMPARISON),
     **dict.fromkeys(("round", "floor", "ceil", "trunc", "frac", "floor_divide", "fmod", "remainder"), _ROUNDING),
     "native_layer_norm": "layer norm", "native_group_norm": "group norm", "_fused_rms_norm": "rms norm",
     "_prelu_kernel": "prelu", "_log_softmax": "log softmax", "log_sigmoid_forward": "log sigmoid",
     "linalg_vector_norm": "norm", "sgn": "sign", "_native_multi_head_attention": ATTENTION,
-    "_local_scalar_dense": "number read by Python",
+    **dict.fromkeys(("any", "all", "equal", "is_nonzero", "_local_scalar_dense"), CONTROL),
 }  # fmt: skip
 # Places of the factors. If more than one depends on the input, the operator is a product of activations.
 _PRODUCTS = {

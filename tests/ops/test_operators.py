@@ -80,7 +80,8 @@ NONLINEAR = {
     ],
     "division by an activation": [lambda x, w: w / x, lambda x, w: x / x.sum(), lambda x, w: torch.addcdiv(w, w, x)],
     "fused attention": [lambda x, w: functional.scaled_dot_product_attention(*x.unsqueeze(1).expand(3, 2, 2, 4, 4))],
-    "comparison": [lambda x, w: x > w, lambda x, w: (x > w).any()],
+    "comparison": [lambda x, w: x > w, lambda x, w: x.isnan()],
+    "data-dependent control": [lambda x, w: x.any(), lambda x, w: x if x.sum() else w, lambda x, w: x.equal(w)],
     "rounding": [lambda x, w: x.round(), lambda x, w: x.int(), lambda x, w: torch.div(x, 2, rounding_mode="floor")],
     "topk": [lambda x, w: x.topk(2)[0]],
     "norm": [lambda x, w: torch.linalg.vector_norm(x)],
@@ -106,7 +107,7 @@ def test_a_choice_that_depends_on_the_input_is_listed():
     ]
     assert names(lambda x, w: torch.where(x > 0, x, w)) == ["comparison", "data-dependent selection"]
     assert names(lambda x, w: x.gather(-1, x.argmax(-1, keepdim=True))) == ["argmax", "data-dependent selection"]
-    assert names(lambda x, w: x if x.sum() > 0 else w) == ["comparison", "number read by Python"]
+    assert names(lambda x, w: x if x.sum() > 0 else w) == ["comparison", "data-dependent control"]
 
 
 class Inner(nn.Module):
