@@ -40,31 +40,24 @@ def steps_to_show(last: int) -> list[int]:
     return [*powers, last]
 
 
-def format_conversion(rows: Sequence[ConversionRow], method: str, note: str = "") -> str:
+def format_conversion(rows: Sequence[ConversionRow], method: str, note: str) -> str:
     """Lay the table out for a terminal.
 
     Args:
         rows: source, limit, then the spiking network from small T to large.
         method: name of the method.
-        note: behind the caption: how the energy was estimated.
+        note: below the caption: how the energy was estimated.
     """
-    empty = len(_COLUMNS) * [False]
-    for row in rows:
-        empty = [had or value is not None for had, value in zip(empty, _cells(row), strict=True)]
-    body = [[_written(value) for value, kept in zip(_cells(row), empty, strict=True) if kept] for row in rows]
-    header = [name for name, kept in zip(_COLUMNS, empty, strict=True) if kept]
-    caption = f"conversion by {method}; agreement: the same answer as the limit"
-    return "\n".join([caption + (f"; {note}" if note else ""), align_table(header, body)])
+    body = [_cells(row) for row in rows]
+    lines = [f"conversion by {method}; agreement: the same answer as the limit", note, align_table(_COLUMNS, body)]
+    return "\n".join(filter(None, lines))
 
 
-def _cells(row: ConversionRow) -> tuple[Any, ...]:
-    energy = None if row.energy is None else f"{row.energy:.4g}"
-    agreement = None if row.agreement is None else f"{row.agreement:.2f}"
-    return row.network, row.step, f"{row.top1:.2f}", f"{row.loss:.4f}", agreement, energy
-
-
-def _written(value: object) -> str:
-    return "" if value is None else str(value)
+def _cells(row: ConversionRow) -> list[str]:
+    written = [f"{row.top1:.2f}", f"{row.loss:.4f}"]
+    written.append("" if row.agreement is None else f"{row.agreement:.2f}")
+    written.append("" if row.energy is None else f"{row.energy:.6f}")
+    return [row.network, "" if row.step is None else str(row.step), *written]
 
 
 def write_conversion(rows: Sequence[ConversionRow], about: dict[str, Any], folder: str | Path) -> list[Path]:

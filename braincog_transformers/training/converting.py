@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..analysis.conversion import ConversionRow, format_conversion, steps_to_show, write_conversion
+from ..analysis.energy import dense_energy, energy_over_steps
 from ..analysis.pictures.conversion import draw_conversion
 from ..analysis.pictures.plots import training_curves
 from ..conversion import Converted, convert, prepare, save_converted
@@ -29,6 +30,7 @@ from .losses import build_losses
 from .method import method_of
 from .results import conclude
 from .train import how_to_go_on, start_from_resumed, train_in, write_options
+from .visualization import RATE_BATCHES, energy_rules, evaluated
 
 __all__ = ["build_limit", "calibration_data", "convert_limit", "convert_network", "measure_over_steps"]
 
@@ -138,8 +140,9 @@ def convert_network(parts: Parts) -> dict[str, Any]:
         figures |= {"test_top1": rows[-1].top1, "test_loss": rows[-1].loss, "limit_agreement": rows[-1].agreement}
         if not ranks.first:
             return figures | {"folder": str(folder)}
+        rows, estimate = _with_energy(rows, parts, limit, converted)
         parts = replace(parts, network=converted, train_call=converted, test_call=converted)
-        pictures = [_report(parts, rows, journal)]
+        pictures = [_report(parts, rows, estimate, journal)]
         if trained is not None:
             pictures.insert(0, training_curves(trained.rows, folder / "curves.png"))
         about = {"checkpoint": CONVERTED, "kind": "conversion", "pictures": pictures}
@@ -197,13 +200,31 @@ def _write_converted(parts: Parts, converted: Converted, journal: Journal) -> No
         raise UserError(error)
 
 
-def _report(parts: Parts, rows: list[ConversionRow], journal: Journal) -> Path:
+def _with_energy(
+    rows: list[ConversionRow], parts: Parts, limit: nn.Module, converted: Converted
+) -> tuple[list[ConversionRow], dict[str, Any]]:
+    """Add estimates of the energy, of source and limit as ordinary networks; return also how they were made."""
+    asked = parts.options.analysis
+    rules, most = energy_rules(asked), asked.analyze_batches or RATE_BATCHES
+    steps = [row.step for row in rows if row.step]
+    spiking = energy_over_steps(converted, evaluated(parts, most), steps=steps, **asdict(rules))
+    found: dict[Any, float] = dict(zip(steps, (analysis.energy for analysis in spiking), strict=True))
+    for name, network in (("source", parts.start.network), ("limit", limit)):
+        found[name] = dense_energy(network, evaluated(parts, most), e_mac=rules.e_mac)
+    made = {"method": rules.method, "e_mac": rules.e_mac, "e_ac": rules.e_ac, "samples": spiking[0].samples}
+    return [replace(row, energy=found[row.step or row.network]) for row in rows], made
+
+
+def _report(parts: Parts, rows: list[ConversionRow], estimate: dict[str, Any], journal: Journal) -> Path:
     """Print the table, write it, and draw it; return the path of the picture."""
     options, converted, (method, _) = parts.options, parts.network, method_of(parts.options)
-    journal.say(format_conversion(rows, method.name))
+    note = (
+        "energy by the {method} method, {e_mac:g} pJ a MAC and {e_ac:g} pJ an accumulate: one sample, mean of {samples}"
+    )
+    journal.say(format_conversion(rows, method.name, note.format(**estimate)))
     about = {
         "method": method.name, "paper": method.paper, "options": converted.settings["options"],
-        "model": options.model.model, "dataset": options.data.dataset, "steps": converted.step,
+        "model": options.model.model, "dataset": options.data.dataset, "steps": converted.step, "energy": estimate,
     }  # fmt: skip
     picture = draw_conversion(rows, journal.folder)
     for path in (*write_conversion(rows, about, journal.folder), picture, journal.folder / CONVERTED):
