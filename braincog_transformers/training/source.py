@@ -204,14 +204,18 @@ def _load(
     held = None
     try:
         weights = find_weights(content, ema=options.run.use_ema)
-        state, notes = _translated(network, weights.state), ""
-        if new_classifier:
-            state, notes = _with_own_classifier(network, state)
-        try:
-            said = load_state(network, state) + notes
-        except UserError:
-            if (held := _prepared(network, weights.state, options)) is None:
-                raise
+        if options.model.model.partition(".")[0] in SOURCES:
+            held = _prepared(network, weights.state, options)
+        if held is None:
+            state, notes = _translated(network, weights.state), ""
+            if new_classifier:
+                state, notes = _with_own_classifier(network, state)
+            try:
+                said = load_state(network, state) + notes
+            except UserError:
+                if (held := _prepared(network, weights.state, options)) is None:
+                    raise
+        if held is not None:
             said = load_state(held, weights.state)
     except UserError as error:
         raise UserError(f"--initial-checkpoint {shown(path)}: {error}") from error
@@ -220,11 +224,14 @@ def _load(
 
 
 def _prepared(network: nn.Module, state: Mapping[str, Tensor], options: Options) -> nn.Module | None:
-    """Return the prepared form of the network if weights are of that: they have names that it adds to the network."""
+    """Return the prepared form of the network if weights are of that: they have names that it adds to the network.
+
+    A network that a paper made for its method may be prepared from the start.
+    """
     method, given = method_of(options)
     limit = prepare(network, method.name, **given)
     added = limit.state_dict().keys() - network.state_dict().keys()
-    return limit if added & convert_official(state, limit).keys() else None
+    return limit if not added or added & convert_official(state, limit).keys() else None
 
 
 def _translated(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
