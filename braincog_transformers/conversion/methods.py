@@ -9,10 +9,10 @@ import torch
 from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
-from ..errors import UserError, listed, unknown
+from ..errors import UserError, listed, shown, unknown
 from .converted import Converted, device_and_dtype
 from .method import Method
-from .survey import example_input, require_known
+from .survey import example_input, require_known, require_same_out_of_place
 
 __all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "plain_copy", "prepare"]
 
@@ -68,11 +68,24 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 
 def plain_copy(network: nn.Module) -> nn.Module:
-    """Return a copy of a network for a method to change, in which nothing is compiled or distributed any more.
+    """Return a copy of a network for a method to change: as ordinary modules, not compiled or distributed any more.
 
     A module that stands in several places becomes several, with the same weights: each place gets neurons of its own.
+    None changes its input in place any more, as no neuron does.
+
+    Raises:
+        UserError: if it can't be copied, or its modules can't be replaced.
     """
-    network = copy.deepcopy(unwrapped(network))
+    network = unwrapped(network)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise UserError(
+            f"conversion: {type(network).__name__} is compiled by torch.jit, where no module can be replaced; give the "
+            "network that was compiled"
+        )
+    try:
+        network = copy.deepcopy(network)
+    except Exception as error:  # whatever its parts raise
+        raise UserError(f"conversion: {type(network).__name__} can't be copied: {shown(error)}") from error
     weights = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     seen: dict[int, nn.Module] = {}
 
@@ -85,6 +98,9 @@ def plain_copy(network: nn.Module) -> nn.Module:
                 part(child)
 
     part(network)
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
     return network
 
 
@@ -117,9 +133,20 @@ def prepare(
         )
     batches, source = batches_of(data, ann), plain_copy(ann)
     if found.knows is not None:
-        require_known(source, batches[0][:1] if batches else example_input(source), found)
+        x = batches[0][:1] if batches else example_input(source)
+        require_known(source, x, found)
+        require_same_out_of_place(ann, source, x)
+    hooked = {
+        path: module for path, module in source.named_modules() if module._forward_hooks or module._forward_pre_hooks
+    }
     with torch.no_grad():
         limit = found.limit(source, chosen, batches)
+    left = {*limit.modules()}
+    if lost := [path for path, module in hooked.items() if module not in left]:
+        raise UserError(
+            f"conversion: {method} puts other modules in the places of {listed(lost)}, and the hooks there would be "
+            "lost; remove them"
+        )
     limit.origin = Origin(method, chosen)
     return limit.train(ann.training)
 
