@@ -234,7 +234,10 @@ class TrainOptions:
     tet_loss: bool = option(False, "temporal efficient training (TET): the mean of the losses at all steps")
     tet_lambda: float = option(0.0, "share of TET's squared distance to --tet-means", low=0, high=1)
     tet_means: float = option(1.0, "target of TET's squared distance")
-    teacher: str = _image("", "timm model from which the network learns (distillation)", named="a model of timm's")
+    teacher: str = _image(
+        "", "timm model from which the network learns (distillation); source: that of --convert",
+        named="a model of timm's",
+    )  # fmt: skip
     teacher_checkpoint: str = _taught("", "weights of --teacher (default: timm downloads them)", named="a checkpoint")
     distill: str = _taught("hard", "learn the teacher's class, or its distribution", choices=("hard", "soft"))
     distill_alpha: float = _taught(0.5, "share of the teacher in the loss", low=0, high=1)
@@ -298,6 +301,7 @@ class ConvertOptions:
     )  # fmt: skip
     convert_kwargs: tuple[str, ...] | None = _converting(None, "options of the method: levels=16")
     calibration_batches: int = _converting(4, "batches of training data, not augmented, that calibrate it", low=1)
+    allow_silent: bool = _converting(False, "convert although there are layers that never fire")
     calibrate_only: bool = _converting(False, "qcfs, spikezip: don't train the network that is converted")
 
 

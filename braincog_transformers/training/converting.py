@@ -70,8 +70,9 @@ def build_limit(parts: Parts, data: list[Tensor]) -> nn.Module:
 
 def convert_limit(parts: Parts, limit: nn.Module, data: list[Tensor]) -> Converted:
     """Make the spiking network."""
+    made = parts.options.convert
     with isolated(parts.options.run.seed):
-        return convert(limit, parts.options.convert.convert, step=parts.shape.step, data=data)
+        return convert(limit, made.convert, step=parts.shape.step, data=data, allow_silent=made.allow_silent)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from .network import Shape, tune_batch_norm
 __all__ = ["Start", "build_start", "find_source", "source_shape"]
 
 STEPS = 32
-"""T where --step is left out."""
+"""T where --step is left out, but for networks that drain, which need about two steps for each level."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,16 @@ def source_shape(options: Options) -> Shape:
             f"--eval_checkpoint {shown(options.run.eval_checkpoint)} is no converted network; --initial-checkpoint "
             "names weights to convert"
         )
-    method, _ = method_of(options)
+    method, given = method_of(options)
+    chosen = method.chosen(given)
     info, name, side = lookup(options.data.dataset), options.model.model, options.data.img_size
     _, configured = find_source(name, method.name)
     if side is None and info.size == PictureSet.size and configured:
         size = tuple(configured["pretrained_cfg"].input_size[-2:])  # photos have no size of their own
     else:
         size = info.size if side is None else (side, side)
-    shape = Shape(info=info, size=size, step=options.model.step or STEPS, num_classes=info.num_classes)
+    steps = 2 * chosen.levels if method.name == "spikezip" else STEPS
+    shape = Shape(info=info, size=size, step=options.model.step or steps, num_classes=info.num_classes)
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         probe, _ = _create(options, shape)
@@ -201,7 +203,10 @@ def _load(
     say: Callable[[str], object],
 ) -> nn.Module | None:  # fmt: skip
     """Load a file into the network; or into its prepared form, if it holds that, which is returned then."""
-    held = None
+    held, about, own = None, content.get("options"), options.convert.convert
+    goal = about.get("convert") if isinstance(about, Mapping) else None
+    if goal not in (None, "", own):
+        raise UserError(f"--initial-checkpoint {shown(path)} was trained for --convert {shown(goal)}, not for {own}")
     try:
         weights = find_weights(content, ema=options.run.use_ema)
         if options.model.model.partition(".")[0] in SOURCES:
