@@ -22,6 +22,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .conversion import Converted
+from .conversion.survey import example_input
 from .errors import UserError
 from .files import reason
 from .models.base import SpikingTransformer
@@ -29,6 +31,9 @@ from .nodes import WrappedNode
 
 __all__ = ["Agreement", "agreement", "compile_aot", "export", "export_onnx", "export_program", "form_of"]
 __all__ += ["load_exported", "samples_for"]
+
+Network = SpikingTransformer | Converted
+"""What can be exported: networks of the zoo, and converted ones, whose T steps are written out one after the other."""
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between two forms in which no spike differs, in float32."""
@@ -64,7 +69,7 @@ class Agreement:
         )
 
 
-def agreement(model: SpikingTransformer, run: Callable[[Tensor], Tensor], batch: Tensor) -> Agreement:
+def agreement(model: Network, run: Callable[[Tensor], Tensor], batch: Tensor) -> Agreement:
     """Compare an exported network with the one that it was made of.
 
     Args:
@@ -81,7 +86,7 @@ def agreement(model: SpikingTransformer, run: Callable[[Tensor], Tensor], batch:
     return Agreement(differences.numel(), int(close.sum()), differences.max().item(), bool(same_top1))
 
 
-def samples_for(model: SpikingTransformer, count: int = 8, *, steps: bool | None = None) -> Tensor:
+def samples_for(model: Network, count: int = 8, *, steps: bool | None = None) -> Tensor:
     """Draw inputs of a network, always the same ones: noise for images, counts for event frames and sequences.
 
     Args:
@@ -90,6 +95,10 @@ def samples_for(model: SpikingTransformer, count: int = 8, *, steps: bool | None
         steps: whether an input has an axis of time, `(B, T, C, H, W)` (default: with two channels or a height of 1).
     """
     generator = torch.Generator().manual_seed(0)
+    if isinstance(model, Converted):
+        example = example_input(model.network)
+        noise = torch.randn(count, *example.shape[1:], generator=generator)
+        return noise.to(example.device, example.dtype)
     shape = (model.in_chans, *model.img_size)
     if steps if steps is not None else model.in_chans == 2 or model.img_size[0] == 1:
         batch = torch.rand(count, model.step, *shape, generator=generator).mul(3).round()
@@ -99,9 +108,7 @@ def samples_for(model: SpikingTransformer, count: int = 8, *, steps: bool | None
     return batch.to(parameter.device, parameter.dtype)
 
 
-def export_onnx(
-    model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None, check: bool = True
-) -> Path:
+def export_onnx(model: Network, path: str | os.PathLike, *, batch: Tensor | None = None, check: bool = True) -> Path:
     """Write a network as ONNX in float32, input `input` and output `logits`, in the opset of the installed PyTorch.
 
     Args:
@@ -140,7 +147,7 @@ def export_onnx(
     return path
 
 
-def export_program(model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
+def export_program(model: Network, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
     """Write a network as PyTorch's exported program, for its own device and type.
 
     Args:
@@ -160,7 +167,7 @@ def export_program(model: SpikingTransformer, path: str | os.PathLike, *, batch:
     return path
 
 
-def compile_aot(model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
+def compile_aot(model: Network, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
     """Compile a network ahead of time for this kind of machine, its own device and type.
 
     Args:
@@ -195,7 +202,7 @@ def form_of(path: str | os.PathLike) -> str:
     raise UserError(f"an exported network ends in {', '.join(_FORMS)}; got {str(path)!r}")
 
 
-def export(model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
+def export(model: Network, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
     """Write a network in the form that the ending of `path` names, see the three functions above."""
     return _FORMS[form_of(path)](model, path, batch=batch)
 
@@ -248,13 +255,16 @@ def _written(path: Path) -> Iterator[Path]:
         raise UserError(f"can't write {str(path)!r}: {reason(error)}") from error
 
 
-def _copied(model: SpikingTransformer) -> SpikingTransformer:
+def _copied(model: Network) -> Network:
     """Copy a network into evaluation mode, without what its neurons recorded; raise `UserError` if it can't leave."""
     _refuse(model)
     recorded = (value for node in model.nodes.values() for value in (node.feature_map, node.mem_collect, node.spike))
     # what a training step left there has a history, which can't be copied
     copied = copy.deepcopy(model, {id(value): 0.0 for value in recorded if isinstance(value, Tensor | list)})
-    copied.set_attr("integer_products", False)  # an operation that no other runtime knows
+    if isinstance(copied, Converted):
+        copied.reset()
+    else:
+        copied.set_attr("integer_products", False)  # an operation that no other runtime knows
     for node in copied.nodes.values():
         node.requires_fp = node.requires_mem = False
         node.n_reset()
@@ -263,6 +273,8 @@ def _copied(model: SpikingTransformer) -> SpikingTransformer:
 
 def _refuse(model: nn.Module) -> None:
     """Raise `UserError` for a network whose outputs depend on more than a sample and its weights."""
+    if isinstance(model, Converted):
+        return
     if not isinstance(model, SpikingTransformer):
         raise UserError(f"a network of this package can be exported, not {type(model).__name__}")
     name = type(model).__name__
@@ -284,7 +296,7 @@ def _refuse(model: nn.Module) -> None:
         raise UserError(f"{name}: {', '.join(random)} draws noise, which no file repeats")
 
 
-def _program(model: SpikingTransformer, batch: Tensor | None) -> torch.export.ExportedProgram:
+def _program(model: Network, batch: Tensor | None) -> torch.export.ExportedProgram:
     """Fuse a copy and trace it with any number of samples."""
     batch = samples_for(model) if batch is None else batch
     if len(batch) < 2:
@@ -292,4 +304,5 @@ def _program(model: SpikingTransformer, batch: Tensor | None) -> torch.export.Ex
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # BrainCog's own nodes leave their membrane behind, which is as well
-        return torch.export.export(model.fuse(), (batch,), dynamic_shapes=shapes)
+        fused = model if isinstance(model, Converted) else model.fuse()
+        return torch.export.export(fused, (batch,), dynamic_shapes=shapes)

@@ -251,13 +251,17 @@ class SpikeZip(Converted):
         self._entered = None
 
     def forward_step(self, x: Tensor) -> Tensor:
-        if self._entered is None and torch.stack([node.threshold for node in self.nodes.values()]).isnan().any():
+        if self._entered is None and not torch.compiler.is_compiling():
+            self._require_thresholds()
+        self._entered = x.any()
+        return super().forward_step(x)
+
+    def _require_thresholds(self) -> None:
+        if torch.stack([node.threshold for node in self.nodes.values()]).isnan().any():
             raise UserError(
                 "conversion: the thresholds are missing; give convert() data, or the network that was quantised and "
                 "trained, or load the weights of a converted network"
             )
-        self._entered = x.any()
-        return super().forward_step(x)
 
     def settled(self) -> bool:
         """Tell whether nothing entered in the last step and no neuron fired: then none ever will."""
