@@ -251,17 +251,8 @@ class SpikeZip(Converted):
         self._entered = None
 
     def forward_step(self, x: Tensor) -> Tensor:
-        if self._entered is None and not torch.compiler.is_compiling():
-            self._require_thresholds()
         self._entered = x.any()
         return super().forward_step(x)
-
-    def _require_thresholds(self) -> None:
-        if torch.stack([node.threshold for node in self.nodes.values()]).isnan().any():
-            raise UserError(
-                "conversion: the thresholds are missing; give convert() data, or the network that was quantised and "
-                "trained, or load the weights of a converted network"
-            )
 
     def settled(self) -> bool:
         """Tell whether nothing entered in the last step and no neuron fired: then none ever will."""
@@ -288,7 +279,9 @@ def _neuron(path: str, quantiser: Quantiser) -> STBIFNode:
     """Make a neuron from a quantiser; without a scale, its threshold is not a number until one is loaded."""
     threshold = quantiser.s if quantiser.ready else torch.full_like(quantiser.s, torch.nan)
     if threshold <= 0:
-        raise UserError(f"conversion: the scale of {path} is {float(threshold):.3g}, not above 0; train with less rate")
+        raise UserError(
+            f"conversion: the scale of {path} is {float(threshold):.3g}, not above 0; train at a lower learning rate"
+        )
     return STBIFNode(threshold, low=quantiser.low, high=quantiser.high)
 
 

@@ -1,6 +1,6 @@
 """Which operators a network has, which of them each method knows, and an input to find out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -94,14 +94,21 @@ def treatment(method: Method, network: nn.Module, operator: Operator) -> str | N
     return next((one.how for one in known if one.covers(network, operator.path)), None)
 
 
-def require_known(network: nn.Module, x: Tensor, method: Method) -> None:
+def require_known(network: nn.Module, samples: Iterable[Tensor], method: Method) -> None:
     """Refuse a network with an operator that a method does not know.
+
+    Args:
+        network: an ordinary network.
+        samples: batches of one sample; those of one shape are tried once.
+        method: the method.
 
     Raises:
         UserError: it names each such operator, its path and the methods that do know it.
     """
     foreign: dict[str, list[Operator]] = {}
-    for operator in survey(network, x):
+    by_shape = {x.shape: x for x in samples}
+    found = {(one.path, one.name): one for x in by_shape.values() for one in survey(network, x)}
+    for operator in found.values():
         if treatment(method, network, operator) is None:
             foreign.setdefault(operator.name, []).append(operator)
     if foreign:

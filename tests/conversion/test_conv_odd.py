@@ -4,14 +4,16 @@ import copy
 import functools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import Attention
 from torch import nn
-from user_networks import vit
+from torch.utils.data import TensorDataset
+from user_networks import mlp, vit
 
 from braincog_transformers import UserError
-from braincog_transformers.conversion import METHODS, convert, prepare
+from braincog_transformers.conversion import METHODS, convert, load_converted, prepare, save_converted
 
 T = 6
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -215,6 +217,11 @@ class _OwnAttention(Attention):
         return super().forward(x, **kwargs) + x
 
 
+def _tied(network):
+    network.blocks[1] = network.blocks[0]
+    return network
+
+
 @every_method
 def test_an_attention_with_a_forward_of_its_own_is_not_taken_for_timms(method):
     network = source(method)
@@ -225,6 +232,38 @@ def test_an_attention_with_a_forward_of_its_own_is_not_taken_for_timms(method):
     else:
         with pytest.raises(UserError, match=r"blocks.1.attn .*OwnAttention"):
             prepare(network, method, data=images())
+
+
+class _Adapted(nn.Module):
+    """A layer with an adapter of low rank."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.down = layer, nn.Linear(layer.in_features, 2, bias=False)
+        self.up = nn.Linear(2, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.up(self.down(x))
+
+
+@every_method
+def test_a_layer_with_an_adapter_is_kept_or_refused(method):
+    network = source(method)
+    network.blocks[0].attn.qkv = _Adapted(network.blocks[0].attn.qkv)
+    if method in ("qcfs", "rate"):
+        assert isinstance(prepare(network, method, data=images()).blocks[0].attn.qkv, _Adapted)
+    else:
+        with pytest.raises(UserError, match=r"blocks.0.attn.qkv .*Adapted"):
+            prepare(network, method, data=images())
+
+
+@every_method
+def test_a_transformer_without_blocks(method):
+    if method in ("rate", "sta"):
+        with pytest.raises(UserError, match="nothing to convert"):
+            spiking(method, source(method, depth=0))
+    else:
+        assert len(spiking(method, source(method, depth=0)).nodes) > 0
 
 
 @every_method
@@ -278,3 +317,40 @@ def test_what_can_not_be_copied_or_changed_is_refused(method):
     network.state = (one for one in "iterator")
     with pytest.raises(UserError, match="VisionTransformer can't be copied: cannot pickle 'generator' object"):
         prepare(network, method, data=images())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [np.ones((2, 6)), [{"image": torch.rand(2, 6)}], "folder", 5, torch.tensor(1.0), TensorDataset(torch.rand(2, 6))],
+)
+def test_data_that_are_no_tensors_are_refused(data):
+    with pytest.raises(UserError, match="the calibration data must be a tensor of inputs, or batches of tensors"):
+        convert(mlp(), "rate", data=data)
+
+
+@pytest.mark.parametrize("data", [[], torch.rand(0, 6), iter([torch.rand(0, 6)])])
+def test_data_without_a_sample_are_refused(data):
+    with pytest.raises(UserError, match="the calibration data hold no sample"):
+        convert(mlp(), "rate", data=data)
+
+
+def test_a_batch_that_the_network_can_not_read_is_refused_wherever_it_comes():
+    for data in ([torch.rand(2, 6), torch.zeros(2)], [torch.rand(2, 6), torch.rand(2, 7)]):  # inputs and targets
+        with pytest.raises(UserError, match="Sequential can't run on an input of shape"):
+            convert(mlp(), "rate", data=data)
+
+
+@pytest.mark.parametrize("network", [None, "resnet18", nn.ReLU, lambda x: x])
+def test_what_is_no_network_is_refused(network):
+    for call in (convert, prepare):
+        with pytest.raises(UserError, match=r"the network must be a torch.nn.Module; got "):
+            call(network, "rate", data=torch.rand(2, 6))
+
+
+@every_method
+@pytest.mark.parametrize("change", [torch.compile, copy.deepcopy, _tied])
+def test_a_file_of_an_odd_source_is_read_back(method, change, tmp_path):
+    network = change(source(method))
+    converted = spiking(method, network)
+    path = save_converted(converted, tmp_path / "odd.safetensors", source=network)
+    same(load_converted(path, source=network)(images()), converted(images()))
