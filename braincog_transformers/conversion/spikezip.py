@@ -251,18 +251,13 @@ class SpikeZip(Converted):
         self._entered = None
 
     def forward_step(self, x: Tensor) -> Tensor:
-        if self._entered is None and torch.stack([node.threshold for node in self.nodes.values()]).isnan().any():
-            raise UserError(
-                "conversion: the thresholds are missing; give convert() data, or the network that was quantised and "
-                "trained, or load the weights of a converted network"
-            )
-        self._entered = x.any()
+        self._entered = x
         return super().forward_step(x)
 
     def settled(self) -> bool:
         """Tell whether nothing entered in the last step and no neuron fired: then none ever will."""
         fired = [node.spike.any() for node in self.nodes.values()]
-        return not bool(torch.stack([self._entered, *fired]).any())
+        return not bool(torch.stack([self._entered.any(), *fired]).any())
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args) -> None:
         refuse_other_levels(self, state_dict, prefix)
@@ -275,7 +270,7 @@ class SpikeZipText(SpikeZip):
     input_dims = 2
 
     def forward_step(self, x: Tensor) -> Tensor:
-        if self._entered is not None and x.any():
+        if self._entered is not None and not torch.compiler.is_compiling() and x.any():
             raise UserError("conversion: tokens enter at the first step only, those of later steps must be 0")
         return super().forward_step(x)
 
@@ -284,7 +279,9 @@ def _neuron(path: str, quantiser: Quantiser) -> STBIFNode:
     """Make a neuron from a quantiser; without a scale, its threshold is not a number until one is loaded."""
     threshold = quantiser.s if quantiser.ready else torch.full_like(quantiser.s, torch.nan)
     if threshold <= 0:
-        raise UserError(f"conversion: the scale of {path} is {float(threshold):.3g}, not above 0; train with less rate")
+        raise UserError(
+            f"conversion: the scale of {path} is {float(threshold):.3g}, not above 0; train at a lower learning rate"
+        )
     return STBIFNode(threshold, low=quantiser.low, high=quantiser.high)
 
 

@@ -156,7 +156,7 @@ class _Wrapped(nn.Module):
 
 
 @every_method
-@pytest.mark.parametrize("wrap", [torch.compile, _Wrapped, nn.DataParallel])
+@pytest.mark.parametrize("wrap", [pytest.param(torch.compile, marks=pytest.mark.slow), _Wrapped, nn.DataParallel])
 def test_a_compiled_or_distributed_source_is_unwrapped(method, wrap):
     same(spiking(method, wrap(source(method)))(images()), outputs(method))
     limit = wrap(prepare(source(method), method, data=images()))
@@ -168,7 +168,7 @@ def test_a_compiled_or_distributed_source_is_unwrapped(method, wrap):
 @every_method
 def test_a_compiled_part_is_unwrapped(method):
     network = source(method)
-    network.blocks[0] = torch.compile(network.blocks[0])
+    network.blocks[0] = _Wrapped(network.blocks[0])
     same(spiking(method, network)(images()), outputs(method))
 
 
@@ -232,6 +232,38 @@ def test_an_attention_with_a_forward_of_its_own_is_not_taken_for_timms(method):
     else:
         with pytest.raises(UserError, match=r"blocks.1.attn .*OwnAttention"):
             prepare(network, method, data=images())
+
+
+class _Adapted(nn.Module):
+    """A layer with an adapter of low rank."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.down = layer, nn.Linear(layer.in_features, 2, bias=False)
+        self.up = nn.Linear(2, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.up(self.down(x))
+
+
+@every_method
+def test_a_layer_with_an_adapter_is_kept_or_refused(method):
+    network = source(method)
+    network.blocks[0].attn.qkv = _Adapted(network.blocks[0].attn.qkv)
+    if method in ("qcfs", "rate"):
+        assert isinstance(prepare(network, method, data=images()).blocks[0].attn.qkv, _Adapted)
+    else:
+        with pytest.raises(UserError, match=r"blocks.0.attn.qkv .*Adapted"):
+            prepare(network, method, data=images())
+
+
+@every_method
+def test_a_transformer_without_blocks(method):
+    if method in ("rate", "sta"):
+        with pytest.raises(UserError, match="nothing to convert"):
+            spiking(method, source(method, depth=0))
+    else:
+        assert len(spiking(method, source(method, depth=0)).nodes) > 0
 
 
 @every_method
@@ -316,9 +348,21 @@ def test_what_is_no_network_is_refused(network):
 
 
 @every_method
-@pytest.mark.parametrize("change", [torch.compile, copy.deepcopy, _tied])
+@pytest.mark.parametrize("change", [_Wrapped, _tied])
 def test_a_file_of_an_odd_source_is_read_back(method, change, tmp_path):
     network = change(source(method))
     converted = spiking(method, network)
     path = save_converted(converted, tmp_path / "odd.safetensors", source=network)
     same(load_converted(path, source=network)(images()), converted(images()))
+
+
+@every_method
+def test_pictures_of_several_sizes(method):
+    network, large = source(method, dynamic_img_size=True), torch.rand(2, 3, 24, 32)
+    if method == "sta":
+        with pytest.raises(UserError, match="thresholds are those of 5 tokens, the input has 13; convert with data of"):
+            spiking(method, network)(large)
+        with pytest.raises(UserError, match=r"the data hold inputs of several sizes, .* or per_neuron=False"):
+            spiking(method, network, [images(), large])
+    converted = spiking(method, network, [images(), large], **({"per_neuron": False} if method == "sta" else {}))
+    assert converted(large).shape == converted(images(2)).shape == (2, 3)
