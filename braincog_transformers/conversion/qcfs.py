@@ -2,8 +2,9 @@
 
 A network of ReLU-like modules gets QCFS in their places. timm's ViT and Swin get it where the Masked Spiking
 Transformer has it: behind the patch embedding, the norms of a block, q, k, v, the scores, the product with v, both
-projections, in the MLP, and behind the merging of patches. So what every layer but the first reads are spikes. A
-transformer that was trained without QCFS has to be trained with it, as it cuts off all that is below 0.
+projections, in the MLP, and behind the merging of patches. So all layers of a block read spikes; the first layer, the
+merging and the classifier don't. A transformer that was trained without QCFS has to be trained with it, as it cuts off
+all that is below 0.
 
 The input stays the same at all T steps, and the answer is the mean of what leaves. All that is linear passes mean
 values on. Softmax and products of activations are evaluated at each step on its spikes, so that the network approaches
@@ -58,12 +59,12 @@ _LEVELS = "qcfs_levels"
 
 @dataclass(frozen=True)
 class QCFSOptions:
-    """Options of the method.
+    """Options of the method. A network with QCFS of its own keeps that, whatever the first three say.
 
     Args:
-        levels: L, by which QCFS divides its threshold; the neuron says as much in L steps.
+        levels: L, by which QCFS divides its threshold. A neuron says as much in L steps.
         threshold: where it starts without data.
-        percentile: share of the positive inputs of a QCFS on the calibration data that its threshold is above.
+        percentile: share of the positive inputs of a QCFS on the calibration data that its threshold is not below.
         masking_ratio: share of q, k and scores that random spike masking sets to 0, in training and in inference.
         norms: a layer norm of the spiking network reads the "mean" over the steps so far, or each "step" by itself.
         seed: of the spiking network's masks, which are the same in every call; those of training come from PyTorch's

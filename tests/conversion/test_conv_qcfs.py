@@ -196,8 +196,8 @@ def test_a_swin_has_as_many_as_the_papers_network():
 
 
 @pytest.mark.parametrize("build_source", [vit, swin])
-def test_only_the_first_layer_reads_no_spikes(build_source):
-    """The layers of a block read what neurons put out, none or one spike of the threshold's worth."""
+def test_the_layers_of_a_block_read_spikes(build_source):
+    """Each reads 0 and one other value, the neuron's threshold."""
     torch.manual_seed(0)
     network, x = (
         build_source().eval(),
@@ -335,7 +335,8 @@ def test_attention_of_other_blocks_is_refused():
 
 def test_types_stay():
     network, x = vit().double(), noise(2, 3, 16, 16).double()
-    spiking = convert(network, "qcfs", step=2, data=x, allow_silent=True)
+    limit, spiking = prepare(network, "qcfs"), convert(network, "qcfs", step=2, data=x, allow_silent=True)
+    assert all(parameter.dtype == torch.float64 for parameter in limit.parameters())
     assert all(node.threshold.dtype == torch.float64 for node in spiking.nodes.values())
     assert all(isinstance(node, SoftResetNode) and node.start == 0.5 for node in spiking.nodes.values())
     assert spiking(x).dtype == torch.float64
