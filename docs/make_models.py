@@ -12,7 +12,6 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from braincog_transformers.conversion import SOURCES
 from braincog_transformers.models import ModelInfo, describe, list_models
 from braincog_transformers.models.registry import REGISTERED
 
@@ -30,14 +29,6 @@ Written by `python docs/make_models.py` from the registry; `python main.py --lis
   None was repeated here.
 - **Status**: a *reconstruction* is a network without released code. It has what its paper says; the rest is our choice,
   and [reconstructions.md](reconstructions.md) names each. All other networks match test vectors of their official code.
-"""
-CONVERTED = """## Converted networks
-
-These are ordinary networks, which their papers train and then convert: `--convert METHOD --model NAME`.
-Any classifier of timm's that a method takes can be converted, too: [conversion.md](conversion.md).
-
-| name | paper | method | input | parameters | top-1, published |
-|---|---|---|---|---|---|
 """
 ABSENT = """## Not here
 
@@ -92,23 +83,9 @@ def details() -> str:
                 f"{', '.join(info.published)} |"
             )
         lines.append("")
-    lines += [sources(), ABSENT]
+    lines += [ABSENT]
     aliases = ", ".join(f"`{name}` is `{e.alias_of}`" for name, e in REGISTERED.items() if e.alias_of)
     return "\n".join([*lines, f"BrainCog's own names: {aliases}.", ""])
-
-
-def sources() -> str:
-    """Return the section about the networks that are made to be converted."""
-    lines = []
-    for name, source in SOURCES.items():
-        for tag, cfg in source.entry.variant.cfgs.items():
-            size, full = " x ".join(map(str, cfg["input_size"])), f"{name}.{tag}" if tag else name
-            with torch.device("meta"):
-                count = sum(p.numel() for p in timm.create_model(full).parameters())
-            paper = f"[{source.paper.name}](https://github.com/{source.paper.code}) ({source.paper.ids})"
-            best = ", ".join(cfg["notes"] or ())
-            lines.append(f"| `{full}` | {paper} | `{source.method}` | {size} | {count:,} | {best} |")
-    return CONVERTED + "\n".join(lines) + "\n"
 
 
 def families_table() -> str:
