@@ -132,12 +132,13 @@ class QCFS(nn.Module):
     Args:
         levels: L.
         threshold: where it starts; one for the whole layer, and trained.
+        most: what the data may set it to at most: 6 in the place of ReLU6.
     """
 
-    def __init__(self, levels: int = 16, threshold: float = 2.0):
+    def __init__(self, levels: int = 16, threshold: float = 2.0, most: float = math.inf):
         super().__init__()
-        self.levels = levels
-        self.threshold = nn.Parameter(torch.tensor([float(threshold)]))
+        self.levels, self.most = levels, most
+        self.threshold = nn.Parameter(torch.tensor([min(float(threshold), most)]))
 
     def forward(self, x: Tensor) -> Tensor:
         return _Rounded.apply(x, self.threshold, self.levels)
@@ -292,7 +293,10 @@ def _place(network: nn.Module, options: QCFSOptions) -> None:
     for name, pool in modules_of(network, _POOLS).items():
         if pool.return_indices:
             raise UserError(f"qcfs: {name} returns the indices of its maxima, which spikes have none of")
-    nodes = {name: QCFS(options.levels, options.threshold) for name in modules_of(network, ACTIVATIONS)}
+    nodes = {
+        name: QCFS(options.levels, options.threshold, 6.0 if isinstance(activation, nn.ReLU6) else math.inf)
+        for name, activation in modules_of(network, ACTIVATIONS).items()
+    }
     replace_modules(network, nodes)
     attentions = modules_of(network, ATTENTIONS)
     for name in attentions:
@@ -318,7 +322,7 @@ def _calibrate(network: nn.Module, data: list[Tensor], percentile: float) -> Non
         if positive.numel():
             least = positive.float().kthvalue(math.ceil(percentile * positive.numel())).values
             found.setdefault(name, []).append(least)
-            site.threshold.fill_(torch.stack(found[name]).mean())
+            site.threshold.fill_(torch.stack(found[name]).mean().clamp(max=site.most))
 
     hooks = [
         site.register_forward_pre_hook(lambda site, inputs, name=name: note(name, site, inputs[0]))
