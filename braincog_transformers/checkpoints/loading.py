@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..errors import UserError, listed, shown
@@ -29,8 +30,9 @@ _logger = logging.getLogger(__name__)
 # The classifier, and the head that learns from a teacher.
 _HEADS = ("head.", "head_dist.")
 
-# What BrainCog's nodes and this package add, and official checkpoints do not have.
-_OPTIONAL = (".threshold", ".act_fun.alpha", "_extra_state")
+# What this package adds, and official checkpoints do not have; the same of BrainCog's nodes.
+_OPTIONAL = ("_extra_state", "qcfs_levels", ".levels", ".initialised")
+_OF_NODES = ("threshold", "act_fun.alpha")
 
 _ONE_PROJECTION = "one projection makes its queries, keys and values, where the paper's network has"
 # Networks of other libraries that resemble ours: a name that no other has, what they are, and why they don't load.
@@ -131,8 +133,10 @@ def misfits(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, set[str]
         for name, value in state.items()
         if name in own and value.shape != own[name].shape
     }
+    nodes = [path for path, module in model.named_modules() if isinstance(module, BaseNode)]
+    added = {f"{path}.{name}" for path in nodes for name in _OF_NODES}
     return {
-        "missing": {name for name in own.keys() - state.keys() if not name.endswith(_OPTIONAL)},
+        "missing": {name for name in own.keys() - state.keys() - added if not name.endswith(_OPTIONAL)},
         "unexpected": state.keys() - own.keys(),
         "of another shape": shapes,
         "cast to whole numbers": {

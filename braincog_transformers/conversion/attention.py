@@ -22,8 +22,8 @@ class Product(nn.Module):
 class ExplicitAttention(nn.Module):
     """`softmax(q k^T / sqrt(d)) v` of a timm attention, whose layers it takes over under their names.
 
-    What a method puts into the places `*_node`, `softmax`, `scores` and `context` decides what it computes; they
-    start as identities, softmax and plain products, so that it computes what the source does.
+    What a method puts into the places `*_node`, `*_mask`, `softmax`, `scores` and `context` decides what it computes;
+    they start as identities, softmax and plain products, so that it computes what the source does.
 
     Args:
         attn: timm's `Attention` of a ViT or DeiT, or `WindowAttention` of a Swin.
@@ -50,6 +50,7 @@ class ExplicitAttention(nn.Module):
         self.q_node, self.k_node, self.v_node = nn.Identity(), nn.Identity(), nn.Identity()
         self.score_node, self.weight_node = nn.Identity(), nn.Identity()
         self.context_node, self.proj_node = nn.Identity(), nn.Identity()
+        self.q_mask, self.k_mask, self.score_mask = nn.Identity(), nn.Identity(), nn.Identity()
         self.scores, self.softmax, self.context = Product(), nn.Softmax(dim=-1), Product()
 
     def position_bias(self) -> Tensor:
@@ -66,7 +67,8 @@ class ExplicitAttention(nn.Module):
             raise UserError("conversion: attention with a mask of tokens can't run in time steps; leave the mask out")
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = self.q_node(self.q_norm(q)), self.k_node(self.k_norm(k)), self.v_node(v)
-        scores = self.score_node(self.scores(q * self.scale, k.transpose(-2, -1)))
+        q, k = self.q_mask(q), self.k_mask(k)
+        scores = self.score_mask(self.score_node(self.scores(q * self.scale, k.transpose(-2, -1))))
         if self.window_area:
             scores = scores + self.position_bias()
         if mask is not None:

@@ -68,6 +68,7 @@ class Converted(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.settings = dict(settings or {})
         self.step = step
+        self._steps_used: int | None = None
         self.pretrained_cfg = self.default_cfg = getattr(network, "pretrained_cfg", None)
         self.num_classes = getattr(network, "num_classes", None)
         for node in self.nodes.values():
@@ -84,6 +85,11 @@ class Converted(nn.Module):
         if isinstance(value, bool) or value != int(value) or value < 1:
             raise UserError(f"{type(self).__name__}: the number of steps must be a whole number from 1; got {value}")
         self._step = int(value)
+
+    @property
+    def steps_used(self) -> int | None:
+        """Number of steps that the last call took, None before one; `forward` stops once the network is `settled`."""
+        return self._steps_used
 
     @property
     def nodes(self) -> dict[str, BaseNode]:
@@ -107,7 +113,9 @@ class Converted(nn.Module):
         if self.coding == "constant":
             return x
         steps = self.spread if self.coding == "spread" else 1
-        return x / steps if t < steps else torch.zeros_like(x)
+        if t >= steps:
+            return torch.zeros_like(x)
+        return x / steps if steps > 1 else x  # tokens stay whole numbers
 
     def forward_step(self, x: Tensor) -> Tensor:
         """Take one step on what enters, `(B, ...)` as the source takes it, and return what leaves; keeps the state."""
@@ -133,6 +141,7 @@ class Converted(nn.Module):
                 out = self.forward_step(x[:, t] if framed else self.encode(x, t))
                 out = out.to(membrane_dtype(out.dtype))
                 total = out if total is None else total + out
+                self._steps_used = t + 1
                 yield total, t + 1
         finally:
             self.reset()
@@ -145,8 +154,9 @@ class Converted(nn.Module):
                 step by itself.
         """
         total = steps = None
+        stops = x.dim() == self.input_dims and not torch.compiler.is_compiling()  # what is in later frames is unknown
         for total, steps in self._steps(x):  # noqa: B007 - the last ones count
-            if steps < self.step and not torch.compiler.is_compiling() and self.settled():
+            if stops and steps < self.step and self.settled():
                 break
         return self.readout(total, steps).to(x.dtype if x.is_floating_point() else total.dtype)
 
@@ -156,5 +166,3 @@ class Converted(nn.Module):
 
     def extra_repr(self) -> str:
         return f"method={self.method}, step={self.step}, coding={self.coding}"
-
-

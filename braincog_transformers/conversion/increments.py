@@ -5,12 +5,13 @@ Source: You et al., SpikeZIP-TF (ICML 2024, arXiv 2406.03470), section 4; ours f
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .converted import Stateful
 
-__all__ = ["RUNNING", "BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct"]
+__all__ = ["RUNNING", "AddOnce", "BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct", "Once"]
 
 RUNNING = "of running sums"
 """What an audit says of the operators in these modules (`ops.operators`): they stay analog."""
@@ -58,6 +59,39 @@ class IncrementalProduct(Stateful):
             return a @ b
         before, self._a, self._b = self._a, self._a + a, self._b + b
         return before @ b + a @ self._b
+
+
+class Once(Stateful):
+    """What a module gives in the first step, and zeros of that shape afterwards; the later inputs are not read."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.reset()
+
+    def reset(self) -> None:
+        self._first = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._first is not None:
+            return torch.zeros_like(self._first)
+        self._first = self.module(x)
+        return self._first
+
+
+class AddOnce(Stateful):
+    """A sum whose second summand, a constant such as a mask, counts in the first step only."""
+
+    def __init__(self):
+        super().__init__()
+        self.reset()
+
+    def reset(self) -> None:
+        self._added = False
+
+    def forward(self, x: Tensor, constant: Tensor) -> Tensor:
+        added, self._added = self._added, True
+        return x if added else x + constant
 
 
 class _BiasOnce(Stateful):

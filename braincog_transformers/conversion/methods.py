@@ -1,8 +1,8 @@
 """From a trained network to a spiking one, by one of the published methods: `prepare`, then `convert`."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError, listed, unknown
 from .converted import Converted, device_and_dtype
+from .method import Method
+from .survey import example_input, require_known
 
 __all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "prepare"]
 
@@ -26,44 +28,6 @@ class Origin:
 
     method: str
     options: Any
-
-
-@dataclass(frozen=True)
-class Method:
-    """One published method.
-
-    Args:
-        name: as in `convert(ann, name)`.
-        paper: where it is from.
-        options: frozen dataclass of its options, with defaults.
-        limit: builds the network that the spiking one approaches from a copy of the source: maps the copy, the options
-            and the calibration data (a list of inputs, or None) to it. The result may be trained where `trains` is set.
-        spiking: builds the spiking network from a copy of the limit: maps the copy, T, the options, the calibration
-            data (or None) and the settings for the file to a `Converted`. Without data it has the thresholds that the
-            limit holds, or some that loading a file replaces.
-        trains: whether the limit is meant to be trained.
-        calibrates: whether it needs calibration data, for the limit or for the spiking network.
-    """
-
-    name: str
-    paper: str
-    options: type
-    limit: Callable[[nn.Module, Any, list[Tensor] | None], nn.Module]
-    spiking: Callable[[nn.Module, int, Any, list[Tensor] | None, dict[str, Any]], Converted]
-    trains: bool = False
-    calibrates: bool = True
-
-    def chosen(self, given: dict[str, Any]) -> Any:
-        """Return the options, checked by name; their dataclass checks the values.
-
-        Raises:
-            UserError: for a name that this method does not have.
-        """
-        names = [field.name for field in fields(self.options)]
-        for name in given:
-            if name not in names:
-                raise unknown(f"option of {self.name}", name, names)
-        return self.options(**given)
 
 
 def find_method(name: str) -> Method:
@@ -105,25 +69,29 @@ def prepare(
     operators are approximated, for `rate` its activations are clipped.
 
     Args:
-        ann: a trained network.
+        ann: a trained network. One that was prepared already, or is ready as it is built, is copied.
         method: "qcfs", "sta", "spikezip" or "rate".
         data: calibration data: a batch, or batches as a loader gives them.
-        **options: the method's options, see its dataclass.
+        **options: the method's options, see its dataclass; for a prepared network those that it was prepared with.
 
     Raises:
-        UserError: for an unknown method or option, a network that spikes already, or one with an operator that the
-            method does not know, which is named.
+        UserError: for an unknown method or option, a network that spikes already or was prepared for something else, or
+            one with an operator that the method does not know, which is named.
     """
     found = find_method(method)
+    if _options_of(ann, found, options) is not None:
+        return copy.deepcopy(ann)
     chosen = found.chosen(options)
     if isinstance(ann, Converted) or any(isinstance(module, BaseNode) for module in ann.modules()):
         raise UserError(
             f"conversion: {type(ann).__name__} has spiking neurons already, so there is nothing to convert; name an "
             "ordinary network"
         )
-    batches = batches_of(data, ann)
+    batches, source = batches_of(data, ann), copy.deepcopy(ann)
+    if found.knows is not None:
+        require_known(source, batches[0][:1] if batches else example_input(source), found)
     with torch.no_grad():
-        limit = found.limit(copy.deepcopy(ann), chosen, batches)
+        limit = found.limit(source, chosen, batches)
     limit.origin = Origin(method, chosen)
     return limit.train(ann.training)
 
@@ -158,27 +126,12 @@ def convert(
     found = find_method(method)
     if isinstance(step, bool) or not isinstance(step, int) or step < 1:
         raise UserError(f"conversion: the number of steps must be a whole number from 1; got {step!r}")
-    origin = getattr(ann, "origin", None)
-    if not isinstance(origin, Origin):
-        ready = False
+    chosen = _options_of(ann, found, options)
+    ready = chosen is not None
+    if not ready:
         chosen = found.chosen(options)
         if found.calibrates and data is None:
             raise UserError(f"conversion: {method} calibrates its thresholds, so it needs data; give data=")
-    else:
-        ready = True
-        if origin.method != method:
-            raise UserError(
-                f"conversion: {type(ann).__name__} was prepared for {origin.method}; convert it by that, or prepare "
-                f"the source for {method}"
-            )
-        chosen = origin.options
-        if options and found.chosen({**vars(chosen), **options}) != chosen:
-            was = {name: getattr(chosen, name) for name in options if getattr(chosen, name) != options[name]}
-            before, now = (", ".join(f"{name}={values[name]!r}" for name in was) for values in (was, options))
-            raise UserError(
-                f"conversion: the network was prepared with {before}; got {now} (prepare the source again, or leave "
-                "that out)"
-            )
     batches = batches_of(data, ann)
     limit = copy.deepcopy(ann) if ready else prepare(ann, method, data=batches, **options)
     settings = {"method": method, "step": step, "options": vars(chosen)}
@@ -191,6 +144,31 @@ def convert(
     if batches and not allow_silent:
         _refuse_silent(spiking, batches[0])
     return spiking
+
+
+def _options_of(ann: nn.Module, found: Method, options: dict[str, Any]) -> Any:
+    """Return the options that a network was prepared with, None for one that was not.
+
+    Raises:
+        UserError: if it was prepared for another method, or with other options.
+    """
+    origin = getattr(ann, "origin", None)
+    if not isinstance(origin, Origin):
+        return None
+    if origin.method != found.name:
+        raise UserError(
+            f"conversion: {type(ann).__name__} was prepared for {origin.method}; convert it by that, or prepare "
+            f"the source for {found.name}"
+        )
+    chosen = origin.options
+    if options and found.chosen({**vars(chosen), **options}) != chosen:
+        was = {name: getattr(chosen, name) for name in options if getattr(chosen, name) != options[name]}
+        before, now = (", ".join(f"{name}={values[name]!r}" for name in was) for values in (was, options))
+        raise UserError(
+            f"conversion: the network was prepared with {before}; got {now} (prepare the source again, or leave "
+            "that out)"
+        )
+    return chosen
 
 
 def _refuse_silent(spiking: Converted, x: Tensor) -> None:

@@ -1,8 +1,7 @@
 """Which operators a network has, which of them each method knows, and an input to find out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,31 +9,9 @@ from torch import Tensor, nn
 from ..errors import UserError, listed, shown
 from ..ops.operators import Operator, Operators
 from .converted import device_and_dtype
+from .method import Method
 
-__all__ = ["KNOWS", "Operator", "Treated", "example_input", "require_known", "survey"]
-
-
-@dataclass(frozen=True)
-class Treated:
-    """How a method treats an operator.
-
-    Args:
-        how: "spiking": neurons compute it; "analog": it is evaluated at each step, as it is or on running sums.
-        within: classes of modules in which it is known; anywhere if there are none.
-    """
-
-    how: Literal["spiking", "analog"]
-    within: tuple[type, ...] = ()
-
-    def covers(self, network: nn.Module, path: str) -> bool:
-        """Tell whether the operator is known at a path: in the module, or in one of those around it."""
-        parts = path.split(".")
-        around = (network.get_submodule(".".join(parts[:end])) for end in range(len(parts) + 1))
-        return not self.within or any(isinstance(module, self.within) for module in around)
-
-
-KNOWS: dict[str, dict[str, Treated]] = {}
-"""Which method treats which operator, by the names that `survey` gives."""
+__all__ = ["Operator", "example_input", "require_known", "survey", "treatment"]
 
 
 def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
@@ -68,7 +45,17 @@ def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
     return operators.found
 
 
-def require_known(network: nn.Module, x: Tensor, method: str) -> None:
+def _takes(method: Method, network: nn.Module) -> bool:
+    return not method.networks or isinstance(network, method.networks)
+
+
+def treatment(method: Method, network: nn.Module, operator: Operator) -> str | None:
+    """Return how a method treats an operator of a network: "spiking", "analog", or None if it doesn't know it."""
+    known = (method.knows or {}).get(operator.name, ()) if _takes(method, network) else ()
+    return next((one.how for one in known if one.covers(network, operator.path)), None)
+
+
+def require_known(network: nn.Module, x: Tensor, method: Method) -> None:
     """Refuse a network with an operator that a method does not know.
 
     Raises:
@@ -76,32 +63,40 @@ def require_known(network: nn.Module, x: Tensor, method: str) -> None:
     """
     foreign: dict[str, list[Operator]] = {}
     for operator in survey(network, x):
-        if not _knows(method, network, operator):
+        if treatment(method, network, operator) is None:
             foreign.setdefault(operator.name, []).append(operator)
     if foreign:
-        named = [_described(network, operators) for operators in foreign.values()]
-        raise UserError(f"conversion: {method} doesn't know {listed(named, most=3)}")
+        named = [_described(network, operators, method) for operators in foreign.values()]
+        taken = listed([cls.__name__ for cls in method.networks], most=6)
+        why = "" if _takes(method, network) else f" takes {taken}, not {type(network).__name__}, and"
+        raise UserError(f"conversion: {method.name}{why} doesn't know {listed(named, most=3)}")
 
 
-def _knows(method: str, network: nn.Module, operator: Operator) -> bool:
-    treated = KNOWS[method].get(operator.name)
-    return treated is not None and treated.covers(network, operator.path)
+def _described(network: nn.Module, operators: list[Operator], method: Method) -> str:
+    """Say what an operator that a method does not know is, where it is, and who knows it."""
+    from . import METHODS
 
-
-def _described(network: nn.Module, operators: list[Operator]) -> str:
     first, others = operators[0], len(operators) - 1
     place = first.path or f"the forward of {type(network).__name__}"
     more = f" and {others} other place{'s' * (others > 1)}" if others else ""
-    knowing = [method for method in KNOWS if all(_knows(method, network, operator) for operator in operators)]
-    return f"{first.name} in {place}{more} ({' and '.join(knowing) or 'no method'} does)"
+    able = [one.name for one in METHODS.values() if all(treatment(one, network, each) for each in operators)]
+    who = f"{listed(able, most=len(able))} know{'s' * (len(able) == 1)} it" if able else "no method knows it there"
+    classes = [cls.__name__ for known in method.knows.get(first.name, ()) for cls in known.within]
+    if classes and _takes(method, network):
+        who += f"; {method.name} does in {listed(classes, most=6)}"
+    return f"the {first.name} in {place}{more} ({who})"
 
 
 def example_input(network: nn.Module) -> Tensor:
     """Return one sample of the size that a network is built for, on its device and in its type.
 
+    A network whose input is no picture and no list of numbers has a method `example_input` of its own.
+
     Raises:
         UserError: if the network doesn't say what it reads, so that data are needed.
     """
+    if hasattr(network, "example_input"):
+        return network.example_input()
     size = _input_size(network)
     if size is None:
         raise UserError(
@@ -115,14 +110,12 @@ def _input_size(network: nn.Module) -> tuple[int, ...] | None:
     """Return the size of a sample: of what the network is built for, which its configuration may contradict."""
     layers = (m for m in network.modules() if isinstance(m, nn.Linear | nn.Embedding | nn.modules.conv._ConvNd))
     first = next(layers, None)
-    if isinstance(first, nn.Linear):
-        return (first.in_features,)
-    if not isinstance(first, nn.Conv2d):
-        return None
-    built = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    built = next((size for m in network.modules() if (size := getattr(m, "img_size", None))), None)
     side = built or _configured(getattr(network, "pretrained_cfg", None))
-    side = (side, side) if isinstance(side, int) else side
-    return None if side is None else (first.in_channels, *side)
+    channels = getattr(network, "in_chans", getattr(first, "in_channels", None))
+    if side and channels:
+        return (channels, *((side, side) if isinstance(side, int) else side))
+    return (first.in_features,) if isinstance(first, nn.Linear) else None
 
 
 def _configured(cfg: Mapping[str, Any] | Any) -> tuple[int, int] | None:

@@ -19,11 +19,12 @@ from torch.utils._pytree import tree_leaves
 
 from .kernels import integer_products as integer_products  # registers an operation that is named below
 
-__all__ = ["ATTENTION", "DIVISION", "NORM_OF_BATCH", "PRODUCT", "SELECTION", "Operator", "Operators"]
+__all__ = ["ATTENTION", "CONTROL", "MATRIX_PRODUCT", "PRODUCT", "Operator", "Operators"]
 
-PRODUCT, DIVISION = "product of two activations", "division by an activation"
-ATTENTION, SELECTION = "fused attention", "data-dependent selection"
-NORM_OF_BATCH = "batch norm with the batch's statistics"
+PRODUCT, MATRIX_PRODUCT = "product of two activations", "matrix product of two activations"
+ATTENTION, CONTROL = "fused attention", "data-dependent control"
+_DIVISION, _SELECTION = "division by an activation", "data-dependent selection"
+_NORM_OF_BATCH = "batch norm with the batch's statistics"
 _COMPARISON, _ROUNDING, _EXTREME, _POOLING = "comparison", "rounding", "maximum", "max pooling"
 
 
@@ -70,13 +71,13 @@ _NONLINEAR = {
     ), _POOLING),
     **dict.fromkeys((
         "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "logical_not", "logical_and", "logical_or", "logical_xor",
-        "bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "any", "all", "equal",
+        "bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor",
     ), _COMPARISON),
     **dict.fromkeys(("round", "floor", "ceil", "trunc", "frac", "floor_divide", "fmod", "remainder"), _ROUNDING),
     "native_layer_norm": "layer norm", "native_group_norm": "group norm", "_fused_rms_norm": "rms norm",
     "_prelu_kernel": "prelu", "_log_softmax": "log softmax", "log_sigmoid_forward": "log sigmoid",
     "linalg_vector_norm": "norm", "sgn": "sign", "_native_multi_head_attention": ATTENTION,
-    "_local_scalar_dense": "number read by Python",
+    **dict.fromkeys(("any", "all", "equal", "is_nonzero", "_local_scalar_dense"), CONTROL),
 }  # fmt: skip
 # Places of the factors. If more than one depends on the input, the operator is a product of activations.
 _PRODUCTS = {
@@ -87,6 +88,7 @@ _PRODUCTS = {
     **dict.fromkeys(("addmm", "baddbmm", "addmv", "addr", "addcmul", "addbmm"), (1, 2)),
     "_trilinear": (0, 1, 2),
 }  # fmt: skip
+_BY_ELEMENT = {"mul", "addcmul"}
 _DIVISORS = {"div": 1, "addcdiv": 2}
 _BATCH_NORMS = {
     "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_with_update",
@@ -102,6 +104,7 @@ _LINEAR = {
     "triu", "diag_embed", "_fft_r2c", "_fft_c2r", "_fft_c2c", "complex", "masked_fill", "masked_select", "where",
     "lerp", "embedding", "_unsafe_view", "_reshape_alias", "_native_batch_norm_legit_no_training",
     "_batch_norm_no_update", "_conj_physical", "fill", "zero", "as_strided", "squeeze", "unsqueeze", "transpose", "t",
+    "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk",
 }  # fmt: skip
 _CHOOSING = {"index", "indices", "mask", "condition"}
 """Arguments that choose what an operator of `_LINEAR` reads; `embedding` chooses by the input itself, as tokens do."""
@@ -220,18 +223,20 @@ class Operators(TorchDispatchMode):
             return ""
         if name in _PRODUCTS:
             factors = [args[place] for place in _PRODUCTS[name] if len(args) > place and self._depends(args[place])]
-            return PRODUCT if len(factors) > 1 and not self._any_spikes(factors) else ""
+            if len(factors) < 2 or self._any_spikes(factors):
+                return ""
+            return PRODUCT if name in _BY_ELEMENT else MATRIX_PRODUCT
         if name in _DIVISORS:
             rounded = kwargs.get("rounding_mode") is not None
-            return DIVISION if self._depends(args[_DIVISORS[name]]) else _ROUNDING if rounded else ""
+            return _DIVISION if self._depends(args[_DIVISORS[name]]) else _ROUNDING if rounded else ""
         given = _arguments(func, args, kwargs)
         if name in _BATCH_NORMS:
-            return NORM_OF_BATCH if given.get("training", True) else ""
+            return _NORM_OF_BATCH if given.get("training", True) else ""
         if name in _LINEAR:
             if name in ("lerp", "_native_batch_norm_legit_no_training") and self._depends(given.get("weight")):
                 return PRODUCT
             chosen = name != "embedding" and any(self._depends(given.get(key)) for key in _CHOOSING)
-            return SELECTION if chosen else ""
+            return _SELECTION if chosen else ""
         if "attention" in name:
             return ATTENTION
         if name == "gelu" and given.get("approximate", "none") != "none":

@@ -86,7 +86,7 @@ def test_what_stays_analog_is_listed_and_sums_and_scalings_of_spikes_are_not(nod
         ("norm", "layer norm", 1),
         ("", "softmax", 2),
         ("running", "tanh of running sums", 1),
-        ("product", "product of two activations of running sums", 1),
+        ("product", "matrix product of two activations of running sums", 1),
     }
     line = format_audit(found).splitlines()[-2]
     assert line.startswith("stays analog: layer norm in norm (1), softmax in the network (1), tanh of running sums")

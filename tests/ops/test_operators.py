@@ -66,13 +66,22 @@ NONLINEAR = {
                                                lambda x, w: functional.instance_norm(x)],
     "max pooling": [lambda x, w: functional.max_pool2d(x, 2), lambda x, w: functional.adaptive_max_pool2d(x, 1)],
     "maximum": [lambda x, w: x.amax(-1), lambda x, w: x.max(1)[0], lambda x, w: torch.maximum(x, w)],
-    "product of two activations": [lambda x, w: x * x, lambda x, w: x @ x.mT, lambda x, w: x.mul_(x.sum()),
-                                   lambda x, w: torch.einsum("bij,bkj->bik", x, x + w),
-                                   lambda x, w: functional.conv1d(x, x), lambda x, w: torch.addcmul(w, x, x),
-                                   lambda x, w: torch.lerp(x, w, x), lambda x, w: functional.bilinear(x, x, w[None])],
+    "product of two activations": [
+        lambda x, w: x * x,
+        lambda x, w: x.mul_(x.sum()),
+        lambda x, w: torch.addcmul(w, x, x),
+        lambda x, w: torch.lerp(x, w, x),
+    ],
+    "matrix product of two activations": [
+        lambda x, w: x @ x.mT,
+        lambda x, w: torch.einsum("bij,bkj->bik", x, x + w),
+        lambda x, w: functional.conv1d(x, x),
+        lambda x, w: functional.bilinear(x, x, w[None]),
+    ],
     "division by an activation": [lambda x, w: w / x, lambda x, w: x / x.sum(), lambda x, w: torch.addcdiv(w, w, x)],
     "fused attention": [lambda x, w: functional.scaled_dot_product_attention(*x.unsqueeze(1).expand(3, 2, 2, 4, 4))],
-    "comparison": [lambda x, w: x > w, lambda x, w: (x > w).any()],
+    "comparison": [lambda x, w: x > w, lambda x, w: x.isnan()],
+    "data-dependent control": [lambda x, w: x.any(), lambda x, w: x if x.sum() else w, lambda x, w: x.equal(w)],
     "rounding": [lambda x, w: x.round(), lambda x, w: x.int(), lambda x, w: torch.div(x, 2, rounding_mode="floor")],
     "topk": [lambda x, w: x.topk(2)[0]],
     "norm": [lambda x, w: torch.linalg.vector_norm(x)],
@@ -98,7 +107,7 @@ def test_a_choice_that_depends_on_the_input_is_listed():
     ]
     assert names(lambda x, w: torch.where(x > 0, x, w)) == ["comparison", "data-dependent selection"]
     assert names(lambda x, w: x.gather(-1, x.argmax(-1, keepdim=True))) == ["argmax", "data-dependent selection"]
-    assert names(lambda x, w: x if x.sum() > 0 else w) == ["comparison", "number read by Python"]
+    assert names(lambda x, w: x if x.sum() > 0 else w) == ["comparison", "data-dependent control"]
 
 
 class Inner(nn.Module):
@@ -147,7 +156,7 @@ def test_sums_chosen_by_spikes_are_not_listed_but_those_of_running_sums_are():
         assert len(names(function, spikes)) == len(names(function, spikes * 0.5, spikes=binary)) == 1
     network = Calls(lambda x, w: x @ x.mT)
     network.operators_note = "of running sums"
-    assert [*found(network, spikes, spikes=binary)] == [("", "product of two activations of running sums")]
+    assert [*found(network, spikes, spikes=binary)] == [("", "matrix product of two activations of running sums")]
     assert names(lambda x, w: x.softmax(-1), spikes, spikes=binary) == ["softmax"]
 
 

@@ -1,0 +1,359 @@
+"""QCFS activations, trained as an ordinary network's, then swapped for integrate-and-fire neurons with soft reset.
+
+A network of ReLU-like modules gets QCFS in their places. timm's ViT and Swin get it where the Masked Spiking
+Transformer has it: behind the patch embedding, the norms of a block, q, k, v, the scores, the product with v, both
+projections, the hidden layer and the merging of patches. So every product but the first reads spikes, apart from the
+softmax, which is evaluated at each step, as are the layer norms. A network that was trained without them needs to be
+trained with them: what they cut off is not only above the threshold, but all below 0.
+
+The mean over T steps does not converge to the QCFS network, since softmax and layer norm see single steps.
+
+Source: Wang et al., Masked Spiking Transformer (ICCV 2023, arXiv 2210.01208), official code
+bic-L/Masked-Spiking-Transformer at 368c9a5; Bu et al., Optimal ANN-SNN Conversion (ICLR 2022), for QCFS. Maximum
+pooling on running sums, and thresholds from data, are ours.
+"""
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers import Mlp, PatchEmbed, RmsNorm, activations
+from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import UserError, listed
+from ..nodes import SoftResetNode
+from .attention import ATTENTIONS, ExplicitAttention
+from .converted import Converted, Stateful, device_and_dtype
+from .increments import Increment
+from .method import Known, Method
+
+__all__ = ["METHOD", "QCFS", "QCFSOptions", "SeededMasks", "SpikeMask", "mark_levels", "put_in_attention", "set_masks"]
+
+ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish),
+    *(activations.GELU, activations.GELUTanh, activations.QuickGELU),
+    *(activations.Swish, activations.Mish, activations.HardSwish),
+)
+"""Modules that QCFS takes the place of: 0 or little below 0, and the input itself, or nearly, above."""
+
+_BLOCKS = (Block, SwinTransformerBlock)
+_BEHIND = {_BLOCKS: ("norm1", "norm2"), PatchEmbed: ("norm",), Mlp: ("fc2",), PatchMerging: ("reduction",)}
+"""Layers of timm's modules that QCFS goes behind."""
+_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+_LEVELS = "qcfs_levels"
+
+
+@dataclass(frozen=True)
+class QCFSOptions:
+    """Options of the method.
+
+    Args:
+        levels: L, by which QCFS divides its threshold; the neuron says as much in L steps.
+        threshold: where it starts without data.
+        percentile: share of the positive inputs of a QCFS on the calibration data that its threshold is above.
+        masking_ratio: share of q, k and scores that random spike masking sets to 0, in training and in inference.
+        seed: of the spiking network's masks, which are the same in every call; those of training come from PyTorch's
+            own generator.
+        calls: how often a pass calls each activation or pooling that it calls more than once; None to find out. It is
+            for building the network without data.
+    """
+
+    levels: int = 16
+    threshold: float = 2.0
+    percentile: float = 0.999
+    masking_ratio: float = 0.0
+    seed: int = 0
+    calls: Mapping[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 1:
+            raise UserError(f"qcfs: levels must be a whole number from 1; got {self.levels!r}")
+        if not 0 < self.threshold < math.inf:
+            raise UserError(f"qcfs: threshold must be above 0; got {self.threshold}")
+        if not 0 < self.percentile <= 1:
+            raise UserError(f"qcfs: percentile must be above 0 and at most 1; got {self.percentile}")
+        if not 0 <= self.masking_ratio < 1:
+            raise UserError(f"qcfs: masking_ratio must be at least 0 and below 1; got {self.masking_ratio}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise UserError(f"qcfs: seed must be a whole number from 0 and below 2^31; got {self.seed!r}")
+
+
+class QCFS(nn.Module):
+    """Quantised clip-floor-shift activation, `threshold clip(floor(L x / threshold + 1/2) / L, 0, 1)`.
+
+    The floor has the gradient 1, and the clip passes it where its argument is from 0 to 1.
+
+    Args:
+        levels: L.
+        threshold: where it starts; one for the whole layer, and trained.
+    """
+
+    def __init__(self, levels: int = 16, threshold: float = 2.0):
+        super().__init__()
+        self.levels = levels
+        self.threshold = nn.Parameter(torch.tensor([float(threshold)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x / self.threshold * self.levels + 0.5
+        u = (y.detach().floor() + (y - y.detach())) / self.levels
+        # written out, as the gradient of clamp at its ends is not the same in every release of PyTorch
+        inside = (u >= 0) & (u <= 1)
+        return self.threshold * torch.where(inside, u, u.detach().clamp(0, 1))
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}"
+
+
+# Random spike masking
+
+
+class SpikeMask(Stateful):
+    """Random spike masking: sets each entry to 0 with the probability `ratio`, and rescales nothing.
+
+    Args:
+        ratio: share of entries; at 0 nothing is drawn.
+
+    Attributes:
+        masks: maps a tensor to the mask that it is multiplied with; None draws from PyTorch's own generator.
+    """
+
+    def __init__(self, ratio: float):
+        super().__init__()
+        self.ratio = ratio
+        self.masks: Callable[[Tensor], Tensor] | None = None
+
+    def reset(self) -> None:
+        if isinstance(self.masks, SeededMasks):
+            self.masks.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.ratio:
+            return x
+        masks = self.masks or (lambda x: torch.rand(x.shape, device=x.device) > self.ratio)
+        return x * masks(x)
+
+    def extra_repr(self) -> str:
+        return f"ratio={self.ratio:g}"
+
+
+class SeededMasks:
+    """Masks of one network that are the same after every reset.
+
+    Args:
+        ratio: share of entries that are 0.
+        seed: whole number.
+    """
+
+    def __init__(self, ratio: float, seed: int = 0):
+        self.ratio, self.seed = ratio, seed
+        self.reset()
+
+    def reset(self) -> None:
+        self._seeds = random.Random(self.seed)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # a generator of PyTorch's for each mask, as it can't be copied with the network; of a seed it reads 32 bits
+        generator = torch.Generator(x.device).manual_seed(self._seeds.getrandbits(32))
+        return torch.rand(x.shape, generator=generator, device=x.device) > self.ratio
+
+
+def set_masks(network: nn.Module, masks: Callable[[Tensor], Tensor] | None) -> None:
+    """Let a network, spiking or not, take the masks of random spike masking from a function.
+
+    Args:
+        network: with `SpikeMask` modules whose ratio is not 0.
+        masks: maps a tensor to a mask of its shape. A step calls it for each block in turn, for q, k and the scores.
+            None draws them from PyTorch's own generator.
+    """
+    for module in network.modules():
+        if isinstance(module, SpikeMask):
+            module.masks = masks
+
+
+# The number of levels in the state
+
+
+def mark_levels(network: nn.Module, levels: int) -> None:
+    """Put the number of levels into a network's state dict, and let it refuse one with another number.
+
+    Weights without the number, as official ones are, load.
+    """
+    network.register_buffer(_LEVELS, torch.tensor(levels))
+    network.register_load_state_dict_pre_hook(_refuse_other_levels)
+
+
+def _refuse_other_levels(network: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    if _LEVELS not in network._buffers:  # it was converted, where levels say nothing any more
+        return
+    key, own = prefix + _LEVELS, next(module.levels for module in network.modules() if isinstance(module, QCFS))
+    if int(state.setdefault(key, torch.tensor(own))) != own:
+        raise UserError(
+            f"{type(network).__name__}: the checkpoint was trained with levels={int(state[key])}, this network has "
+            f"levels={own}; build it with the checkpoint's"
+        )
+
+
+# From a source to the network with QCFS
+
+
+def put_in_attention(attention: ExplicitAttention, options: QCFSOptions) -> ExplicitAttention:
+    """Put QCFS and masks in the places of an attention where the Masked Spiking Transformer has them."""
+    for name in ("q", "k", "v", "score", "context", "proj"):
+        setattr(attention, f"{name}_node", QCFS(options.levels, options.threshold))
+    for name in ("q", "k", "score"):
+        setattr(attention, f"{name}_mask", SpikeMask(options.masking_ratio))
+    return attention
+
+
+def _limit(network: nn.Module, options: QCFSOptions, data: list[Tensor] | None) -> nn.Module:
+    """Return the network with QCFS."""
+    network.eval()
+    if any(isinstance(module, QCFS) for module in network.modules()):
+        return _with_options(network, options)
+    _place(network, options)
+    network.to(**device_and_dtype(network))
+    if options.masking_ratio and not any(isinstance(module, SpikeMask) for module in network.modules()):
+        raise UserError(f"qcfs: masking_ratio masks attention, and {type(network).__name__} has none; leave it out")
+    mark_levels(network, options.levels)
+    if data is not None:
+        _calibrate(network, data, options.percentile)
+    return network
+
+
+def _with_options(network: nn.Module, options: QCFSOptions) -> nn.Module:
+    """Give the network of a paper, which has QCFS already, the levels and the masking of some options."""
+    for module in network.modules():
+        if isinstance(module, QCFS):
+            module.levels = options.levels
+        elif isinstance(module, SpikeMask):
+            module.ratio = options.masking_ratio
+    network.get_buffer(_LEVELS).fill_(options.levels)
+    return network
+
+
+def _slots(network: nn.Module, types: tuple[type, ...]) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
+    """Yield each place with a module of some types: parent, name in it, module and path.
+
+    A module that stands in two places comes twice: it becomes two neurons.
+    """
+    for path, parent in list(network.named_modules()):
+        for name, module in list(parent._modules.items()):
+            if isinstance(module, types):
+                yield parent, name, module, f"{path}.{name}" if path else name
+
+
+def _follow(parent: nn.Module, name: str, options: QCFSOptions) -> None:
+    """Put QCFS behind a layer."""
+    layer, node = getattr(parent, name), QCFS(options.levels, options.threshold)
+    setattr(
+        parent, name, node if isinstance(layer, nn.Identity) else nn.Sequential(OrderedDict(layer=layer, node=node))
+    )
+
+
+def _place(network: nn.Module, options: QCFSOptions) -> None:
+    """Put QCFS in the places of activations and, in timm's transformers, where the paper has it."""
+    for parent, name, _, _ in _slots(network, ACTIVATIONS):
+        setattr(parent, name, QCFS(options.levels, options.threshold))
+    for parent, name, attention, path in _slots(network, ATTENTIONS):
+        if not isinstance(parent, _BLOCKS):
+            raise UserError(
+                f"qcfs: {path} is the attention of a {type(parent).__name__}, and the paper says only for a block with "
+                "norms in front of attention and MLP where neurons go; no method of conversion knows it"
+            )
+        setattr(parent, name, put_in_attention(ExplicitAttention(attention, path), options))
+    for module in list(network.modules()):
+        for name in next((names for kind, names in _BEHIND.items() if isinstance(module, kind)), ()):
+            _follow(module, name, options)
+
+
+def _calibrate(network: nn.Module, data: list[Tensor], percentile: float) -> None:
+    """Set the thresholds from the data: each from inputs that the QCFS in front of it have quantised by then."""
+    found: dict[str, list[Tensor]] = {}
+
+    def note(name: str, site: QCFS, x: Tensor) -> None:
+        positive = x[x > 0]
+        if positive.numel():
+            least = positive.float().kthvalue(math.ceil(percentile * positive.numel())).values
+            found.setdefault(name, []).append(least)
+            site.threshold.fill_(torch.stack(found[name]).mean())
+
+    hooks = [
+        site.register_forward_pre_hook(lambda site, inputs, name=name: note(name, site, inputs[0]))
+        for name, site in network.named_modules()
+        if isinstance(site, QCFS)
+    ]
+    try:
+        for x in tqdm(data, desc="calibration", unit="batch", disable=None, leave=False):
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# From the network with QCFS to the spiking one
+
+
+class SpikingQCFS(Converted):
+    """The input at every step, the mean of the outputs as the answer."""
+
+    method = "qcfs"
+    coding = "constant"
+    readout_is = "mean"
+
+
+def _spiking(
+    network: nn.Module, step: int, options: QCFSOptions, data: list[Tensor] | None, settings: dict[str, Any]
+) -> SpikingQCFS:
+    """Put neurons in the places of QCFS."""
+    place = device_and_dtype(network)
+    sites = list(_slots(network, (QCFS,)))
+    refused = [f"{path} {float(site.threshold):.3g}" for _, _, site, path in sites if not _is_threshold(site.threshold)]
+    if refused:
+        raise UserError(
+            f"qcfs: thresholds must be finite and above 0, which training does not see to; got {listed(refused, 8)} "
+            "(train on with a lower learning rate)"
+        )
+    for parent, name, site, _ in sites:
+        setattr(parent, name, SoftResetNode(site.threshold.detach()[0], start=0.5, step=step).to(**place))
+    for parent, name, pool, _ in _slots(network, _POOLS):
+        setattr(parent, name, Increment(pool))
+    delattr(network, _LEVELS)
+    set_masks(network, SeededMasks(options.masking_ratio, options.seed))
+    converted = SpikingQCFS(network, step, settings)
+    if data is not None:
+        converted.input_dims = data[0].dim()
+    return converted
+
+
+def _is_threshold(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all() and (value > 0).all())
+
+
+_SITES = Known("spiking", ACTIVATIONS)
+_PER_STEP, _RMS = Known("analog"), Known("analog", (RmsNorm, nn.RMSNorm))
+_KNOWS = {
+    **dict.fromkeys(("relu", "clamp", "gelu", "gelu (tanh)", "silu", "mish", "hardswish", "sigmoid"), (_SITES,)),
+    "product of two activations": (_SITES, _RMS),  # as which QuickGELU writes its sigmoid
+    **dict.fromkeys(("power", "rsqrt"), (_RMS,)),
+    "matrix product of two activations": (Known("spiking", ATTENTIONS),),
+    **dict.fromkeys(("fused attention", "softmax"), (Known("analog", ATTENTIONS),)),
+    **dict.fromkeys(("layer norm", "group norm", "rms norm"), (_PER_STEP,)),
+    "max pooling": (Known("analog", _POOLS),),
+}
+
+METHOD = Method(
+    name="qcfs",
+    paper="Wang et al., Masked Spiking Transformer, ICCV 2023",
+    options=QCFSOptions,
+    limit=_limit,
+    spiking=_spiking,
+    trains=True,
+    knows=_KNOWS,
+)
