@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import listed
 from ..ops.operators import Operator
-from .operations import Operations, count_operations
+from .operations import KINDS, Operations, count_operations
 from .output import align_table, write_json, writing
 
 __all__ = ["Audit", "Finding", "audit", "format_audit", "judge", "name_analog", "write_audit"]
@@ -21,7 +21,7 @@ class Finding:
     Args:
         name: in `model.named_modules()`.
         type: "conv", "linear", "product", "matmul", "sum" or "transform".
-        inputs: "binary", "integer" or "real", as observed; of a product, what its spikes are.
+        inputs: "binary", "ternary", "integer" or "real", as observed; of a product, what its spikes are.
         largest: largest entry that came in.
         role: "first" for what reads the data, "classifier" for the last layer, else "inner".
         planes: how many binary planes a step is read in: D or more in spiking inference, else 1.
@@ -40,6 +40,8 @@ class Finding:
         if self.inputs == "binary":
             whole = " of whole numbers" if self.type in ("product", "matmul") and self.planes > 1 else " only"
             return f"additions{whole}" + f", in {self.planes} binary planes a step" * (self.planes > 1)
+        if self.inputs == "ternary":
+            return "additions and subtractions only"
         if self.inputs == "integer":
             return f"up to {self.largest:g} additions for an input, or {self.largest:g} binary steps"
         return "reads the data" if self.role == "first" else "multiplications"
@@ -68,7 +70,7 @@ class Audit:
 
     @property
     def spike_driven(self) -> bool:
-        """Whether everything between the first layer and the classifier reads zeros and ones."""
+        """Whether everything between the first layer and the classifier reads zeros and ones, which may have a sign."""
         return not self.inner("integer") and not self.inner("real")
 
 
@@ -100,7 +102,7 @@ def format_audit(found: Audit) -> str:
     body = [[f.name, f.type, f.inputs, f"{f.largest:g}", f.meaning] for f in found.findings]
     table = align_table(["layer", "type", "input", "largest", "meaning"], body)
     inner = [finding for finding in found.findings if finding.role == "inner"]
-    counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in ("binary", "integer", "real"))
+    counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in KINDS if kind != "ternary" or found.inner(kind))
     verdict = "spike-driven" if found.spike_driven else "not spike-driven"
     caption = f"what enters each layer, over {found.samples:,} samples"
     between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"

@@ -10,7 +10,8 @@ import torch
 from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
-from ..errors import listed
+from ..conversion.converted import Converted
+from ..errors import UserError, listed
 from ..nodes import ILIFNode, SpikingNode
 from ..nodes.surrogates import is_known
 from ..ops.levels import passes
@@ -137,7 +138,14 @@ def diagnose(
             call are not looked at, and the advice names them.
         batch: input and target.
         loss: maps logits and target to a scalar.
+
+    Raises:
+        UserError: for a converted network.
     """
+    if isinstance(unwrap(model), Converted):
+        raise UserError(
+            f"diagnose: {type(unwrap(model)).__name__} is not trained; check its source, or what prepare() made of that"
+        )
     inner = copy.deepcopy(unwrap(model)).train()
     device = device_of(inner)
     x, target = (part.to(device) for part in batch[:2])

@@ -15,6 +15,9 @@ A transform without weights is in neither. It is charged as any layer: one that 
 
 In both, a layer or product that reads real numbers costs multiply-accumulates, and the first layer counts T times for a
 repeated image, as there, although its result is the same.
+
+Spikes of -1 and 1 cost what binary ones cost: a subtraction is an accumulate, and both count in the rate, as You et al.
+have it (SpikeZIP-TF, arXiv 2406.03470). A first layer that the input of a converted network enters once counts once.
 """
 
 import copy
@@ -25,13 +28,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ..conversion.converted import Converted
 from ..errors import UserError, unknown
 from .operations import Operation, Operations, count_operations
 from .output import align_table, write_csv, write_json, writing
 from .recorder import unwrap
 
-__all__ = ["METHODS", "Analysis", "EnergyRow", "EnergyRules", "analyze", "charge", "count_by"]
-__all__ += ["format_energy", "write_energy"]
+__all__ = ["METHODS", "Analysis", "EnergyRow", "EnergyRules", "analyze", "charge", "count_by", "dense_energy"]
+__all__ += ["energy_over_steps", "format_energy", "write_energy"]
 
 METHODS = ("spikingformer", "sdt")
 
@@ -78,7 +82,7 @@ class EnergyRow:
     Args:
         name: in `model.named_modules()`.
         type: "conv", "linear", "product", "matmul", "sum" or "transform".
-        inputs: what was observed to come in: "binary", "integer" or "real".
+        inputs: what was observed to come in: "binary", "ternary", "integer" or "real".
         rate: share of the input that is not zero, in the mean over the planes.
         macs: multiply-accumulates of the dense layer, in all planes.
         mac: multiply-accumulates that the method charges.
@@ -155,7 +159,7 @@ def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]
     if row.type == "sum":
         return 0.0, macs * row.average(spikes)
     dense = macs + row.total("biases")
-    if row.kind == "binary" or (whole_as_spikes and row.kind == "integer"):
+    if row.kind in ("binary", "ternary") or (whole_as_spikes and row.kind == "integer"):
         return 0.0, dense * row.average("mean")
     return dense, 0.0
 
@@ -229,11 +233,58 @@ def charge(counted: Operations, rules: EnergyRules) -> Analysis:
         rate = row.average("rate")
         figures = (rate / row.planes, macs * row.planes, mac, ac, energy, row.parameters, row.planes)
         rows.append(EnergyRow(row.name, row.type, row.kind, *figures))
-    # a row computed T steps of a sample, or 1 where all share what it saw; further calls belong to the same steps
-    steps = {row.name: min(row.total("rows") / counted.samples, counted.steps) for row in counted.rows}
-    once = sum(row.total("macs") / steps[row.name] for row in counted.rows if not row.folded)
-    ann_energy = once / counted.samples * rules.e_mac / 1e9
+    ann_energy = sum(_once(counted, row) for row in counted.rows if not row.folded) / counted.samples
+    ann_energy *= rules.e_mac / 1e9
     return Analysis(rules.method, rows, counted.samples, counted.steps, rules.e_mac, rules.e_ac, ann_energy)
+
+
+def _once(counted: Operations, row: Operation) -> float:
+    """Return the multiply-accumulates of a row in an ordinary network."""
+    if counted.by_steps:  # its first step computes each product once, running sums being empty
+        return sum(call.macs for call in row.calls if not call.step)
+    # a row computed T steps of a sample, or 1 where all share what it saw; further calls belong to the same steps
+    return row.total("macs") / min(row.total("rows") / counted.samples, counted.steps)
+
+
+def energy_over_steps(
+    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, steps: Iterable[int] | None = None, **rules
+) -> list[Analysis]:
+    """Measure what a converted network has done after so many steps, from one pass over the data.
+
+    Args:
+        model: a converted network.
+        batches: as in `analyze`.
+        steps: numbers of steps t to look at, each at most T; None for 1, 2, ..., T.
+        **rules: as in `analyze`.
+
+    Returns:
+        For each t the analysis of the first t steps, and of what computes the answer; the one at T is that of
+        `analyze`.
+
+    Raises:
+        UserError: see `analyze`; for a network that isn't converted, or a t that it does not take.
+    """
+    inner = unwrap(model)
+    if not isinstance(inner, Converted):
+        raise UserError(f"energy_over_steps: needs a converted network; {type(inner).__name__} takes all steps at once")
+    chosen = range(1, inner.step + 1) if steps is None else list(steps)
+    if wrong := [t for t in chosen if not 1 <= t <= inner.step]:
+        raise UserError(f"energy_over_steps: steps are from 1 to T={inner.step}; got {wrong[0]}")
+    rules = EnergyRules(**rules)
+    counted = count_by(rules.method, inner, batches)
+    return [charge(counted.until(t), rules) for t in chosen]
+
+
+def dense_energy(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, e_mac: float = 4.6) -> float:
+    """Return the energy of one sample in an ordinary network, in mJ: what its products multiply, biases not counted.
+
+    Args:
+        model: any network, the source of a conversion for example; it is left as it was.
+        batches: as in `analyze`.
+        e_mac: energy of a multiply-accumulate, pJ.
+    """
+    counted = count_operations(model, batches, spiking=False)
+    return sum(row.total("macs") for row in counted.rows) / counted.samples * e_mac / 1e9
 
 
 def format_energy(analysis: Analysis) -> str:

@@ -3,12 +3,14 @@
 Hooks on layers and on the modules of `layers.products` and `layers.transforms` see what enters. Two samples of the
 first batch first pass through a copy, where every product is followed below the modules: a layer whose products are not
 those of its class, and a product that a module's own code asks for, get rows of their own. What all rows add up to is
-compared with PyTorch's `FlopCounterMode`, which knows no transform. Whether an input is binary, whole numbers or real
-is observed call by call, and what is said of a layer holds over all its calls: so it does not matter how the data were
-batched.
+compared with PyTorch's `FlopCounterMode`, which knows no transform. Whether an input is binary, ternary, whole numbers
+or real is observed call by call, and what is said of a layer holds over all its calls: so it does not matter how the
+data were batched.
 
-What an integer neuron fires is counted in spikes, whatever it divides them by. In spiking inference a product is
-computed in binary planes; it has one row, whose operations are those of one plane.
+What a neuron fires whose spikes are worth a number is counted in spikes, whatever they are worth. In spiking inference
+a product is computed in binary planes; it has one row, whose operations are those of one plane.
+
+A converted network steps by itself: each call belongs to a step, and all T of them run, even if it could stop early.
 """
 
 import math
@@ -16,7 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -24,6 +26,7 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..conversion.converted import Converted
 from ..errors import UserError
 from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..layers.transforms import FixedTransform
@@ -31,9 +34,9 @@ from ..nodes import ValuedNode
 from ..ops import planes
 from ..ops.operators import Operator, Operators
 from .dispatch import DenseProduct, Follower, unseen
-from .recorder import frozen_inference, outputs, refuse_streaming, unwrap
+from .recorder import all_steps, frozen_inference, outputs, refuse_streaming, unwrap
 
-__all__ = ["Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
+__all__ = ["KINDS", "Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
 
 Kind = Literal["binary", "ternary", "integer", "real"]
 KINDS: tuple[Kind, ...] = ("binary", "ternary", "integer", "real")
@@ -51,10 +54,11 @@ class Values:
     """What a tensor holds.
 
     Args:
-        kind: "binary" for zeros and ones, "integer" for whole numbers from 0 on, else "real".
+        kind: "binary" for zeros and ones, "ternary" for -1, 0 and 1, "integer" for whole numbers from 0 on, and for
+            those with a sign that neurons fired, else "real".
         rate: share of entries that are not 0; in binary planes, the sum of their rates.
-        mean: mean entry: the rate, where a 2 counts as two spikes.
-        largest: largest entry.
+        mean: mean entry, of spikes without their signs: the rate, where a 2 counts as two spikes.
+        largest: largest entry, of spikes without their signs.
         planes: how many binary planes hold it, in spiking inference.
     """
 
@@ -77,6 +81,7 @@ class Seen:
             later stages read.
         before_pooling: mean of the map that was pooled to become the input, or of the input where there was no pooling.
         query_macs: of a "product", those of Q (K^T V); the rest are K^T V's.
+        step: of a network that steps by itself the step that it belongs to, from 0; None for what runs once.
     """
 
     rows: int
@@ -85,6 +90,7 @@ class Seen:
     operands: tuple[Values, ...]
     before_pooling: float = 0.0
     query_macs: float = 0.0
+    step: int | None = None
 
 
 @dataclass
@@ -163,6 +169,7 @@ class Operations:
         samples: how many samples went through.
         steps: T.
         events: whether the input was frames or sequences of events, `(B, T, ...)`.
+        by_steps: whether each call belongs to a step, as in a converted network.
         first_calls: how many of the T equal steps of a repeated image the first layer computed: 1 or T; 0 where its
             steps are not equal.
         classifier: names of the last layers.
@@ -176,25 +183,38 @@ class Operations:
     events: bool
     first_calls: int = 0
     classifier: tuple[str, ...] = ()
+    by_steps: bool = False
     analog: tuple[Operator, ...] = ()
+
+    def until(self, steps: int) -> "Operations":
+        """Return what was done in the first steps, and once, of a network whose calls belong to steps."""
+        kept = [replace(row, calls=[call for call in row.calls if (call.step or 0) < steps]) for row in self.rows]
+        rows = [row for row in kept if row.calls]
+        first = next(row for row in rows if row.name == self.first.name)
+        calls = steps if self.first_calls == self.steps else self.first_calls
+        return replace(self, rows=rows, first=first, steps=steps, first_calls=calls)
 
 
 def observe(x: Tensor) -> Values:
-    """Say what a tensor holds; what integer neurons fired is counted in spikes."""
+    """Say what a tensor holds; what neurons fired is counted in spikes, whatever one is worth."""
     mode = planes.active()
-    if mode is not None and (spikes := mode.unrolled(x)) is not None:
+    spikes = None if mode is None else mode.unrolled(x)
+    if spikes is not None:
         x = spikes.counts
         if mode.unrolls:
             mean = _sum(x) / x.numel()
             return Values("binary", mean, mean, float(mean > 0), spikes.planes)
     x = x.float() if x.dtype is torch.bool else x
     entries, (low, high) = x.numel(), (float(end) for end in torch.aminmax(x))
-    mean = _sum(x) / entries
-    # between 0 and 1, x - x^2 is never negative, and 0 for zeros and ones only
-    if low >= 0 and high <= 1 and not torch.addcmul(x, x, x, value=-1).any():
-        return Values("binary", mean, mean, high)
-    whole = low >= 0 and bool((x == x.round()).all())
-    return Values("integer" if whole else "real", int(torch.count_nonzero(x)) / entries, mean, high)
+    # between 0 and 1, x - x^2 is never negative, and 0 for zeros and ones only; without their sign likewise
+    if low >= -1 and high <= 1 and not torch.addcmul(x.abs() if low < 0 else x, x, x, value=-1).any():
+        mean = _sum(x.abs() if low < 0 else x) / entries
+        return Values("ternary" if low < 0 else "binary", mean, mean, max(high, -low))
+    if spikes is not None or (low >= 0 and bool((x == x.round()).all())):
+        x, high, kind = x.abs() if low < 0 else x, max(high, -low), "integer"
+    else:
+        kind = "real"
+    return Values(kind, int(torch.count_nonzero(x)) / entries, _sum(x) / entries, high)
 
 
 def _not_seen(_x: Tensor) -> Values:
@@ -239,6 +259,9 @@ class _Counter:
     def __init__(self, model: nn.Module, fold: bool, look: Callable[[Tensor], Values] = observe) -> None:
         self.model, self.fold, self._look = model, fold, look
         self.samples, self.events = 0, None
+        self.stepping = model if isinstance(model, Converted) else None
+        # for a network that steps by itself: at how many steps something enters, and the layers that this call was in
+        self._entered, self._called = math.inf, set()
         self.rows: dict[str, Operation] = {}
         self._modules = dict(model.named_modules())
         # tensors with what they hold, with the mean in front of their pooling, and with the name of their layer
@@ -276,10 +299,24 @@ class _Counter:
             before.folded = True
             values = before.calls[-1].operands[0]
             macs = output.numel() * _joint_fan_in(self._modules[before.name], module)
-        biases = output.numel() if module.bias is not None else 0
+        biases = output.numel() if module.bias is not None and not self._had_its_bias(name, module) else 0
         before_pooling = self._pooled.value if self._pooled.holds(x) else values.mean
-        row.calls.append(Seen(self._length(x), macs, biases, (values,), before_pooling))
+        self._note(row, Seen(self._length(x), macs, biases, (values,), before_pooling))
         self._produced = _Known(output, name)
+
+    def _had_its_bias(self, name: str, module: nn.Module) -> bool:
+        """Tell whether a layer added its bias in an earlier step, if it does so once."""
+        again = name in self._called and hasattr(module, "biased")
+        self._called.add(name)
+        return again
+
+    def _note(self, row: Operation, seen: Seen) -> None:
+        """Add a call to a row, with the step that it belongs to. A first layer that nothing enters costs nothing."""
+        row.calls.append(seen)
+        if self.stepping is not None:
+            step = self.stepping.current
+            nothing = step is not None and step >= self._entered and row is _first(self.rows.values())
+            row.calls[-1] = replace(seen, step=step, macs=0.0 if nothing else seen.macs)
 
     def _product(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if name in self._other:
@@ -290,7 +327,7 @@ class _Counter:
         macs, query_macs = _product_macs(module, inputs, output)
         self._counted[name] += macs
         seen = Seen(self._length(output), macs, 0, tuple(map(self._look, operands)), query_macs=query_macs)
-        self._row(name, _type(module), 0).calls.append(seen)
+        self._note(self._row(name, _type(module), 0), seen)
 
     def _asked(self, name: str, inputs: tuple, number: int, product: DenseProduct) -> None:
         """Count a product that a module's own code asks for."""
@@ -301,10 +338,12 @@ class _Counter:
         row += "_" * (row in self._modules)
         length = next((self._length(x) for x in inputs if isinstance(x, Tensor)), 1)
         seen = Seen(length, product.macs, product.biases, tuple(map(self._look, product.operands)))
-        self._row(row, product.type, product.parameters).calls.append(seen)
+        self._note(self._row(row, product.type, product.parameters), seen)
 
     def _length(self, x: Tensor) -> int:
         """Return how many samples times steps a tensor holds, `(T*B, ...)`, `(T, B, ...)` or `(B, ...)`."""
+        if self.stepping is not None:
+            return len(x)
         steps = getattr(self.model, "step", 1)
         return len(x) * x.shape[1] if x.dim() > 2 and x.shape[:2] == (steps, self._batch) else len(x)
 
@@ -317,10 +356,11 @@ class _Counter:
     def _begin(self, inputs: tuple[Tensor, ...]) -> None:
         refuse_streaming("count_operations", self.model)
         x = inputs[0]
-        events = x.dim() != 4
+        events = x.dim() != (4 if self.stepping is None else self.stepping.input_dims)
         if self.events not in (None, events):
             raise UserError("count_operations: the data hold both images and frames of events; count each by itself")
         self.samples, self.events, self._batch = self.samples + len(x), events, len(x)
+        self._called, self._entered = set(), _entered(self.stepping, events)
         if x.shape[1:] not in self._surveys:
             self._surveys[x.shape[1:]] = self._survey(inputs)
         for name, macs in self._surveys[x.shape[1:]].items():
@@ -483,18 +523,20 @@ def _joint_fan_in(first: nn.Module, second: nn.Module) -> int:
 
 
 @contextmanager
-def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], Operations]]:
+def counting(model: nn.Module, *, fold: bool = False, spiking: bool = True) -> Iterator[Callable[[], Operations]]:
     """Count what a network does while the context lasts; it yields a function that returns what was counted.
 
     Args:
         model: any network with BrainCog's neurons; its hooks are left as they were.
         fold: count two convolutions with nothing in between as the one dense convolution that they are.
+        spiking: refuse an ordinary network.
 
     Raises:
-        UserError: if the network has no neuron; by the function, if no batch came, or nothing with weights was called.
+        UserError: if a network that is to spike has no neuron; by the function, if no batch came, or nothing with
+            weights was called.
     """
     inner = unwrap(model)
-    if not any(isinstance(module, BaseNode) for module in inner.modules()):
+    if spiking and not any(isinstance(module, BaseNode) for module in inner.modules()):
         raise UserError(
             f"count_operations: {type(inner).__name__} has no neuron of BrainCog's (BaseNode), so nothing in it spikes"
         )
@@ -505,23 +547,27 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
             raise UserError("count_operations: the data hold no batch; nothing can be counted")
         steps, rows = getattr(inner, "step", 1), list(counter.rows.values())
         counter.warn()
-        first = next((row for row in rows if row.type in _LAYERS.values()), None)
+        first = _first(rows)
         if first is None:
             raise UserError(f"count_operations: {type(inner).__name__} has no convolution and no linear layer")
-        once = steps > 1 and first.total("rows") == counter.samples
-        calls = 1 if once else steps if _repeats(inner, counter.events) else 0
+        once, repeats = steps > 1 and first.total("rows") == counter.samples, _repeats(inner, counter.events)
+        calls = 1 if once else steps if repeats else 0
+        if counter.stepping is not None and not repeats:
+            calls = 0
         return Operations(
-            rows, first, counter.samples, steps, counter.events, calls, _classifier(inner), tuple(counter.analog)
-        )
+            rows, first, counter.samples, steps, counter.events, calls, _classifier(inner),
+            counter.stepping is not None, tuple(counter.analog),
+        )  # fmt: skip
 
     follows = any(isinstance(module, ValuedNode) for module in inner.modules())
     mode = planes.Planes(unrolls=getattr(inner, "spiking_inference", False)) if follows else nullcontext()
-    with mode, counter.watching():  # outside of those that follow products, which see each product once
+    # the mode outside of those that follow products, which see each product once
+    with all_steps(inner), mode, counter.watching():
         yield counted
 
 
 def count_operations(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, fold: bool = False
+    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, fold: bool = False, spiking: bool = True
 ) -> Operations:
     """Run a network on data, in evaluation mode, and count, see `counting`.
 
@@ -529,15 +575,30 @@ def count_operations(
         model: any network with BrainCog's neurons; its mode and hooks are left as they were.
         batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
         fold: count two convolutions with nothing in between as the one dense convolution that they are.
+        spiking: refuse an ordinary network.
     """
-    with counting(model, fold=fold) as counted:
+    with counting(model, fold=fold, spiking=spiking) as counted:
         for _ in outputs(model, batches):
             pass
     return counted()
 
 
+def _first(rows: Iterable[Operation]) -> Operation | None:
+    """Return the first layer with weights."""
+    return next((row for row in rows if row.type in _LAYERS.values()), None)
+
+
+def _entered(model: Converted | None, events: bool) -> float:
+    """Return at how many steps something enters a network: at the first ones, or at all."""
+    if model is None or events or model.coding == "constant":
+        return math.inf
+    return model.spread if model.coding == "spread" else 1
+
+
 def _repeats(model: nn.Module, events: bool) -> bool:
     """Tell whether all steps see one image, as BrainCog's direct encoding has it."""
+    if isinstance(model, Converted):
+        return not events and model.coding == "constant"
     return not events and getattr(getattr(model, "encoder", None), "encode_type", "") == "direct"
 
 

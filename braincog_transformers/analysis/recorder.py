@@ -15,10 +15,12 @@ from braincog.base.node.node import BaseNode
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..conversion.converted import Converted
 from ..errors import UserError
+from ..nodes.valued import ValuedNode
 
-__all__ = ["NodeRecord", "device_of", "frozen_inference", "inputs_of", "outputs", "record", "refuse_streaming"]
-__all__ += ["unwrap", "watch"]
+__all__ = ["NodeRecord", "all_steps", "device_of", "frozen_inference", "inputs_of", "outputs", "record"]
+__all__ += ["refuse_streaming", "unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -67,13 +69,27 @@ def refuse_streaming(caller: str, model: nn.Module) -> None:
 
 
 @contextmanager
+def all_steps(model: nn.Module) -> Iterator[None]:
+    """Let a converted network run all its steps: where it stops early depends on the batch that a sample is in."""
+    inner = unwrap(model)
+    if not isinstance(inner, Converted):
+        yield
+        return
+    stops, inner.stops = inner.stops, False
+    try:
+        yield
+    finally:
+        inner.stops = stops
+
+
+@contextmanager
 def watch(model: nn.Module, seen: Callable[[str, BaseNode, Tensor], None]) -> Iterator[None]:
     """Call `seen(name, node, output)` after each call of each node, output `(T, B, ...)`, detached.
 
     Args:
         seen: called while the context lasts; the hooks are removed when it ends, after an error too.
     """
-    with ExitStack() as hooks:
+    with all_steps(model), ExitStack() as hooks:
         for name, node in unwrap(model).named_modules():
             if isinstance(node, BaseNode):
 
@@ -120,7 +136,7 @@ class NodeRecord:
 
     Attributes:
         name: the node's name in `model.named_modules()`.
-        threshold: its firing threshold.
+        threshold: its firing threshold, as its potential has it; the mean where its neurons differ.
     """
 
     name: str
@@ -130,7 +146,7 @@ class NodeRecord:
 
     @property
     def spikes(self) -> Tensor:
-        """Spikes `(T, B, ...)`, on the CPU."""
+        """Spikes `(T, B, ...)`, on the CPU; whole numbers of them, whatever one is worth."""
         return torch.cat(self.spike_parts)
 
     @property
@@ -175,9 +191,11 @@ def record(model: nn.Module, *, spikes: bool = True, membranes: bool = False) ->
     records: dict[str, NodeRecord] = {}
 
     def keep(name: str, node: BaseNode, output: Tensor) -> None:
-        entry = records.setdefault(name, NodeRecord(name, threshold=float(node.get_thres())))
+        valued = isinstance(node, ValuedNode)
+        threshold = 1.0 if valued and node.relative else float(node.get_thres().mean())
+        entry = records.setdefault(name, NodeRecord(name, threshold))
         if spikes:
-            entry.spike_parts.append(output.cpu())
+            entry.spike_parts.append((node.counts(output) if valued else output).cpu())
         if membranes:
             steps = (potential.detach().reshape(1, *output.shape[1:]) for potential in node.mem_collect)
             entry.membrane_parts += [potential.cpu() for potential in steps]

@@ -48,6 +48,8 @@ class Converted(nn.Module):
         settings: what `convert` was given, by name, for the file that rebuilds it.
 
     Attributes:
+        current: the step that is being taken, from 0; None outside of steps, as in `readout`.
+        stops: whether a call may end before T steps, once the network is `settled`.
         coding: what enters at step t: "constant": the input; "once": the input at the first step, then zeros; "spread":
             the input over `spread` at the first `spread` steps, then zeros.
         readout_is: the answer after t steps, from the sum of the outputs: their "sum", or their "mean".
@@ -60,6 +62,8 @@ class Converted(nn.Module):
     coding: Literal["constant", "once", "spread"] = "constant"
     readout_is: Literal["sum", "mean"] = "mean"
     spread = 1
+    stops = True
+    current: int | None = None
     input_dims = 4
     """Axes of the source's input, the batch's among them; one more is the axis of time, behind the batch's."""
 
@@ -138,12 +142,15 @@ class Converted(nn.Module):
         self.reset()
         try:
             for t in tqdm(range(last), desc="steps", unit="step", disable=not progress, leave=False):
+                self.current = t
                 out = self.forward_step(x[:, t] if framed else self.encode(x, t))
+                self.current = None
                 out = out.to(membrane_dtype(out.dtype))
                 total = out if total is None else total + out
                 self._steps_used = t + 1
                 yield total, t + 1
         finally:
+            self.current = None
             self.reset()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +161,8 @@ class Converted(nn.Module):
                 step by itself.
         """
         total = steps = None
-        stops = x.dim() == self.input_dims and not torch.compiler.is_compiling()  # what is in later frames is unknown
+        # what is in later frames is unknown
+        stops = self.stops and x.dim() == self.input_dims and not torch.compiler.is_compiling()
         for total, steps in self._steps(x):  # noqa: B007 - the last ones count
             if stops and steps < self.step and self.settled():
                 break

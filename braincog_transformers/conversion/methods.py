@@ -14,7 +14,7 @@ from .converted import Converted, device_and_dtype
 from .method import Method
 from .survey import example_input, require_known
 
-__all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "prepare"]
+__all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "plain_copy", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,34 @@ def batches_of(data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None, networ
     return found
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the network inside of what compiles or distributes it."""
+    while hasattr(network, "_orig_mod") or isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        network = network._orig_mod if hasattr(network, "_orig_mod") else network.module
+    return network
+
+
+def plain_copy(network: nn.Module) -> nn.Module:
+    """Return a copy of a network for a method to change, in which nothing is compiled or distributed any more.
+
+    A module that stands in several places becomes several, with the same weights: each place gets neurons of its own.
+    """
+    network = copy.deepcopy(unwrapped(network))
+    weights = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    seen: dict[int, nn.Module] = {}
+
+    def part(module: nn.Module) -> None:
+        for name, child in module._modules.items():
+            if child is not None:
+                child = unwrapped(child)
+                module._modules[name] = child = copy.deepcopy(child, dict(weights)) if id(child) in seen else child
+                seen[id(child)] = child
+                part(child)
+
+    part(network)
+    return network
+
+
 def prepare(
     ann: nn.Module, method: str, *, data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None = None, **options: Any
 ) -> nn.Module:
@@ -78,7 +106,7 @@ def prepare(
         UserError: for an unknown method or option, a network that spikes already or was prepared for something else, or
             one with an operator that the method does not know, which is named.
     """
-    found = find_method(method)
+    found, ann = find_method(method), unwrapped(ann)
     if _options_of(ann, found, options) is not None:
         return copy.deepcopy(ann)
     chosen = found.chosen(options)
@@ -87,7 +115,7 @@ def prepare(
             f"conversion: {type(ann).__name__} has spiking neurons already, so there is nothing to convert; name an "
             "ordinary network"
         )
-    batches, source = batches_of(data, ann), copy.deepcopy(ann)
+    batches, source = batches_of(data, ann), plain_copy(ann)
     if found.knows is not None:
         require_known(source, batches[0][:1] if batches else example_input(source), found)
     with torch.no_grad():
@@ -123,7 +151,7 @@ def convert(
         UserError: for fewer steps than one, an unknown method or option, missing data, a network that spikes already or
             has nothing to convert, an operator that the method does not know, layers that never fire.
     """
-    found = find_method(method)
+    found, ann = find_method(method), unwrapped(ann)
     if isinstance(step, bool) or not isinstance(step, int) or step < 1:
         raise UserError(f"conversion: the number of steps must be a whole number from 1; got {step!r}")
     chosen = _options_of(ann, found, options)
@@ -133,7 +161,7 @@ def convert(
         if found.calibrates and data is None:
             raise UserError(f"conversion: {method} calibrates its thresholds, so it needs data; give data=")
     batches = batches_of(data, ann)
-    limit = copy.deepcopy(ann) if ready else prepare(ann, method, data=batches, **options)
+    limit = plain_copy(ann) if ready else prepare(ann, method, data=batches, **options)
     settings = {"method": method, "step": step, "options": vars(chosen)}
     with torch.no_grad():
         spiking = found.spiking(limit.eval(), step, chosen, batches, settings)

@@ -5,7 +5,6 @@ which timm builds the source, and the version that wrote it. Loading builds the 
 without data, and puts the file's values in. A file is only written once that has been tried.
 """
 
-import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from ..errors import UserError, listed, quoted, shown
 from ..files import reason, write_whole
 from ..version import __version__
 from .converted import Converted
-from .methods import device_and_dtype, find_method
+from .methods import device_and_dtype, find_method, plain_copy
 
 __all__ = ["is_converted", "load_converted", "save_converted"]
 
@@ -39,7 +38,7 @@ _READING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoin
 _TYPES = ("float64", "float32", "bfloat16", "float16")
 _INERT = (nn.Identity, nn.Dropout, DropPath)
 """What does nothing in evaluation, so that the one may stand for the other."""
-_PASSING = ("training", "biased", "requires_fp", "requires_mem", "grad_checkpointing", "fused_attn")
+_PASSING = ("training", "biased", "requires_fp", "requires_mem", "grad_checkpointing", "fused_attn", "input_dims")
 """Attributes that say nothing about what a network computes from rest."""
 
 
@@ -70,6 +69,7 @@ def save_converted(
     dtype = str(device_and_dtype(converted)["dtype"]).removeprefix("torch.")
     described = _described(converted, source)
     settings = {**converted.settings, "step": converted.step, "dtype": dtype, "source": described}
+    settings["input_dims"] = converted.input_dims
     state = {name: value.detach().cpu() for name, value in converted.state_dict().items()}
     refuse_broken(state)
     try:
@@ -153,6 +153,7 @@ def _settings(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"its settings are damaged ({reason(error)})") from error
     kinds = {"method": str, "step": int, "options": dict, "dtype": str, "source": dict, "version": str}
+    kinds["input_dims"] = int
     for name, kind in kinds.items():
         value = settings.get(name) if isinstance(settings, dict) else None
         if not isinstance(value, kind):
@@ -179,9 +180,11 @@ def _rebuilt(settings: dict[str, Any], source: nn.Module | None, state: Mapping[
                 source = _by_timm(described)
             elif described.get("class", type(source).__name__) != type(source).__name__:
                 raise UserError(f"it was made from a {shown(described['class'], 60)}, not a {type(source).__name__}")
-            limit = method.limit(copy.deepcopy(source).cpu().eval(), options, None)
+            limit = method.limit(plain_copy(source).cpu().eval(), options, None)
             kept = {name: settings[name] for name in ("method", "step", "options", "source")}
-            return method.spiking(limit.eval(), settings["step"], options, None, kept)
+            rebuilt = method.spiking(limit.eval(), settings["step"], options, None, kept)
+            rebuilt.input_dims = settings["input_dims"]
+            return rebuilt
     except UserError:
         raise
     except Exception as error:  # whatever wrong names and sizes make of timm's networks

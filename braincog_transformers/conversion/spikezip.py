@@ -336,7 +336,8 @@ def _bias_once(layer: nn.Linear | nn.Conv2d) -> None:
     """Let a layer add its bias in the first step only; quantised weights become its weights."""
     if isinstance(layer, QuantisedLinear | QuantisedConv2d):
         if layer.weight_quantiser.ready:
-            layer.weight.copy_(layer.weight_quantiser(layer.weight))
+            quantised = layer.weight_quantiser(layer.weight)
+            layer.weight = nn.Parameter(quantised, requires_grad=False)  # another layer may have the same weight
         del layer.weight_quantiser
     layer.__class__ = BiasOnceLinear if isinstance(layer, nn.Linear) else BiasOnceConv2d
 
@@ -370,7 +371,7 @@ _FAMILIES = {
 _ANALOG, _ATTENTION = Known("analog"), (Attention, text.SelfAttention)
 _KNOWS = {
     "relu": (Known("spiking"),),
-    "matrix product of two activations": (Known("spiking", _ATTENTION),),
+    "matrix product of two activations": (Known("analog", _ATTENTION),),
     "fused attention": (Known("analog", _ATTENTION),),
     "softmax": (Known("analog", _ATTENTION),),
     **dict.fromkeys(("layer norm", "gelu", "gelu (tanh)", "silu", "tanh"), (_ANALOG,)),

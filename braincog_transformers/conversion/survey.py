@@ -29,7 +29,7 @@ def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
     try:
         with torch.no_grad(), Operators().watching(network) as operators:
             out = network(x)
-    except (TypeError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever a user's network raises
         raise UserError(
             f"conversion: {type(network).__name__} can't run on an input of shape {tuple(x.shape)} alone: "
             f"{shown(error)}; give data= that it reads"

@@ -4,7 +4,7 @@ Networks that are made from ordinary ones (`conversion`) consist of these. An an
 values.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..ops import planes
 from ..ops.neuron import Fire
-from .base import SpikingNode, is_scalar
+from .base import SpikingNode
 
 __all__ = ["BurstNode", "STBIFNode", "SoftResetNode", "ValuedNode"]
 
@@ -25,9 +25,11 @@ class ValuedNode(SpikingNode):
 
     Attributes:
         levels: the largest number of spikes of one step, of either sign.
+        relative: whether its potential is counted in thresholds.
     """
 
     binary = False
+    relative: ClassVar[bool] = False
     levels = 1
 
     @property
@@ -53,8 +55,8 @@ class ValuedNode(SpikingNode):
         mode = None if torch.compiler.is_compiling() else planes.active()
         if mode is not None:
             unit = self.unit
-            if not is_scalar(unit):
-                mode.note_counts(fired, self.counts(fired))
+            if isinstance(unit, Tensor) and unit.numel() > 1:
+                mode.note_worth(fired, unit)
             elif unit > 0:  # at 0 nothing is ever fired
                 mode.note(fired, {float(unit): self.levels})
         return fired
@@ -91,6 +93,8 @@ class SoftResetNode(_Converted):
     Source: Wang et al., Masked Spiking Transformer (ICCV 2023, arXiv 2210.01208); Mueller et al., Spiking Transformer
     Networks (ICSAI 2021), which start at 0 and are strict.
     """
+
+    relative = True
 
     class State(NamedTuple):
         v: Tensor = 0.0
@@ -131,6 +135,8 @@ class STBIFNode(_Converted):
 
     Source: You et al., SpikeZIP-TF (ICML 2024, arXiv 2406.03470).
     """
+
+    relative = True
 
     class State(NamedTuple):
         v: Tensor = 0.5

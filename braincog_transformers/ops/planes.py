@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from ..errors import UserError
@@ -70,6 +70,15 @@ _SCALED = {
     **dict.fromkeys(_GATES, lambda unit, factor: unit * factor),
     **dict.fromkeys((aten.div, aten.div_), lambda unit, divisor: unit / divisor),
 }
+# What only moves entries: a copy of what the spikes are worth moves along.
+_MOVES = {
+    *(aten.clone, aten._to_copy, aten.roll, aten.flip, aten.repeat, aten.index_select, aten.index, aten.gather),
+    *(aten.cat, aten.stack, aten.constant_pad_nd),
+}
+_SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
+# Rounding errors of sums and scalings, in units of the last place of the largest whole number.
+_ROUNDING = 64
+_MOST_ROUNDING = 0.05
 
 
 @dataclass(frozen=True)
@@ -109,16 +118,24 @@ class Planes(TorchDispatchMode):
         # held, no other storage takes its address
         self._units: dict[int, tuple[StorageWeakRef, dict[float, int]]] = {}
         self._most = _MANY
-        self._counts: dict[int, tuple[StorageWeakRef, Tensor]] = {}
+        # by storage: the storage of what a spike is worth in each entry, where that differs
+        self._worths: dict[int, tuple[StorageWeakRef, Tensor]] = {}
 
-    def note_counts(self, x: Tensor, counts: Tensor) -> None:
-        """Tell how many spikes each entry of a tensor is, where one is not worth the same in all of it.
+    def note_worth(self, fired: Tensor, unit: Tensor) -> None:
+        """Tell what was fired, where a spike is not worth the same in all of the tensor.
 
-        Only what reads the tensor itself gets to know them, not what reads something computed from it.
+        Args:
+            fired: whole numbers times `unit`.
+            unit: what one spike is worth, in a shape that fits; 0 where nothing is ever fired.
         """
+        if not self.unrolls:
+            self._note_worth(fired, unit)
+
+    def _note_worth(self, x: Tensor, worth: Tensor) -> None:
         storage = x.untyped_storage()
-        self._counts = {key: value for key, value in self._counts.items() if not value[0].expired()}
-        self._counts[storage._cdata] = (StorageWeakRef(storage), counts)
+        laid_out = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(worth)
+        self._worths = {key: value for key, value in self._worths.items() if not value[0].expired()}
+        self._worths[storage._cdata] = (StorageWeakRef(storage), laid_out)
 
     def note(self, fired: Tensor, units: dict[float, int]) -> None:
         """Tell what was fired: for what one spike may be worth in a tensor the most spikes of one neuron."""
@@ -133,30 +150,28 @@ class Planes(TorchDispatchMode):
 
         They may be negative, unless products are to be computed plane by plane.
         """
-        if not self.unrolls and (known := self._counted(x)) is not None:
-            return Unrolled(known, math.nan, max(1, int(known.abs().max())), x.dtype)
-        units = self._units_of(x)
-        if not units or not x.numel() or (x.is_complex() and x.imag.any()):
+        if not x.numel() or not _has_memory(x) or (x.is_complex() and x.imag.any()):
             return None
         values = x.real if x.is_complex() else x
-        for unit, levels in sorted(units.items(), reverse=True):
-            counts = values / unit
-            whole = counts.round()
-            tolerance = 8 * torch.finfo(x.dtype).eps * whole.abs().clamp(min=1)
-            low, high = (float(end) for end in torch.aminmax(whole))
-            high, signed = max(high, -low), low < 0
-            if signed and self.unrolls:
+        if (worth := self._worth_of(x)) is not None:
+            found = _whole(torch.where(worth == 0, values, values / worth))
+            return found and Unrolled(found[0], math.nan, max(1, int(max(found[2], -found[1]))), x.dtype)
+        for unit, levels in sorted(self._units_of(x).items(), reverse=True):
+            if (found := _whole(values / unit)) is None:
                 continue
-            if math.isfinite(high) and not ((counts - whole).abs() > tolerance).any():
-                return Unrolled(whole, unit, levels * max(1, math.ceil(high / levels)), x.dtype)
+            counts, low, high = found
+            if low >= 0 or not self.unrolls:
+                return Unrolled(counts, unit, levels * max(1, math.ceil(max(high, -low) / levels)), x.dtype)
         return None
 
-    def _counted(self, x: Tensor) -> Tensor | None:
-        if not self._counts or not _has_memory(x) or not x.numel():
+    def _worth_of(self, x: Any) -> Tensor | None:
+        """Return what one spike is worth in each entry of a tensor, if that differs and is known."""
+        if not self._worths or not _has_memory(x):
             return None
-        counts = self._counts.get(x.untyped_storage()._cdata, (None, None))[1]
-        same = counts is not None and counts.numel() == x.numel() and x.is_contiguous()
-        return counts.reshape(x.shape) if same else None
+        worth = self._worths.get(x.untyped_storage()._cdata, (None, None))[1]
+        if worth is None or worth.untyped_storage().nbytes() != x.untyped_storage().nbytes():
+            return None
+        return worth.as_strided(x.shape, x.stride(), x.storage_offset())
 
     def planes_of(self, func: Any, args: tuple) -> int:
         """Return how many planes an operation is computed in: 1 for what is no product of whole numbers of spikes."""
@@ -193,8 +208,7 @@ class Planes(TorchDispatchMode):
             )
         chosen = self._chosen(rule, args) if self.unrolls and rule else None
         out = self._by_planes(func, rule, args, kwargs, *chosen) if chosen else func(*args, **kwargs)
-        for result in filter(_has_memory, tree_leaves(out)):
-            self._units.pop(result.untyped_storage()._cdata, None)
+        self._forget(out)
         return out
 
     def _gate(self, func: Any, packet: Any, args: tuple, kwargs: dict) -> Tensor:
@@ -221,16 +235,24 @@ class Planes(TorchDispatchMode):
             return total
         return total + (bias.view(-1, *[1] * (total.dim() - 2)) if total.dim() > 2 else bias)
 
+    def _forget(self, out: Any) -> None:
+        for result in filter(_has_memory, tree_leaves(out)):
+            for known in (self._units, self._worths):
+                known.pop(result.untyped_storage()._cdata, None)
+
     def _followed(self, packet: Any, args: tuple, kwargs: dict, out: Any) -> Any:
         """Note what an operation that is no product makes of whole numbers."""
+        if self._worths:
+            self._follow_worth(packet, args, kwargs, out)
         sources = [units for x in tree_leaves((args, kwargs)) if (units := self._units_of(x))]
         if not sources:
             return out
+        factor = _number(args[1]) if packet in _SCALED else None
         if packet in _GATES and len(sources) == 2:
             first, second = sources
             units = {a * b: m * n for a, m in first.items() for b, n in second.items()}
-        elif packet in _SCALED and isinstance(args[1], int | float) and args[1] > 0:
-            units = {_SCALED[packet](unit, args[1]): levels for unit, levels in sources[0].items()}
+        elif factor:
+            units = {abs(_SCALED[packet](unit, factor)): levels for unit, levels in sources[0].items()}
         else:
             units = {unit: levels for source in sources for unit, levels in source.items()}
         for result in filter(_has_memory, tree_leaves(out)):
@@ -238,9 +260,45 @@ class Planes(TorchDispatchMode):
                 self.note(result, units)
         return out
 
+    def _follow_worth(self, packet: Any, args: tuple, kwargs: dict, out: Any) -> None:
+        """Note what becomes of what the spikes of a tensor are worth, entry by entry; views share it anyway."""
+        worths = [self._worth_of(x) for x in tree_leaves(args) if _is_real(x)]
+        if not worths or any(worth is None for worth in worths) or not _has_memory(out):
+            return
+        first, *others = worths
+        if packet in _SCALED and (factor := _number(args[1])):
+            self._note_worth(out, _SCALED[packet](first, abs(factor)))
+        elif packet in _SUMS and all(first.shape == other.shape and first.equal(other) for other in others):
+            self._note_worth(out, first)
+        elif packet in _MOVES:
+            given = iter(worths)
+            self._note_worth(out, packet(*tree_map(lambda x: next(given) if _is_real(x) else x, args), **kwargs))
+
 
 def _has_memory(x: Any) -> bool:
     return isinstance(x, Tensor) and x.layout == torch.strided
+
+
+def _is_real(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dim() > 0 and x.is_floating_point()
+
+
+def _number(x: Any) -> float:
+    """Return a factor as a number; 0 for what is none."""
+    if isinstance(x, Tensor):
+        return float(x) if x.dim() == 0 and not x.is_complex() else 0.0
+    return float(x) if isinstance(x, int | float) else 0.0
+
+
+def _whole(values: Tensor) -> tuple[Tensor, float, float] | None:
+    """Return whole numbers with their smallest and largest; None if these are others."""
+    whole = values.round()
+    low, high = (float(end) for end in torch.aminmax(whole))
+    largest, eps = max(high, -low, 1.0), torch.finfo(values.dtype).eps
+    if not math.isfinite(largest):
+        return None
+    tolerance = (8 * eps * whole.abs()).clamp(min=max(8 * eps, min(_ROUNDING * eps * largest, _MOST_ROUNDING)))
+    return None if ((values - whole).abs() > tolerance).any() else (whole, low, high)
 
 
 def active() -> Planes | None:

@@ -15,7 +15,7 @@ _OPERATIONS = {
     "mac": Column("MACs", True, "multiply-accumulates that the method charges"),
     "ac": Column("ACs", True, "accumulates that the method charges (synaptic operations)"),
 }
-_KINDS = ("binary", "integer", "real")
+_KINDS = ("binary", "ternary", "integer", "real")
 _HOTTEST = 50  # per cent of blue in the hottest cell, so that its text stays legible in both themes
 
 
@@ -90,7 +90,7 @@ def energy_section(run: Run) -> Markup:
     scale, unit = energy_unit([total])
     columns = [
         _PLACE, _LAYER, Column("type"),
-        Column("input", hint="observed on the data: 0/1, whole numbers or real numbers"),
+        Column("input", hint="observed on the data: 0/1, -1/0/1, whole numbers or real numbers"),
         Column("input rate", True, "share of the input that is not zero"), *_OPERATIONS.values(),
         Column(f"estimate, {unit}", True), Column("share, %", True), Column("parameters", True),
     ]  # fmt: skip
@@ -118,7 +118,7 @@ def audit_section(run: Run) -> Markup:
     if not run.audit:
         return missing("What enters each layer was not looked at; run with --audit.")
     findings, driven, inner = run.audit.get("findings", []), run.spike_driven, run.inner_inputs
-    counts = ", ".join(f"{inner.count(kind)} {kind}" for kind in _KINDS)
+    counts = ", ".join(f"{inner.count(kind)} {kind}" for kind in _KINDS if kind != "ternary" or kind in inner)
     said_driven = "spike-driven" if driven else "not spike-driven"
     verdict = tag("span", said_driven, class_=f"badge {'good' if driven else 'bad'}")
     said = (

@@ -65,7 +65,9 @@ def headline(run: Run) -> Markup:
     ]  # fmt: skip
     if run.audit:
         inner = run.inner_inputs
-        binary = f"{inner.count('binary')} of {len(inner)} inner layers read only 0 and 1"
+        spikes = sum(inner.count(kind) for kind in ("binary", "ternary"))
+        values = "-1, 0 and 1" if "ternary" in inner else "0 and 1"
+        binary = f"{spikes} of {len(inner)} inner layers read only {values}"
         tiles.append(_tile("Spike-driven", "yes" if run.spike_driven else "no", binary))
     return tag("dl", *tiles, class_="tiles")
 

@@ -36,13 +36,17 @@ def _by_name(analysis):
         ([0, 1, 1, 0], "binary", 0.5, 0.5),
         ([0, 0, 0, 0], "binary", 0.0, 0.0),
         ([0, 2, 1, 0], "integer", 0.5, 0.75),
-        ([0, -1, 1, 0], "real", 0.5, 0.0),
+        ([0, -1, 1, 0], "ternary", 0.5, 0.5),
+        ([0, -1, -1, 0], "ternary", 0.5, 0.5),
+        ([0, -2, 1, 0], "real", 0.5, -0.25),
+        ([0, -0.5, 1, 0], "real", 0.5, 0.125),
         ([0, 0.5, 1, 0], "real", 0.5, 0.375),
     ],
 )
 def test_what_a_tensor_holds_is_observed(values, kind, rate, mean):
     found = observe(torch.tensor(values, dtype=torch.float32))
-    assert (found.kind, found.rate, found.mean, found.largest) == (kind, rate, mean, max(values))
+    largest = 1 if kind == "ternary" else max(values)
+    assert (found.kind, found.rate, found.mean, found.largest) == (kind, rate, mean, largest)
     if kind == "binary":
         assert observe(torch.tensor(values, dtype=torch.bool)) == found
 

@@ -517,7 +517,7 @@ def test_tokens_after_the_first_step_are_refused():
         ),
         (lambda: VisionTransformer(**TINY, global_pool="map"), r"the fused attention in attn_pool"),
         (lambda: VisionTransformer(**TINY, act_layer=nn.Hardswish), r"the hardswish in blocks.0.mlp.act"),
-        (lambda: VisionTransformer(**TINY, attn_layer="diff"), r"in blocks.0.attn .*no method knows it there"),
+        (lambda: VisionTransformer(**TINY, attn_layer="diff"), r"the softmax in blocks.0.attn .*rate knows it"),
         (lambda: VisionTransformer(**TINY, scale_attn_norm=True), r"blocks.0.attn has a normalisation at its output"),
         (lambda: VisionTransformer(**TINY, block_fn=ResPostBlock), r"doesn't know blocks.0 \(ResPostBlock\)"),
         (lambda: type("MyViT", (VisionTransformer,), {})(**TINY), "none derived from them; got MyViT"),

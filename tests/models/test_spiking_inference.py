@@ -240,9 +240,12 @@ def test_what_is_known_of_whole_numbers_follows_them():
             assert (found.unit, found.planes, found.counts.flatten().tolist()) == (unit, most, counts)
             assert torch.equal(sum(found.plane(j) for j in range(found.planes)), found.counts)
         assert planes.unrolled(fired.mean(1, keepdim=True) / 3 + 0.1) is None
-        assert planes.unrolled(fired - 1) is None
+        assert planes.unrolled(fired - 1).counts.flatten().tolist() == [-4, -3, -1, 0]
         assert planes.unrolled(torch.ones(3)) is None
         assert planes.unrolled(fired @ torch.ones(4, 2)) is None  # a potential
+    with planes.Planes(unrolls=True) as mode:  # planes hold no numbers below 0
+        mode.note(fired, {0.25: 4})
+        assert planes.unrolled(fired - 1) is None
     assert planes.unrolled(fired) is None
     assert planes.active() is None
 

@@ -86,9 +86,9 @@ def _describe(call: Call) -> tuple[str, str, str]:
         grouped = f", {module.groups} groups" if module.groups > 1 and not depthwise else ""
         return "weighted", head + grouped, f"{module.in_channels} \u2192 {module.out_channels}"
     if isinstance(module, BaseNode):
-        name, levels = type(module).__name__.removesuffix("Node"), getattr(module, "levels", None)
-        fires = f", 0 \u2026 {levels}" if levels else ""
-        return "neuron", f"{name}  \u03b8 {float(module.get_thres()):g}{fires}", ""
+        name, levels = type(module).__name__.removesuffix("Node"), getattr(module, "levels", 1)
+        fires = f", 0 \u2026 {levels}" if levels > 1 else ""
+        return "neuron", f"{name}  \u03b8 {float(module.get_thres().mean()):g}{fires}", ""
     if isinstance(module, SpikingProduct):
         return "product", f"$Q\\,K^T V\\;\\times$ {module.scale:g}", ""
     if isinstance(module, SoftmaxProduct):

@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ...conversion.converted import Converted
+from ...errors import UserError
 from ..operations import observe
 from ..recorder import frozen_inference, unwrap
 
@@ -29,7 +31,7 @@ _JOINS = {"add": "+", "sub": "-", "mul": "x", "matmul": "matmul", "bmm": "matmul
 _REDUCTIONS = {"mean": "mean", "sum": "sum", "max_pool2d": "max-pool", "avg_pool2d": "mean-pool"}
 _IGNORE_CONTENT = ("zeros", "ones", "empty", "full", "new_", "rand")
 _PASSED_THROUGH = (nn.Identity, nn.Dropout)
-KINDS = ("silent", "binary", "integer", "real")
+KINDS = ("silent", "binary", "ternary", "integer", "real")
 """What flows, from the least to the most; silent is what was zero throughout."""
 
 
@@ -174,7 +176,15 @@ def follow(model: nn.Module) -> dict[str, Call]:
 
     Returns:
         Calls by name, the input being the first.
+
+    Raises:
+        UserError: for a converted network.
     """
+    if isinstance(unwrap(model), Converted):
+        raise UserError(
+            f"no diagram of {type(unwrap(model)).__name__}: its sums run over steps, so that it has no order of boxes; "
+            "draw a registered network"
+        )
     network = copy.deepcopy(unwrap(model))
     if not network.layer_by_layer:
         network.set_streaming(False)

@@ -26,9 +26,10 @@ WIDTH, LEGEND = 960, 660
 MARGIN, TITLE = 14, 12.0
 INLINE = 3
 """A chain of at most this many boxes gets no panel."""
-FLOW = {"silent": "#c2c6ce", "binary": plots.RED, "integer": "#6b717d", "real": "#a9aeb8"}
+FLOW = {"silent": "#c2c6ce", "binary": plots.RED, "ternary": plots.AMBER, "integer": "#6b717d", "real": "#a9aeb8"}
 FLOW_NAMES = {
     "binary": "spikes: zeros and ones",
+    "ternary": "spikes with a sign: -1, 0 and 1",
     "integer": "whole numbers",
     "real": "real numbers",
     "silent": "zero throughout",
@@ -72,7 +73,7 @@ class _Canvas:
 
     def line(self, points: Sequence[tuple[float, float]], kind: str, arrow: bool = True) -> None:
         """Draw what flows along a line, an arrow at its end."""
-        wide = kind in ("binary", "integer")
+        wide = kind in ("binary", "ternary", "integer")
         style = {"color": FLOW[kind], "linewidth": 1.9 if wide else 1.2, "linestyle": ":" if kind == "silent" else "-"}
         self.ax.plot(*zip(*points, strict=True), zorder=2, solid_capstyle="butt", solid_joinstyle="round", **style)
         if arrow:
