@@ -18,6 +18,8 @@ own, and each map says in `what` which one it is:
   goes; both for the single step of its blocks.
 - `SoftmaxProduct` (Spikeformer): the share of attention that each place receives, the mean over the queries; it adds up
   to 1. Attention between the steps of a place has no map.
+- `ExplicitAttention` (converted networks): the weights that each place receives, the mean over the queries; where only
+  changes leave the softmax, those so far added up. Attention within windows (Swin) has no map.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +32,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..conversion.attention import ExplicitAttention
+from ..conversion.converted import Converted
+from ..conversion.increments import IncrementalProduct
 from ..layers.products import (
     AttentionMatmul,
     DenoisedProduct,
@@ -39,7 +44,7 @@ from ..layers.products import (
     SpikeSum,
     SpikingProduct,
 )
-from .recorder import device_of, frozen_inference, unwrap
+from .recorder import all_steps, device_of, frozen_inference, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
 
@@ -61,6 +66,9 @@ class AttentionMap:
     what: str
 
 
+Shown = tuple[tuple[str, str], nn.Module, Callable]
+"""What a map is, the module whose values it shows, and how to get them from the module's inputs and output."""
+
 PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
 DENOISED = "denoised $QK^T$", "attention that each place receives: large entries of $QK^T$, mean over the queries"
 SHARE = "softmax $QK^T$", "share of attention that each place receives, mean over the queries"
@@ -71,6 +79,8 @@ MASKED = "masked $K$", "spikes of the key behind the token mask, mean over chann
 KEYS = "$K$", "spikes of the key, mean over channels: which places' values are summed"
 QUERIES = "$Q$", "spikes of the query, mean over channels: which places read the sum"
 DUAL = "spike map", "spikes of the attention map, mean over the queries, at the places of the pooled grid"
+WEIGHTS = "weights", "attention weights that each place receives, mean over the queries"
+SUMMED = "weights", "attention weights that each place receives, mean over the queries, sum over steps so far"
 BIASED = "$QK^T + B$", "attention that each place receives: $QK^T + B$, mean over the queries, sum over steps so far"
 
 
@@ -128,11 +138,18 @@ def _by_place(attention: Tensor) -> Tensor:
     return attention.float().mean(-2).unflatten(-1, (-1, attention.shape[-2])).sum(-2)
 
 
-def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str, str], nn.Module, Callable]]:
+def _shown(attention: nn.Module, product: nn.Module, others: int) -> Iterator[Shown]:
     """Yield the maps that a product stands for: what each is, a module, and a function of its inputs and output.
 
     The function returns values `(T*B, heads, N)`. A subclass of a product may compute anything, so it has no map.
+
+    Args:
+        others: number of tokens in front of those that have a place.
     """
+    if isinstance(attention, ExplicitAttention):
+        if product is attention.context and not attention.window_area:
+            yield from _weights(product, others)
+        return
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
     elif type(product) is DenoisedProduct:
@@ -156,11 +173,19 @@ def _shown(attention: nn.Module, product: nn.Module) -> Iterator[tuple[tuple[str
         yield GATED, attention.proj, _rate
 
 
+def _weights(product: nn.Module, others: int) -> Iterator[Shown]:
+    """Yield the map of an attention whose weights are the first factor of a product."""
+    if isinstance(product, IncrementalProduct):
+        yield SUMMED, product, lambda _inputs, _output: product.sums[0].float().mean(-2)[..., others:]
+    else:
+        yield WEIGHTS, product, lambda inputs, _output: inputs[0].float().mean(-2)[..., others:]
+
+
 def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
     """Return the attention maps of the first sample, in evaluation mode, in the order of execution.
 
     Args:
-        model: a network whose attention is made of `layers.products`; it is left as it was.
+        model: a network whose attention is made of `layers.products`, or a converted one; it is left as it was.
         x: images `(B, C, H, W)` or event frames `(B, T, C, H, W)`.
 
     Returns:
@@ -170,12 +195,13 @@ def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
     if x.dim() < 4 or x.shape[-2] == 1:
         return []
     inner, seen = unwrap(model), _Seen()
-    with frozen_inference(inner), ExitStack() as stack:
+    others = getattr(inner.network, "num_prefix_tokens", 0) if isinstance(inner, Converted) else 0
+    with all_steps(inner), frozen_inference(inner), ExitStack() as stack:
         for name, module in inner.named_modules():
             if isinstance(module, nn.Conv2d):
                 stack.callback(module.register_forward_hook(seen.note_grid).remove)
             for child in module.children():
-                for kind, shown, values in _shown(module, child):
+                for kind, shown, values in _shown(module, child, others):
                     hook = partial(seen.add, name, kind, values, getattr(module, "num_heads", None))
                     stack.callback(shown.register_forward_hook(hook).remove)
         inner(x[:1].to(device_of(inner)))

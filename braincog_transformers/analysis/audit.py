@@ -103,7 +103,8 @@ def format_audit(found: Audit) -> str:
     table = align_table(["layer", "type", "input", "largest", "meaning"], body)
     inner = [finding for finding in found.findings if finding.role == "inner"]
     counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in KINDS if kind != "ternary" or found.inner(kind))
-    verdict = "spike-driven" if found.spike_driven else "not spike-driven"
+    apart = ", apart from what stays analog" if found.analog else ""
+    verdict = f"spike-driven{apart}" if found.spike_driven else "not spike-driven"
     caption = f"what enters each layer, over {found.samples:,} samples"
     between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"
     analog = name_analog((str(operator), operator.path) for operator in found.analog)

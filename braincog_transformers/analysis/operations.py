@@ -32,7 +32,7 @@ from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..layers.transforms import FixedTransform
 from ..nodes import ValuedNode
 from ..ops import planes
-from ..ops.operators import Operator, Operators
+from ..ops.operators import CONTROL, Operator, Operators
 from .dispatch import DenseProduct, Follower, unseen
 from .recorder import all_steps, frozen_inference, outputs, refuse_streaming, unwrap
 
@@ -272,7 +272,7 @@ class _Counter:
         self._expected, self._counted = Counter(), Counter()
         self._differing: dict[str, tuple[float, float]] = {}
         self._other, self._asking = set(), set()
-        self.analog: dict[Operator, None] = {}
+        self.analog: dict[tuple[str, str], Operator] = {}
         self._follower = Follower(model, self._asked)
 
     def _observe(self, x: Tensor) -> Values:
@@ -382,7 +382,8 @@ class _Counter:
                 hooks.enter_context(operators.watching(self.model))
                 Follower(self.model, note).follow(self._modules.items(), hooks)
                 self.model(x, *inputs[1:])
-            self.analog |= dict.fromkeys(operators.found)
+            kept = (operator for operator in operators.found if operator.name != CONTROL)  # when to stop, for example
+            self.analog |= {(operator.path, str(operator)): operator for operator in kept}
 
         trial, counter = _Counter(self.model, fold=False, look=_not_seen), FlopCounterMode(display=False)
         try:
@@ -556,7 +557,7 @@ def counting(model: nn.Module, *, fold: bool = False, spiking: bool = True) -> I
             calls = 0
         return Operations(
             rows, first, counter.samples, steps, counter.events, calls, _classifier(inner),
-            counter.stepping is not None, tuple(counter.analog),
+            counter.stepping is not None, tuple(counter.analog.values()),
         )  # fmt: skip
 
     follows = any(isinstance(module, ValuedNode) for module in inner.modules())

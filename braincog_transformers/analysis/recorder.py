@@ -86,15 +86,26 @@ def all_steps(model: nn.Module) -> Iterator[None]:
 def watch(model: nn.Module, seen: Callable[[str, BaseNode, Tensor], None]) -> Iterator[None]:
     """Call `seen(name, node, output)` after each call of each node, output `(T, B, ...)`, detached.
 
+    What belongs to a sample, and lies in front of its axes, as windows of it do, becomes an axis behind the batch's.
+
     Args:
         seen: called while the context lasts; the hooks are removed when it ends, after an error too.
     """
-    with all_steps(model), ExitStack() as hooks:
-        for name, node in unwrap(model).named_modules():
+    inner, samples = unwrap(model), 0
+
+    def begin(_model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal samples
+        samples = len(inputs[0])
+
+    with all_steps(inner), ExitStack() as hooks:
+        hooks.callback(inner.register_forward_pre_hook(begin).remove)
+        for name, node in inner.named_modules():
             if isinstance(node, BaseNode):
 
                 def note(module: BaseNode, _inputs: tuple, output: Tensor, name: str = name) -> None:
-                    seen(name, module, unfold_time(module, output.detach()))
+                    output = unfold_time(module, output.detach())
+                    parts = output.shape[1] // samples if samples and output.shape[1] % samples == 0 else 1
+                    seen(name, module, output.unflatten(1, (samples, parts)) if parts > 1 else output)
 
                 hooks.callback(node.register_forward_hook(note).remove)
         yield

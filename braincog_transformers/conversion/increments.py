@@ -50,6 +50,11 @@ class IncrementalProduct(Stateful):
         super().__init__()
         self.reset()
 
+    @property
+    def sums(self) -> tuple[Tensor | None, Tensor | None]:
+        """A and B after the last step; None at rest."""
+        return self._a, self._b
+
     def reset(self) -> None:
         self._a = self._b = None
 

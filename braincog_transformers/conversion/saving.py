@@ -116,9 +116,9 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
         rebuilt = _rebuilt(settings, source, state)
         if different := _misfits(rebuilt, state):
             raise UserError(f"its weights are not those of the network that it names: {listed(different, 3)}")
+        rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
-    rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     return rebuilt.requires_grad_(False)
 
 
@@ -239,7 +239,7 @@ def _misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 def _differences(rebuilt: nn.Module, network: nn.Module) -> list[str]:
     """Say in which modules and which plain attributes of theirs two networks differ: no shape tells an epsilon."""
-    one, other = _plain(rebuilt), _plain(network)
+    one, other = _plain(rebuilt), {"the network.input_dims": network.input_dims, **_plain(network)}
     return [
         f"{name} is {quoted(other.get(name), 60)}, there {quoted(one.get(name), 60)}"
         for name in {**other, **one}

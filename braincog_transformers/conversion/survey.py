@@ -83,7 +83,7 @@ def _described(network: nn.Module, operators: list[Operator], method: Method) ->
     who = f"{listed(able, most=len(able))} know{'s' * (len(able) == 1)} it" if able else "no method knows it there"
     classes = [cls.__name__ for known in method.knows.get(first.name, ()) for cls in known.within]
     if classes and _takes(method, network):
-        who += f"; {method.name} does in {listed(classes, most=6)}"
+        who += f"; {method.name} does in modules {listed(classes, most=3)}"
     return f"the {first.name} in {place}{more} ({who})"
 
 

@@ -1,6 +1,7 @@
 """What enters each layer is observed, and the verdict follows from it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import timm
@@ -10,6 +11,7 @@ from torch import nn
 from braincog_transformers.analysis.audit import audit, format_audit, write_audit
 from braincog_transformers.conversion.increments import Increment, IncrementalProduct
 from braincog_transformers.nodes import LIFNode, SoftResetNode
+from braincog_transformers.ops.operators import Operator
 
 
 def _awake(name):
@@ -88,11 +90,20 @@ def test_what_stays_analog_is_listed_and_sums_and_scalings_of_spikes_are_not(nod
         ("running", "tanh of running sums", 1),
         ("product", "matrix product of two activations of running sums", 1),
     }
-    line = format_audit(found).splitlines()[-2]
+    line, verdict = format_audit(found).splitlines()[-2:]
+    assert verdict.startswith("not spike-driven: of")
     assert line.startswith("stays analog: layer norm in norm (1), softmax in the network (1), tanh of running sums")
     written = json.loads(write_audit(found, tmp_path).read_text())["analog"]
     assert written[0] == {"path": "norm", "name": "layer norm", "count": 1, "note": "", "meaning": "layer norm"}
     assert written[2]["meaning"] == "tanh of running sums"
+
+
+def test_a_verdict_does_not_pass_over_what_stays_analog():
+    found = audit(_awake("spikformer_digits"), [torch.rand(4, 1, 8, 8)])
+    found = replace(found, findings=[one for one in found.findings if one.inputs == "binary"])
+    assert format_audit(found).splitlines()[-1].startswith("spike-driven: of")
+    found = replace(found, analog=(Operator("head", "softmax"),))
+    assert format_audit(found).splitlines()[-1].startswith("spike-driven, apart from what stays analog: of")
 
 
 def test_a_network_of_the_zoo_has_nothing_analog_but_what_it_has():

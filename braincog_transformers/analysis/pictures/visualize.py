@@ -6,17 +6,19 @@ is a `UserError`.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from ...conversion.converted import Converted
 from ...errors import UserError
 from ..attention_maps import AttentionMap, attention_maps
 from ..embedding import classifier_features, principal_components, tsne
 from ..energy import Analysis
 from ..firing import Row, firing_rates
 from ..output import writing
-from ..recorder import NodeRecord, device_of, frozen_inference, inputs_of, outputs, record
+from ..recorder import NodeRecord, device_of, frozen_inference, inputs_of, outputs, record, unwrap
 from . import plots
 from .classes import plot_confusion, plot_points
 from .maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
@@ -54,7 +56,7 @@ def visualize(
     with frozen_inference(model), record(model) as records:
         model(inputs[:1])
     written = [_draw_raster(records, folder / "spike_raster.png")]
-    maps = spike_maps(records, tuple(inputs.shape[-2:]))
+    maps = spike_maps(records, tuple(inputs.shape[-2:]), **_tokens(model))
     if maps:
         steps = max(len(rates) for rates in maps.values())
         shown = display_steps(inputs[0].cpu().numpy(), steps, mean=mean, std=std)
@@ -88,31 +90,49 @@ def display_steps(sample: np.ndarray, steps: int, *, mean: Scale = None, std: Sc
     return [image_for_display(frame) for frame in sample[:steps]]
 
 
-def spike_maps(records: dict[str, NodeRecord], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Average each layer's spikes over its channels, for the first sample.
+def spike_maps(
+    records: dict[str, NodeRecord], size: tuple[int, int], *, grid: tuple[int, int] | None = None, others: int = 0
+) -> dict[str, np.ndarray]:
+    """Average each layer's spikes, without their signs, over its channels, for the first sample.
 
-    A layer has places when its output is `(T, B, C, h, w)` with `h`, `w` the input's sides divided by one number,
-    or `(T, B, N, C)` or `(T, B, C, N)` where N is the number of places of the last such layer. The sides never grow
-    along the network, which distinguishes a map from attention's `(T, B, heads, N, d)`.
+    A layer has places when its output is `(T, B, C, h, w)` or `(T, B, h, w, C)` with `h`, `w` the input's sides
+    divided by one number, or `(T, B, N, C)` or `(T, B, C, N)` where N is the number of places of the last such layer.
+    The sides never grow along the network, which distinguishes a map from attention's `(T, B, heads, N, d)`.
 
     Args:
         records: from `record`, in the order of execution.
         size: height and width of the input.
+        grid: places of the tokens, if there may be tokens in front of the first map.
+        others: number of tokens in front of those that have a place.
 
     Returns:
         Layer to `(T, h, w)`.
     """
     maps: dict[str, np.ndarray] = {}
-    grid = size
+    limit, grid = grid or size, grid or (0, 0)
     for name, entry in records.items():
-        spikes = entry.spikes[:, 0].float()
-        if spikes.ndim == 4 and _divides(spikes.shape[-2:], size) and spikes.shape[-2] <= grid[0]:
-            grid = tuple(spikes.shape[-2:])
+        spikes = entry.spikes[:, 0].float().abs()
+        places = grid[0] * grid[1]
+        if spikes.ndim == 4 and _divides(spikes.shape[-2:], size) and spikes.shape[-2] <= limit[0]:
+            limit = grid = tuple(spikes.shape[-2:])
             maps[name] = spikes.mean(1).numpy()
-        elif spikes.ndim == 3 and maps and grid[0] * grid[1] in spikes.shape[1:]:
-            channels = 2 if spikes.shape[1] == grid[0] * grid[1] else 1
-            maps[name] = spikes.mean(channels).reshape(-1, *grid).numpy()
+        elif spikes.ndim == 4 and _divides(spikes.shape[1:3], size) and spikes.shape[1] <= limit[0]:
+            limit = grid = tuple(spikes.shape[1:3])
+            maps[name] = spikes.mean(-1).numpy()
+        elif spikes.ndim == 3 and places and spikes.shape[1] in (places, places + others):
+            maps[name] = spikes.mean(2)[:, -places:].reshape(-1, *grid).numpy()
+        elif spikes.ndim == 3 and places and spikes.shape[2] == places:
+            maps[name] = spikes.mean(1).reshape(-1, *grid).numpy()
     return maps
+
+
+def _tokens(model: nn.Module) -> dict[str, Any]:
+    """Say where the tokens of a converted network are, see `spike_maps`."""
+    inner = unwrap(model)
+    if not isinstance(inner, Converted):
+        return {}
+    grid = getattr(getattr(inner.network, "patch_embed", None), "grid_size", None)
+    return {"grid": grid, "others": getattr(inner.network, "num_prefix_tokens", 0)}
 
 
 def _divides(sides: Sequence[int], size: tuple[int, int]) -> bool:
@@ -166,7 +186,7 @@ def _draw_raster(records: dict[str, NodeRecord], path: Path) -> Path:
     columns = -(-len(records) // -(-len(records) // PANELS_PER_LINE))
     figure, panels = _panels(records, columns, 1.5, 2.3)
     for ax, entry, title in panels:
-        plots.plot_raster(entry.spikes[:, 0].numpy(), ax, title=title)
+        plots.plot_raster(entry.spikes[:, 0].abs().numpy(), ax, title=title)
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("neurons", fontsize=9)
     return plots.save(figure, path)

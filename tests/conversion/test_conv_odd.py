@@ -1,0 +1,209 @@
+"""What must hold for each method whatever state the source is in, and however the converted network is called."""
+
+import copy
+import functools
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from user_networks import vit
+
+from braincog_transformers import UserError
+from braincog_transformers.conversion import METHODS, convert, prepare
+
+T = 6
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def images(count=3):
+    """Return the same images at each call."""
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def source(method="", **options):
+    """Build a small vision transformer, with ReLU where a method knows nothing else."""
+    torch.manual_seed(0)
+    network = vit(**({"act_layer": nn.ReLU} if method == "rate" else {}), **options)
+    return network.eval().requires_grad_(False).apply(_strong)
+
+
+def _strong(module):
+    if isinstance(module, nn.Linear) and module.out_features == 3:
+        nn.init.normal_(module.weight, std=0.2)
+
+
+def spiking(method, network=None, data=None, **options):
+    """Convert a network; silent layers don't matter here."""
+    settings = {"step": T, "allow_silent": True, **options}
+    return convert(
+        source(method) if network is None else network, method, data=images() if data is None else data, **settings
+    )
+
+
+@functools.cache
+def outputs(method):
+    """Return what the source's conversion gives, for comparison."""
+    with torch.no_grad():
+        return spiking(method)(images())
+
+
+def same(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@every_method
+def test_what_a_call_gives_is_what_its_steps_give(method):
+    network = spiking(method)
+    sequence = network.forward_sequence(images())
+    assert sequence.shape == (T, 3, 3)
+    same(sequence[-1], outputs(method))
+    total = sum(network.forward_step(network.encode(images(), t)) for t in range(T))  # a call leaves nothing behind
+    same(network.readout(total, T), outputs(method))
+    same(network(images()), outputs(method))  # in the middle of a stream
+    framed = torch.stack([network.encode(images(), t) for t in range(T)], dim=1)
+    same(network(framed), outputs(method))
+
+
+@every_method
+def test_copies_and_pickles_in_the_middle_of_a_stream_go_on_by_themselves(method):
+    network, x = spiking(method), images()
+    for t in range(2):
+        network.forward_step(network.encode(x, t))
+    copies = [copy.deepcopy(network), pickle.loads(pickle.dumps(network))]
+    ahead = [network.forward_step(network.encode(x, t)) for t in range(2, T)]
+    for one in copies:
+        for t, expected in enumerate(ahead, start=2):
+            assert torch.equal(one.forward_step(one.encode(x, t)), expected)
+        assert torch.equal(one(x), network(x))
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_the_type_is_kept(method, dtype):
+    network = spiking(method, source(method).to(dtype), images().double())
+    assert {p.dtype for p in (*network.parameters(), *network.buffers()) if p.is_floating_point()} == {dtype}
+    found = network(images().to(dtype))
+    assert found.dtype == dtype
+    assert found.isfinite().all()
+    assert network.forward_sequence(images().to(dtype)).isfinite().all()
+
+
+@every_method
+def test_data_of_another_type_or_layout_calibrate_the_same(method):
+    for data in (images().double(), images().mT.contiguous().mT, [(images(), torch.zeros(3))]):
+        same(spiking(method, data=data)(images()), outputs(method))
+
+
+@every_method
+def test_inputs_of_any_layout_one_sample_and_one_step(method):
+    network = spiking(method)
+    apart = torch.stack([images()] * 2, dim=-1)[..., 0]
+    same(network(apart), outputs(method))
+    same(network(images().to(memory_format=torch.channels_last)), outputs(method))
+    same(network(images()[:1]), outputs(method)[:1])
+    assert network(images()[:0]).shape == (0, 3)
+    with torch.inference_mode():
+        same(network(images()), outputs(method))
+    same(network(images()), outputs(method))
+    one = spiking(method, step=1, data=images(1))
+    assert torch.equal(one(images(1)), one.forward_sequence(images(1))[0])
+
+
+@every_method
+def test_inputs_that_require_a_gradient_give_the_same(method):
+    same(spiking(method)(images().requires_grad_()).detach(), outputs(method))
+
+
+@every_method
+def test_the_source_stays_as_it_was(method):
+    network = source(method).train().requires_grad_(True)
+    network.blocks[0].drop_path1.train(False)
+    seen = []
+    hook = network.blocks[0].register_forward_hook(lambda *_: seen.append(1))
+    before = copy.deepcopy(network.state_dict())
+    modes = [module.training for module in network.modules()]
+    kinds = [type(module) for module in network.modules()]
+    prepared, converted = prepare(network, method, data=images()), spiking(method, network)
+    assert prepared.training
+    assert not converted.train().training
+    assert [module.training for module in network.modules()] == modes
+    assert [type(module) for module in network.modules()] == kinds
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert list(network.blocks[0]._forward_hooks) == [hook.id]
+    same(converted(images()), outputs(method))
+
+
+@every_method
+def test_a_frozen_source_gives_a_network_without_gradients(method):
+    assert not any(parameter.requires_grad for parameter in spiking(method).parameters())
+    assert not outputs(method).requires_grad
+
+
+class _Wrapped(nn.Module):
+    """What `torch.compile` returns, as far as it matters here: the module under `_orig_mod`, and its calls."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._orig_mod = module
+
+    def forward(self, *args, **kwargs):
+        return self._orig_mod(*args, **kwargs)
+
+
+@every_method
+@pytest.mark.parametrize("wrap", [torch.compile, _Wrapped, nn.DataParallel])
+def test_a_compiled_or_distributed_source_is_unwrapped(method, wrap):
+    same(spiking(method, wrap(source(method)))(images()), outputs(method))
+    limit = wrap(prepare(source(method), method, data=images()))
+    network = spiking(method, limit)
+    same(network(images()), outputs(method))
+    assert not any(isinstance(module, type(limit)) for module in network.modules())
+
+
+@every_method
+def test_a_compiled_part_is_unwrapped(method):
+    network = source(method)
+    network.blocks[0] = torch.compile(network.blocks[0])
+    same(spiking(method, network)(images()), outputs(method))
+
+
+@every_method
+def test_a_block_in_two_places_gets_neurons_for_each_and_keeps_its_weights_shared(method):
+    network = source(method)
+    network.blocks[1] = copy.deepcopy(network.blocks[0])
+    apart = spiking(method, network)
+    network.blocks[1] = network.blocks[0]
+    limit = prepare(network, method, data=images())
+    together = spiking(method, limit)
+    assert together.nodes.keys() == apart.nodes.keys()
+    same(together(images()), apart(images()))
+    if METHODS[method].trains:
+        first, second = limit.blocks
+        assert first.attn.qkv.weight is second.attn.qkv.weight
+        assert first is not second
+
+
+@every_method
+def test_other_weights_of_the_same_shape_load_into_the_structure(method):
+    network = spiking(method)
+    other = spiking(method, data=images() / 2)
+    other.load_state_dict(network.state_dict())
+    same(other(images()), outputs(method))
+
+
+@every_method
+def test_autocast_only_lowers_the_precision(method):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = spiking(method)(images())
+    assert found.isfinite().all()
+    assert float((found.float() - outputs(method)).norm() / outputs(method).norm()) < 0.5
+
+
+@every_method
+def test_data_that_the_network_can_not_read_are_refused_in_one_line(method):
+    for data in (torch.rand(2, 3, 15, 15), torch.rand(2, 4, 16, 16), torch.rand(2, 7)):
+        with pytest.raises(UserError, match=r"VisionTransformer can't run on an input of shape \(1, ") as raised:
+            prepare(source(method), method, data=data)
+        assert "\n" not in str(raised.value)
