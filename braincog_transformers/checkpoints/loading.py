@@ -179,7 +179,9 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], replace_classifier: bool
     beside, state = len(state), state if encoder is None else encoder
     converted = convert_official(state, model)
     official = converted.keys() != state.keys()
+    converted, adopted = model.adopt(converted) if hasattr(model, "adopt") else (converted, "")
     (state, notes), own = fit_tables(model, converted), model.state_dict()
+    notes += adopted
     if encoder is not None:
         notes += f"; from masked pre-training, without the {beside - len(encoder)} tensors beside its encoder"
         if replace_classifier:

@@ -30,14 +30,22 @@ class ExplicitAttention(nn.Module):
         path: its name in the network, for messages.
 
     Raises:
-        UserError: for a gate or a normalisation of the attention's output, which no method here converts.
+        UserError: for a gate or a normalisation of the attention's output, or a forward of its own.
     """
 
     def __init__(self, attn: nn.Module, path: str):
         super().__init__()
+        if type(attn).forward not in {kind.forward for kind in ATTENTIONS} or "forward" in vars(attn):
+            raise UserError(
+                f"conversion: {path} is a {type(attn).__name__} with a forward of its own, where no place for neurons "
+                "is known; only rate leaves an attention as it is"
+            )
         for part, what in (("gate", "a gate"), ("norm", "a normalisation")):
             if not isinstance(getattr(attn, part, None), nn.Identity | None):
-                raise UserError(f"conversion: {path} has {what} at its output, which no method of conversion knows")
+                raise UserError(
+                    f"conversion: {path} has {what} at its output, where no place for neurons is known; only rate "
+                    "leaves an attention as it is"
+                )
         self.num_heads, self.scale = attn.num_heads, attn.scale
         self.qkv, self.proj = attn.qkv, attn.proj
         self.q_norm = getattr(attn, "q_norm", nn.Identity())

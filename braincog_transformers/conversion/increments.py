@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from .converted import Stateful
 
-__all__ = ["RUNNING", "AddOnce", "BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct", "Once"]
+__all__ = ["RUNNING", "AddOnce", "BiasOnceConv2d", "BiasOnceLinear", "Increment", "IncrementalProduct", "OfMean"]
+__all__ += ["Once"]
 
 RUNNING = "of running sums"
 """What an audit says of the operators in these modules (`ops.operators`): they stay analog."""
@@ -37,6 +38,36 @@ class Increment(Stateful):
     def forward(self, x: Tensor) -> Tensor:
         self._sum = x if self._sum is None else self._sum + x
         now, before = self.function(self._sum), self._before
+        self._before = now
+        return now if before is None else now - before
+
+
+class OfMean(Stateful):
+    """f of the mean over the steps so far: the mean of what left is always f of the mean of what entered.
+
+    With X the sum of what entered, step t, from 1, puts out `t f(X[t] / t) - (t - 1) f(X[t-1] / (t - 1))`.
+
+    Args:
+        function: a module, which keeps its parameters under `function`.
+
+    Source: ours.
+    """
+
+    operators_note = "of running means"
+
+    def __init__(self, function: nn.Module):
+        super().__init__()
+        self.function = function
+        self.reset()
+
+    def reset(self) -> None:
+        self._sum = self._before = None
+        self._step = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._step += 1
+        self._sum = x if self._sum is None else self._sum + x
+        now, before = self._step * self.function(self._sum / self._step), self._before
         self._before = now
         return now if before is None else now - before
 

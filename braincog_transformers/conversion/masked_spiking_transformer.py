@@ -10,7 +10,8 @@ masking is on q, k and the scores only. A window that is larger than the map is 
 does, where the code cuts both to the shorter side.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -172,7 +173,7 @@ class MaskedSpikingTransformer(nn.Module):
                 f"{type(self).__name__}: num_heads must have a number for each stage that divides its width; got "
                 f"num_heads={tuple(num_heads)} for the widths {tuple(widths)}"
             )
-        options = QCFSOptions(levels=levels, threshold=threshold, masking_ratio=masking_ratio, calls={})
+        options = QCFSOptions(levels=levels, threshold=threshold, masking_ratio=masking_ratio, norms="step", calls={})
         self.origin = Origin("qcfs", options)
         self.in_chans, self.num_classes, self.num_features = in_chans, num_classes, widths[-1]
         node = partial(QCFS, levels, threshold)
@@ -199,6 +200,30 @@ class MaskedSpikingTransformer(nn.Module):
         self.apply(_initialise)
         self.reset_classifier(num_classes)
         mark_levels(self, levels)
+
+    def adopt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+        """Complete the weights of a Swin, from which the networks for CIFAR were trained on; others pass unchanged.
+
+        Args:
+            state: tensors by name, as timm or the authors of Swin name them. What layer norms scale and shift by
+                becomes what the batch norms do.
+
+        Returns:
+            The weights under the names here, with new thresholds and statistics, and a clause that says so.
+        """
+        if "layers.0.blocks.0.norm1.weight" not in state or any(name.endswith(".threshold") for name in state):
+            return dict(state), ""
+        in_front = not any(name.startswith("layers.0.downsample.") for name in state)  # of a stage, as in timm
+
+        def renamed(name: str) -> str:
+            stage = re.match(r"layers\.(\d+)\.downsample\.", name) if in_front else None
+            name = f"layers.{int(stage[1]) - 1}.downsample.{name[stage.end() :]}" if stage else name
+            return name.replace("head.fc.", "head.")
+
+        adopted = {renamed(name): value for name, value in state.items()}
+        new = r"\.threshold$|\.running_|\.num_batches_tracked$|\.mlp\.norm|^qcfs_levels$"
+        adopted |= {n: value for n, value in self.state_dict().items() if n not in adopted and re.search(new, n)}
+        return adopted, "; from a Swin Transformer, with new thresholds and statistics of normalisation"
 
     # timm's calls
 
@@ -254,7 +279,7 @@ def _initialise(module: nn.Module) -> None:
 
 _PAPER = Paper("Masked Spiking Transformer", "ICCV 2023", "arXiv:2210.01208", "bic-L/Masked-Spiking-Transformer")
 _RESIZED = {"input_size": (3, 224, 224)}
-_DIGITS = {"patch_size": 1, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "mlp_ratio": 2.0}
+_DIGITS = {"patch_size": 2, "embed_dim": 48, "depths": (2, 2), "num_heads": (3, 6), "window_size": 2, "mlp_ratio": 2.0}
 register_source(
     MaskedSpikingTransformer,
     "qcfs",

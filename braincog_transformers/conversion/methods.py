@@ -9,10 +9,10 @@ import torch
 from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
-from ..errors import UserError, listed, unknown
+from ..errors import UserError, listed, quoted, shown, unknown
 from .converted import Converted, device_and_dtype
 from .method import Method
-from .survey import example_input, require_known
+from .survey import example_input, require_known, require_same_out_of_place
 
 __all__ = ["Method", "Origin", "batches_of", "convert", "device_and_dtype", "find_method", "plain_copy", "prepare"]
 
@@ -46,13 +46,20 @@ def batches_of(data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None, networ
         data: a batch, or batches: inputs, or `(input, target, ...)` as a loader gives them.
 
     Raises:
-        UserError: if there is no sample in them, or one that is not finite.
+        UserError: if they are no tensors, there is no sample in them, or one that is not finite.
     """
     if data is None:
         return None
-    place = device_and_dtype(network)
-    found = [data] if isinstance(data, Tensor) else [x if isinstance(x, Tensor) else x[0] for x in data]
-    found = [x.to(**place) if x.is_floating_point() else x.to(place["device"]) for x in found if len(x)]
+    place, found = device_and_dtype(network), []
+    for batch in [data] if isinstance(data, Tensor) or not isinstance(data, Iterable) else data:
+        x = batch[0] if isinstance(batch, Sequence) and len(batch) and not isinstance(batch, str) else batch
+        if not isinstance(x, Tensor) or not x.dim():
+            raise UserError(
+                "conversion: the calibration data must be a tensor of inputs, or batches of tensors as a loader gives "
+                f"them, the inputs first; got a {type(x).__name__} among them"
+            )
+        if len(x):
+            found.append(x.to(**place) if x.is_floating_point() else x.to(place["device"]))
     if not found:
         raise UserError("conversion: the calibration data hold no sample")
     if any(x.is_floating_point() and not torch.isfinite(x).all() for x in found):
@@ -61,18 +68,37 @@ def batches_of(data: Iterable[Tensor | Sequence[Tensor]] | Tensor | None, networ
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """Return the network inside of what compiles or distributes it."""
+    """Return the network inside of what compiles or distributes it.
+
+    Raises:
+        UserError: for what is no network.
+    """
+    if not isinstance(network, nn.Module):
+        raise UserError(f"conversion: the network must be a torch.nn.Module; got {quoted(network, 60)}")
     while hasattr(network, "_orig_mod") or isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
         network = network._orig_mod if hasattr(network, "_orig_mod") else network.module
     return network
 
 
 def plain_copy(network: nn.Module) -> nn.Module:
-    """Return a copy of a network for a method to change, in which nothing is compiled or distributed any more.
+    """Return a copy of a network for a method to change: as ordinary modules, not compiled or distributed any more.
 
     A module that stands in several places becomes several, with the same weights: each place gets neurons of its own.
+    None changes its input in place any more, as no neuron does.
+
+    Raises:
+        UserError: if it can't be copied, or its modules can't be replaced.
     """
-    network = copy.deepcopy(unwrapped(network))
+    network = unwrapped(network)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise UserError(
+            f"conversion: {type(network).__name__} is compiled by torch.jit, where no module can be replaced; give the "
+            "network that was compiled"
+        )
+    try:
+        network = copy.deepcopy(network)
+    except Exception as error:  # whatever its parts raise
+        raise UserError(f"conversion: {type(network).__name__} can't be copied: {shown(error)}") from error
     weights = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     seen: dict[int, nn.Module] = {}
 
@@ -85,6 +111,9 @@ def plain_copy(network: nn.Module) -> nn.Module:
                 part(child)
 
     part(network)
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
     return network
 
 
@@ -108,7 +137,7 @@ def prepare(
     """
     found, ann = find_method(method), unwrapped(ann)
     if _options_of(ann, found, options) is not None:
-        return copy.deepcopy(ann)
+        return plain_copy(ann)
     chosen = found.chosen(options)
     if isinstance(ann, Converted) or any(isinstance(module, BaseNode) for module in ann.modules()):
         raise UserError(
@@ -117,9 +146,20 @@ def prepare(
         )
     batches, source = batches_of(data, ann), plain_copy(ann)
     if found.knows is not None:
-        require_known(source, batches[0][:1] if batches else example_input(source), found)
+        samples = [x[:1] for x in batches] if batches else [example_input(source)]
+        require_known(source, samples, found)
+        require_same_out_of_place(ann, source, samples[0])
+    hooked = {
+        path: module for path, module in source.named_modules() if module._forward_hooks or module._forward_pre_hooks
+    }
     with torch.no_grad():
         limit = found.limit(source, chosen, batches)
+    left = {*limit.modules()}
+    if lost := [path for path, module in hooked.items() if module not in left]:
+        raise UserError(
+            f"conversion: {method} puts other modules in the places of {listed(lost)}, and the hooks there would be "
+            "lost; remove them"
+        )
     limit.origin = Origin(method, chosen)
     return limit.train(ann.training)
 
@@ -169,6 +209,8 @@ def convert(
         raise UserError(
             f"conversion: {method} found nothing to convert in {type(ann).__name__}: no operator of it becomes a neuron"
         )
+    if unknown_ones := [name for name, node in spiking.nodes.items() if node.get_thres().isnan().any()]:
+        raise UserError(f"conversion: {method} calibrates {listed(unknown_ones)}, so it needs data; give data=")
     if batches and not allow_silent:
         _refuse_silent(spiking, batches[0])
     return spiking

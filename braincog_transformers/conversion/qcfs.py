@@ -2,23 +2,26 @@
 
 A network of ReLU-like modules gets QCFS in their places. timm's ViT and Swin get it where the Masked Spiking
 Transformer has it: behind the patch embedding, the norms of a block, q, k, v, the scores, the product with v, both
-projections, the hidden layer and the merging of patches. So every product but the first reads spikes, apart from the
-softmax, which is evaluated at each step, as are the layer norms. A network that was trained without them needs to be
-trained with them: what they cut off is not only above the threshold, but all below 0.
+projections, in the MLP, and behind the merging of patches. So what every layer but the first reads are spikes. A
+transformer that was trained without QCFS has to be trained with it, as it cuts off all that is below 0.
 
-The mean over T steps does not converge to the QCFS network, since softmax and layer norm see single steps.
+The input stays the same at all T steps, and the answer is the mean of what leaves. All that is linear passes mean
+values on. Softmax and products of activations are evaluated at each step on its spikes, so that the network approaches
+something near the limit, not the limit. A layer norm would spoil more: it brings what a single step says to the size of
+the whole. So it reads the mean over all steps so far, unless `norms="step"`, as in the paper's own network, where it is
+behind the last block only.
 
 Source: Wang et al., Masked Spiking Transformer (ICCV 2023, arXiv 2210.01208), official code
-bic-L/Masked-Spiking-Transformer at 368c9a5; Bu et al., Optimal ANN-SNN Conversion (ICLR 2022), for QCFS. Maximum
-pooling on running sums, and thresholds from data, are ours.
+bic-L/Masked-Spiking-Transformer at 368c9a5; Bu et al., Optimal ANN-SNN Conversion (ICLR 2022), for QCFS. Thresholds
+from data, and norms and poolings of all steps so far, are ours.
 """
 
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers import Mlp, PatchEmbed, RmsNorm, activations
@@ -30,9 +33,11 @@ from tqdm import tqdm
 from ..errors import UserError, listed
 from ..nodes import SoftResetNode
 from .attention import ATTENTIONS, ExplicitAttention
+from .calls import InTurn, calls_of, modules_of, own_modules, replace_modules
 from .converted import Converted, Stateful, device_and_dtype
-from .increments import Increment
+from .increments import Increment, OfMean
 from .method import Known, Method
+from .survey import example_input
 
 __all__ = ["METHOD", "QCFS", "QCFSOptions", "SeededMasks", "SpikeMask", "mark_levels", "put_in_attention", "set_masks"]
 
@@ -47,6 +52,7 @@ _BLOCKS = (Block, SwinTransformerBlock)
 _BEHIND = {_BLOCKS: ("norm1", "norm2"), PatchEmbed: ("norm",), Mlp: ("fc2",), PatchMerging: ("reduction",)}
 """Layers of timm's modules that QCFS goes behind."""
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm)
 _LEVELS = "qcfs_levels"
 
 
@@ -59,16 +65,18 @@ class QCFSOptions:
         threshold: where it starts without data.
         percentile: share of the positive inputs of a QCFS on the calibration data that its threshold is above.
         masking_ratio: share of q, k and scores that random spike masking sets to 0, in training and in inference.
+        norms: a layer norm of the spiking network reads the "mean" over the steps so far, or each "step" by itself.
         seed: of the spiking network's masks, which are the same in every call; those of training come from PyTorch's
             own generator.
-        calls: how often a pass calls each activation or pooling that it calls more than once; None to find out. It is
-            for building the network without data.
+        calls: how often a pass calls each module with a state that it calls more than once; None to find out. It is for
+            building the network without data.
     """
 
     levels: int = 16
     threshold: float = 2.0
     percentile: float = 0.999
     masking_ratio: float = 0.0
+    norms: Literal["mean", "step"] = "mean"
     seed: int = 0
     calls: Mapping[str, int] | None = None
 
@@ -81,6 +89,8 @@ class QCFSOptions:
             raise UserError(f"qcfs: percentile must be above 0 and at most 1; got {self.percentile}")
         if not 0 <= self.masking_ratio < 1:
             raise UserError(f"qcfs: masking_ratio must be at least 0 and below 1; got {self.masking_ratio}")
+        if self.norms not in ("mean", "step"):
+            raise UserError(f"qcfs: norms must be 'mean' or 'step'; got {self.norms!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
             raise UserError(f"qcfs: seed must be a whole number from 0 and below 2^31; got {self.seed!r}")
 
@@ -172,9 +182,8 @@ def set_masks(network: nn.Module, masks: Callable[[Tensor], Tensor] | None) -> N
         masks: maps a tensor to a mask of its shape. A step calls it for each block in turn, for q, k and the scores.
             None draws them from PyTorch's own generator.
     """
-    for module in network.modules():
-        if isinstance(module, SpikeMask):
-            module.masks = masks
+    for mask in modules_of(network, (SpikeMask,)).values():
+        mask.masks = masks
 
 
 # The number of levels in the state
@@ -213,13 +222,21 @@ def put_in_attention(attention: ExplicitAttention, options: QCFSOptions) -> Expl
 
 
 def _limit(network: nn.Module, options: QCFSOptions, data: list[Tensor] | None) -> nn.Module:
-    """Return the network with QCFS."""
+    """Return the network with QCFS; one that has it keeps its thresholds."""
     network.eval()
-    if any(isinstance(module, QCFS) for module in network.modules()):
+    if _LEVELS in network._buffers:
         return _with_options(network, options)
+    if modules_of(network, (QCFS,)):
+        return network
     _place(network, options)
     network.to(**device_and_dtype(network))
-    if options.masking_ratio and not any(isinstance(module, SpikeMask) for module in network.modules()):
+    calls = options.calls
+    if data is not None or calls is None:
+        kept = modules_of(network, (QCFS, *_POOLS, *(_NORMS if options.norms == "mean" else ())))
+        found = calls_of(network, kept, example_input(network) if data is None else data[0][:1])
+        calls = {name: len(each) for name, each in found.items()}
+    own_modules(network, calls)
+    if options.masking_ratio and not modules_of(network, (SpikeMask,)):
         raise UserError(f"qcfs: masking_ratio masks attention, and {type(network).__name__} has none; leave it out")
     mark_levels(network, options.levels)
     if data is not None:
@@ -229,45 +246,39 @@ def _limit(network: nn.Module, options: QCFSOptions, data: list[Tensor] | None) 
 
 def _with_options(network: nn.Module, options: QCFSOptions) -> nn.Module:
     """Give the network of a paper, which has QCFS already, the levels and the masking of some options."""
-    for module in network.modules():
-        if isinstance(module, QCFS):
-            module.levels = options.levels
-        elif isinstance(module, SpikeMask):
-            module.ratio = options.masking_ratio
+    for site in modules_of(network, (QCFS,)).values():
+        site.levels = options.levels
+    for mask in modules_of(network, (SpikeMask,)).values():
+        mask.ratio = options.masking_ratio
     network.get_buffer(_LEVELS).fill_(options.levels)
     return network
-
-
-def _slots(network: nn.Module, types: tuple[type, ...]) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
-    """Yield each place with a module of some types: parent, name in it, module and path.
-
-    A module that stands in two places comes twice: it becomes two neurons.
-    """
-    for path, parent in list(network.named_modules()):
-        for name, module in list(parent._modules.items()):
-            if isinstance(module, types):
-                yield parent, name, module, f"{path}.{name}" if path else name
 
 
 def _follow(parent: nn.Module, name: str, options: QCFSOptions) -> None:
     """Put QCFS behind a layer."""
     layer, node = getattr(parent, name), QCFS(options.levels, options.threshold)
-    setattr(
-        parent, name, node if isinstance(layer, nn.Identity) else nn.Sequential(OrderedDict(layer=layer, node=node))
-    )
+    if not isinstance(layer, nn.Identity):
+        node = nn.Sequential(OrderedDict(layer=layer, node=node))
+    setattr(parent, name, node)
 
 
 def _place(network: nn.Module, options: QCFSOptions) -> None:
     """Put QCFS in the places of activations and, in timm's transformers, where the paper has it."""
-    for parent, name, _, _ in _slots(network, ACTIVATIONS):
-        setattr(parent, name, QCFS(options.levels, options.threshold))
-    for parent, name, attention, path in _slots(network, ATTENTIONS):
-        if not isinstance(parent, _BLOCKS):
+    for name, pool in modules_of(network, _POOLS).items():
+        if pool.return_indices:
+            raise UserError(f"qcfs: {name} returns the indices of its maxima, which spikes have none of")
+    nodes = {name: QCFS(options.levels, options.threshold) for name in modules_of(network, ACTIVATIONS)}
+    replace_modules(network, nodes)
+    attentions = modules_of(network, ATTENTIONS)
+    for name in attentions:
+        block = network.get_submodule(name.rpartition(".")[0])
+        if not isinstance(block, _BLOCKS):
             raise UserError(
-                f"qcfs: {path} is the attention of a {type(parent).__name__}, and the paper says only for a block with "
-                "norms in front of attention and MLP where neurons go; no method of conversion knows it"
+                f"qcfs: {name} is the attention of a {type(block).__name__}, and the paper says where neurons go only "
+                "for a block with norms in front of attention and MLP; no method of conversion knows it"
             )
-        setattr(parent, name, put_in_attention(ExplicitAttention(attention, path), options))
+    explicit = {name: ExplicitAttention(attention, name) for name, attention in attentions.items()}
+    replace_modules(network, {name: put_in_attention(attention, options) for name, attention in explicit.items()})
     for module in list(network.modules()):
         for name in next((names for kind, names in _BEHIND.items() if isinstance(module, kind)), ()):
             _follow(module, name, options)
@@ -286,8 +297,7 @@ def _calibrate(network: nn.Module, data: list[Tensor], percentile: float) -> Non
 
     hooks = [
         site.register_forward_pre_hook(lambda site, inputs, name=name: note(name, site, inputs[0]))
-        for name, site in network.named_modules()
-        if isinstance(site, QCFS)
+        for name, site in modules_of(network, (QCFS,)).items()
     ]
     try:
         for x in tqdm(data, desc="calibration", unit="batch", disable=None, leave=False):
@@ -312,21 +322,24 @@ def _spiking(
     network: nn.Module, step: int, options: QCFSOptions, data: list[Tensor] | None, settings: dict[str, Any]
 ) -> SpikingQCFS:
     """Put neurons in the places of QCFS."""
-    place = device_and_dtype(network)
-    sites = list(_slots(network, (QCFS,)))
-    refused = [f"{path} {float(site.threshold):.3g}" for _, _, site, path in sites if not _is_threshold(site.threshold)]
+    place, sites = device_and_dtype(network), modules_of(network, (QCFS,))
+    refused = [
+        f"{name} {float(site.threshold):.3g}" for name, site in sites.items() if not _is_threshold(site.threshold)
+    ]
     if refused:
         raise UserError(
             f"qcfs: thresholds must be finite and above 0, which training does not see to; got {listed(refused, 8)} "
-            "(train on with a lower learning rate)"
+            "(train again, with a lower learning rate)"
         )
-    for parent, name, site, _ in sites:
-        setattr(parent, name, SoftResetNode(site.threshold.detach()[0], start=0.5, step=step).to(**place))
-    for parent, name, pool, _ in _slots(network, _POOLS):
-        setattr(parent, name, Increment(pool))
-    delattr(network, _LEVELS)
+    nodes = {name: SoftResetNode(site.threshold[0], start=0.5, step=step).to(**place) for name, site in sites.items()}
+    replace_modules(network, nodes)
+    replace_modules(network, {name: Increment(pool) for name, pool in modules_of(network, _POOLS).items()})
+    if options.norms == "mean":
+        replace_modules(network, {name: OfMean(norm) for name, norm in modules_of(network, _NORMS).items()})
+    calls = {name: len(module.calls) for name, module in modules_of(network, (InTurn,)).items()}
+    network._buffers.pop(_LEVELS, None)
     set_masks(network, SeededMasks(options.masking_ratio, options.seed))
-    converted = SpikingQCFS(network, step, settings)
+    converted = SpikingQCFS(network, step, {**settings, "options": {**vars(options), "calls": calls}})
     if data is not None:
         converted.input_dims = data[0].dim()
     return converted
@@ -336,10 +349,11 @@ def _is_threshold(value: Tensor) -> bool:
     return bool(torch.isfinite(value).all() and (value > 0).all())
 
 
-_SITES = Known("spiking", ACTIVATIONS)
+_SITES = Known("spiking", (*ACTIVATIONS, QCFS))
 _PER_STEP, _RMS = Known("analog"), Known("analog", (RmsNorm, nn.RMSNorm))
 _KNOWS = {
     **dict.fromkeys(("relu", "clamp", "gelu", "gelu (tanh)", "silu", "mish", "hardswish", "sigmoid"), (_SITES,)),
+    **dict.fromkeys(("rounding", "comparison", "data-dependent selection"), (_SITES,)),
     "product of two activations": (_SITES, _RMS),  # as which QuickGELU writes its sigmoid
     **dict.fromkeys(("power", "rsqrt"), (_RMS,)),
     "matrix product of two activations": (Known("spiking", ATTENTIONS),),

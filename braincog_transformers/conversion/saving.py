@@ -239,7 +239,7 @@ def _misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 def _differences(rebuilt: nn.Module, network: nn.Module) -> list[str]:
     """Say in which modules and which plain attributes of theirs two networks differ: no shape tells an epsilon."""
-    one, other = _plain(rebuilt), {"the network.input_dims": network.input_dims, **_plain(network)}
+    one, other = _plain(rebuilt), _plain(network)
     return [
         f"{name} is {quoted(other.get(name), 60)}, there {quoted(one.get(name), 60)}"
         for name in {**other, **one}

@@ -1,6 +1,6 @@
 """Which operators a network has, which of them each method knows, and an input to find out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from ..ops.operators import Operator, Operators
 from .converted import device_and_dtype
 from .method import Method
 
-__all__ = ["Operator", "example_input", "require_known", "survey", "treatment"]
+__all__ = ["Operator", "example_input", "require_known", "require_same_out_of_place", "survey", "treatment"]
 
 
 def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
@@ -22,13 +22,28 @@ def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
         x: a batch; a sample is enough.
 
     Raises:
-        UserError: if the network can't run on it alone.
+        UserError: if the network can't run on it alone, or puts out something else than finite numbers.
     """
+    operators = Operators()
+    with operators.watching(network):
+        out = _answer(network, x)
+    if not isinstance(out, Tensor):
+        raise UserError(
+            f"conversion: {type(network).__name__} puts out a {type(out).__name__}, not a tensor; wrap it in a module "
+            "that returns its logits"
+        )
+    if not out.isfinite().all():
+        raise UserError(f"conversion: {type(network).__name__} puts out values that are not finite; check its weights")
+    return operators.found
+
+
+def _answer(network: nn.Module, x: Tensor) -> Any:
+    """Return what a network puts out in evaluation mode."""
     modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
-        with torch.no_grad(), Operators().watching(network) as operators:
-            out = network(x)
+        network.eval()
+        with torch.no_grad():
+            return network(x)
     except Exception as error:  # whatever a user's network raises
         raise UserError(
             f"conversion: {type(network).__name__} can't run on an input of shape {tuple(x.shape)} alone: "
@@ -37,12 +52,36 @@ def survey(network: nn.Module, x: Tensor) -> tuple[Operator, ...]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-    if not isinstance(out, Tensor):
-        raise UserError(
-            f"conversion: {type(network).__name__} puts out a {type(out).__name__}, not a tensor; wrap it in a module "
-            "that returns its logits"
-        )
-    return operators.found
+
+
+def require_same_out_of_place(network: nn.Module, copied: nn.Module, x: Tensor) -> None:
+    """Refuse a network that computes something else if no module changes its input, as no neuron does.
+
+    Args:
+        network: the network.
+        copied: its copy, whose modules change nothing in place.
+        x: a batch; a sample is enough.
+
+    Raises:
+        UserError: it names the modules.
+    """
+    changing = [path for path, module in network.named_modules() if getattr(module, "inplace", False)]
+    if not changing or _close(_answer(network, x), after := _answer(copied, x)):
+        return
+    read = []
+    for path in changing:
+        module = copied.get_submodule(path)
+        module.inplace = True
+        read += [] if _close(_answer(copied, x), after) else [path]
+        module.inplace = False
+    raise UserError(
+        f"conversion: what {listed(read)} changes in place is read again, and a neuron changes nothing; build it with "
+        "inplace=False"
+    )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def _takes(method: Method, network: nn.Module) -> bool:
@@ -55,14 +94,21 @@ def treatment(method: Method, network: nn.Module, operator: Operator) -> str | N
     return next((one.how for one in known if one.covers(network, operator.path)), None)
 
 
-def require_known(network: nn.Module, x: Tensor, method: Method) -> None:
+def require_known(network: nn.Module, samples: Iterable[Tensor], method: Method) -> None:
     """Refuse a network with an operator that a method does not know.
+
+    Args:
+        network: an ordinary network.
+        samples: batches of one sample; those of one shape are tried once.
+        method: the method.
 
     Raises:
         UserError: it names each such operator, its path and the methods that do know it.
     """
     foreign: dict[str, list[Operator]] = {}
-    for operator in survey(network, x):
+    by_shape = {x.shape: x for x in samples}
+    found = {(one.path, one.name): one for x in by_shape.values() for one in survey(network, x)}
+    for operator in found.values():
         if treatment(method, network, operator) is None:
             foreign.setdefault(operator.name, []).append(operator)
     if foreign:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..ops import planes
-from ..ops.neuron import Fire
+from ..ops.neuron import Fire, membrane_dtype
 from .base import SpikingNode
 
 __all__ = ["BurstNode", "STBIFNode", "SoftResetNode", "ValuedNode"]
@@ -211,19 +211,31 @@ class BurstNode(_Converted):
         """Half the threshold: what one spike of a burst is worth; a full spike counts twice."""
         return self.get_thres() / 2
 
+    def kept(self, shape: tuple[int, ...], like: Tensor) -> "BurstNode.State":
+        """Return the state as tensors, for one who takes a step by `advance` and changes them in place.
+
+        Args:
+            shape: of the input.
+            like: a tensor of the input's type and device.
+        """
+        state, dtype = self._state or self.rest(), membrane_dtype(like.dtype)
+        full = [v if isinstance(v, Tensor) else like.new_full(shape, v, dtype=dtype) for v in state]
+        self._state, self._spike = self.State(*full), None  # nobody holds the spikes
+        return self._state
+
     @staticmethod
-    def advance(x: Tensor, state: NamedTuple, p: NamedTuple, fire: Fire) -> tuple[Tensor, NamedTuple]:
-        threshold, alive = p.threshold, p.threshold > 0
+    def advance(x: Tensor, state: NamedTuple, p: NamedTuple, fire: Fire | None) -> tuple[Tensor, NamedTuple]:
+        threshold = p.threshold
         u, memory = state.u + x, state.memory
         sign = ((u >= threshold) & (u < _FAR)).to(u.dtype)
         if p.bipolar:
             sign = sign - ((u <= -threshold) & (u > -_FAR) & (memory > 0)).to(u.dtype)
-        s = sign * alive * threshold
+        s = sign * threshold
         u, memory = u - s, memory + s
         if p.burst:
             half = threshold / 2
             rest = torch.maximum(-memory, u) if p.bipolar else u.clamp(min=0)
-            k = (rest.sign() * (rest.abs() / (half + 1e-5)).floor()).clamp(-p.burst if p.bipolar else 0, p.burst)
+            k = (rest / (half + 1e-5)).trunc().clamp(-p.burst if p.bipolar else 0, p.burst)
             extra = k * half
             u, s = u - extra, s + extra
             memory = memory + extra if p.bipolar else memory

@@ -53,7 +53,7 @@ _NONLINEAR = {
         "relu", "leaky_relu", "elu", "gelu", "silu", "mish", "sigmoid", "tanh", "hardswish", "hardsigmoid", "softplus",
         "glu", "clamp", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "logsumexp", "sqrt", "rsqrt",
         "reciprocal", "abs", "sign", "norm", "erf", "sin", "cos", "atan2", "prod", "cumprod", "topk", "sort", "argmax",
-        "argmin", "argsort", "nonzero",
+        "argmin", "argsort", "nonzero", "celu", "threshold", "softshrink", "hardshrink",
     )},
     **dict.fromkeys(("hardtanh", "clamp_min", "clamp_max"), "clamp"),
     **dict.fromkeys(("_softmax", "_safe_softmax"), "softmax"),
@@ -75,8 +75,9 @@ _NONLINEAR = {
     ), _COMPARISON),
     **dict.fromkeys(("round", "floor", "ceil", "trunc", "frac", "floor_divide", "fmod", "remainder"), _ROUNDING),
     "native_layer_norm": "layer norm", "native_group_norm": "group norm", "_fused_rms_norm": "rms norm",
-    "_prelu_kernel": "prelu", "_log_softmax": "log softmax", "log_sigmoid_forward": "log sigmoid",
-    "linalg_vector_norm": "norm", "sgn": "sign", "_native_multi_head_attention": ATTENTION,
+    "_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "_log_softmax": "log softmax",
+    "log_sigmoid_forward": "log sigmoid", "linalg_vector_norm": "norm", "sgn": "sign",
+    "_native_multi_head_attention": ATTENTION,
     **dict.fromkeys(("any", "all", "equal", "is_nonzero", "_local_scalar_dense"), CONTROL),
 }  # fmt: skip
 # Places of the factors. If more than one depends on the input, the operator is a product of activations.

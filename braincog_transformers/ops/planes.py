@@ -76,6 +76,7 @@ _MOVES = {
     *(aten.cat, aten.stack, aten.constant_pad_nd),
 }
 _SUMS = {aten.add, aten.add_, aten.sub, aten.sub_}
+_JOINED = {aten.add, aten.sub}
 # Rounding errors of sums and scalings, in units of the last place of the largest whole number.
 _ROUNDING = 64
 _MOST_ROUNDING = 0.05
@@ -270,6 +271,10 @@ class Planes(TorchDispatchMode):
             self._note_worth(out, _SCALED[packet](first, abs(factor)))
         elif packet in _SUMS and all(first.shape == other.shape and first.equal(other) for other in others):
             self._note_worth(out, first)
+        elif packet in _JOINED and _is_real(args[0]) and _is_real(args[1]):
+            # what reads the sum, and is linear, reads the spikes of both
+            counts = sum(_counted(x, worth) for x, worth in zip(args[:2], worths, strict=True))
+            self._note_worth(out, torch.where(counts == 0, 0.0, out.abs() / counts))
         elif packet in _MOVES:
             given = iter(worths)
             self._note_worth(out, packet(*tree_map(lambda x: next(given) if _is_real(x) else x, args), **kwargs))
@@ -281,6 +286,11 @@ def _has_memory(x: Any) -> bool:
 
 def _is_real(x: Any) -> bool:
     return isinstance(x, Tensor) and x.dim() > 0 and x.is_floating_point()
+
+
+def _counted(x: Tensor, worth: Tensor) -> Tensor:
+    """Return how many spikes, of either sign, each entry is."""
+    return torch.where(worth == 0, 0.0, x / worth).abs().round()
 
 
 def _number(x: Any) -> float:

@@ -3,15 +3,18 @@
 import copy
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 import timm
 import torch
 from safetensors import safe_open
+from timm.models.swin_transformer import SwinTransformer
 
 from braincog_transformers import UserError
 from braincog_transformers.checkpoints import load_checkpoint, load_state
+from braincog_transformers.checkpoints.loading import misfits
 from braincog_transformers.conversion import METHODS, SOURCES, convert, load_converted, prepare, save_converted
 from braincog_transformers.conversion.attention import ExplicitAttention
 from braincog_transformers.conversion.masked_spiking_transformer import MaskedSpikingTransformer
@@ -171,6 +174,41 @@ def test_a_spiking_network_is_written_and_read(tmp_path):
     source = {"model": "masked_spiking_transformer_tiny", "kwargs": kwargs}
     read = load_converted(save_converted(spiking, tmp_path / "net.safetensors", source))
     assert torch.equal(read(image()), spiking(image()))
+
+
+def as_its_authors_name_it(state):
+    """Rename the weights of timm's Swin: the merging of patches closes a stage."""
+    named = {re.sub(r"^layers\.1\.downsample", "layers.0.downsample", name): value for name, value in state.items()}
+    index = torch.zeros(16, 16, dtype=torch.long)
+    named |= {
+        "layers.0.blocks.0.attn.relative_position_index": index,
+        "layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16),
+    }
+    return {name.replace("head.fc.", "head."): value for name, value in named.items()}
+
+
+@pytest.mark.parametrize("names", [dict, as_its_authors_name_it])
+def test_a_swin_is_a_start(names):
+    swin, network = SwinTransformer(**TINY, num_classes=5, drop_path_rate=0.0), small()
+    before = copy.deepcopy(network.state_dict())
+    line = load_state(network, names(swin.state_dict()))
+    assert line.endswith("; from a Swin Transformer, with new thresholds and statistics of normalisation")
+    ours, theirs = network.state_dict(), as_its_authors_name_it(swin.state_dict())
+    taken = ours.keys() & theirs.keys()
+    assert len(taken) == len(swin.state_dict())
+    assert all(torch.equal(ours[name], theirs[name]) for name in taken)
+    assert all(torch.equal(ours[name], before[name]) for name in ours.keys() - taken)
+    with pytest.raises(UserError, match=r"1 missing: .*layers\.0\.blocks\.1\.norm2\.bias"):
+        load_state(
+            network, {name: v for name, v in swin.state_dict().items() if name != "layers.0.blocks.1.norm2.bias"}
+        )
+
+
+def test_timms_own_swin_fits():
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=10)
+    with torch.device("meta"):
+        network = timm.create_model("masked_spiking_transformer_tiny", num_classes=10)
+    assert not any(misfits(network, network.adopt(swin.state_dict())[0]).values())
 
 
 # Masks

@@ -4,13 +4,16 @@ import copy
 import functools
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import Attention
 from torch import nn
-from user_networks import vit
+from torch.utils.data import TensorDataset
+from user_networks import mlp, vit
 
 from braincog_transformers import UserError
-from braincog_transformers.conversion import METHODS, convert, prepare
+from braincog_transformers.conversion import METHODS, convert, load_converted, prepare, save_converted
 
 T = 6
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -207,3 +210,115 @@ def test_data_that_the_network_can_not_read_are_refused_in_one_line(method):
         with pytest.raises(UserError, match=r"VisionTransformer can't run on an input of shape \(1, ") as raised:
             prepare(source(method), method, data=data)
         assert "\n" not in str(raised.value)
+
+
+class _OwnAttention(Attention):
+    def forward(self, x, **kwargs):
+        return super().forward(x, **kwargs) + x
+
+
+def _tied(network):
+    network.blocks[1] = network.blocks[0]
+    return network
+
+
+@every_method
+def test_an_attention_with_a_forward_of_its_own_is_not_taken_for_timms(method):
+    network = source(method)
+    network.blocks[1].attn.__class__ = _OwnAttention
+    if method == "rate":  # it leaves attention as it is
+        limit = prepare(network, method, data=images())
+        torch.testing.assert_close(limit(images()), network(images()), rtol=0.05, atol=0.01)
+    else:
+        with pytest.raises(UserError, match=r"blocks.1.attn .*OwnAttention"):
+            prepare(network, method, data=images())
+
+
+@every_method
+def test_a_hook_that_would_be_lost_is_refused_and_one_that_stays_is_kept(method):
+    network = source(method)
+    network.blocks[0].register_forward_hook(lambda _module, _inputs, out: 2 * out)
+    assert not torch.allclose(spiking(method, network)(images()), outputs(method), rtol=1e-3)
+    lost = network.blocks[1].mlp.act if method == "rate" else network.blocks[1].attn
+    lost.register_forward_hook(lambda _module, _inputs, out: 2 * out)
+    path = "blocks.1.mlp.act" if method == "rate" else "blocks.1.attn"
+    with pytest.raises(UserError, match=f"{method} puts other modules in the places of {path}, and the hooks|rate: "):
+        prepare(network, method, data=images())
+
+
+class _Residual(nn.Module):
+    """A residual sum with what an activation read."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.first, self.act, self.head = nn.Linear(6, 6), nn.ReLU(inplace), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(self.act(x) + x)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "rate"])
+def test_what_is_changed_in_place_must_not_be_read_again(method):
+    with pytest.raises(UserError, match=r"what act changes in place is read again, .* build it with inplace=False"):
+        prepare(_Residual(True), method, data=torch.rand(4, 6))
+    network = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True), nn.Linear(6, 3))
+    assert not any(getattr(m, "inplace", False) for m in prepare(network, method, data=torch.rand(4, 6)).modules())
+    assert network[1].inplace
+    prepare(_Residual(False), method, data=torch.rand(4, 6))
+
+
+@every_method
+def test_weights_that_are_not_finite_are_refused(method):
+    network = source(method)
+    network.blocks[0].mlp.fc2.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="VisionTransformer puts out values that are not finite; check its weights"):
+        prepare(network, method, data=images())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@every_method
+def test_what_can_not_be_copied_or_changed_is_refused(method):
+    with pytest.raises(UserError, match=r"compiled by torch.jit, where no module can be replaced; give the network"):
+        prepare(torch.jit.script(nn.Sequential(nn.Linear(6, 3))), method, data=images())
+    network = source(method)
+    network.state = (one for one in "iterator")
+    with pytest.raises(UserError, match="VisionTransformer can't be copied: cannot pickle 'generator' object"):
+        prepare(network, method, data=images())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [np.ones((2, 6)), [{"image": torch.rand(2, 6)}], "folder", 5, torch.tensor(1.0), TensorDataset(torch.rand(2, 6))],
+)
+def test_data_that_are_no_tensors_are_refused(data):
+    with pytest.raises(UserError, match="the calibration data must be a tensor of inputs, or batches of tensors"):
+        convert(mlp(), "rate", data=data)
+
+
+@pytest.mark.parametrize("data", [[], torch.rand(0, 6), iter([torch.rand(0, 6)])])
+def test_data_without_a_sample_are_refused(data):
+    with pytest.raises(UserError, match="the calibration data hold no sample"):
+        convert(mlp(), "rate", data=data)
+
+
+def test_a_batch_that_the_network_can_not_read_is_refused_wherever_it_comes():
+    for data in ([torch.rand(2, 6), torch.zeros(2)], [torch.rand(2, 6), torch.rand(2, 7)]):  # inputs and targets
+        with pytest.raises(UserError, match="Sequential can't run on an input of shape"):
+            convert(mlp(), "rate", data=data)
+
+
+@pytest.mark.parametrize("network", [None, "resnet18", nn.ReLU, lambda x: x])
+def test_what_is_no_network_is_refused(network):
+    for call in (convert, prepare):
+        with pytest.raises(UserError, match=r"the network must be a torch.nn.Module; got "):
+            call(network, "rate", data=torch.rand(2, 6))
+
+
+@every_method
+@pytest.mark.parametrize("change", [torch.compile, copy.deepcopy, _tied])
+def test_a_file_of_an_odd_source_is_read_back(method, change, tmp_path):
+    network = change(source(method))
+    converted = spiking(method, network)
+    path = save_converted(converted, tmp_path / "odd.safetensors", source=network)
+    same(load_converted(path, source=network)(images()), converted(images()))
