@@ -14,15 +14,15 @@ from functools import partial
 
 import timm
 import torch
-from timm.models import resnet
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import default_collate
+from torchvision.models import resnet18
 
 from braincog_transformers.conversion import METHODS, prepare
 from braincog_transformers.data.build import build_datasets
 
-from .conversion_sides import LIMIT, RECIPES, SOURCE, STEPPING, Case, Run, build
+from .conversion_sides import LIMIT, RECIPES, SOURCE, STEPPING, Case, Side, build
 from .harness import OURS, conditions, markdown, measure, memory, summarise
 from .sides import Unavailable
 
@@ -63,7 +63,9 @@ def small_cnn() -> nn.Module:
         return nn.Conv2d(chans, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU()
 
     pools = nn.AvgPool2d(2), nn.AvgPool2d(4)
-    return nn.Sequential(*part(3, 16), *part(16, 32), pools[0], *part(32, 64), pools[1], nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(
+        *part(3, 16), *part(16, 32), pools[0], *part(32, 64), pools[1], nn.Flatten(), nn.Linear(64, 10)
+    )
 
 
 def digits_case(method: str, pictures: Pictures, epochs: int, further: int) -> Case:
@@ -85,7 +87,7 @@ def large_case(method: str, batch: int, depth: int) -> tuple[Case, Tensor]:
     """Return an untrained network for 224 x 224 pixels, prepared, and a batch of noise."""
     torch.manual_seed(0)
     if method == "rate":
-        source = resnet.resnet18()  # by its name, `create_model` builds BrainCog's
+        source = resnet18()
     else:
         source = timm.create_model("vit_tiny_patch16_224", depth=depth, act_layer=ACTIVATION[method])
     x = torch.randn(batch, 3, 224, 224)
@@ -93,9 +95,9 @@ def large_case(method: str, batch: int, depth: int) -> tuple[Case, Tensor]:
     return Case(method, source, prepare(source, method, data=x).eval(), [x]), x
 
 
-def _built(case: Case, names: list[str], step: int) -> tuple[dict[str, Run], dict[str, str]]:
+def _built(case: Case, names: list[str], step: int) -> tuple[dict[str, Side], dict[str, str]]:
     """Build sides; return them, and for each that can't be had the reason."""
-    found: dict[str, Run] = {}
+    found: dict[str, Side] = {}
     missing: dict[str, str] = {}
     for name in names:
         try:
@@ -106,33 +108,37 @@ def _built(case: Case, names: list[str], step: int) -> tuple[dict[str, Run], dic
 
 
 def _why(missing: dict[str, str]) -> str:
-    return "".join(f"\nNot measured: {name}, because {reason.splitlines()[0]}\n" for name, reason in missing.items())
+    return "".join(f"\nNot measured: {name}, because {reason}\n" for name, reason in missing.items())
 
 
 @torch.no_grad()
 def accuracies(case: Case, test: Pictures, steps: list[int]) -> str:
-    """Return a table: accuracy of source, limit and each spiking network at each T, and how often the last agrees."""
+    """Return a table: accuracy of source, limit and each spiking network at each T.
+
+    It also says how often the answer at the largest T is the source's, and with how many spikes a neuron fires at most.
+    """
     x, y = test
     rows, missing = [], {}
-    answers = {name: build(case, name, 1)(x)[-1].argmax(1) for name in (SOURCE, LIMIT)}
+    answers = {name: build(case, name, 1).run(x)[-1].argmax(1) for name in (SOURCE, LIMIT)}
 
     def percent(found: Tensor, wanted: Tensor) -> str:
         return f"{100 * (found == wanted).double().mean():.2f}"
 
     for name, found in answers.items():
-        rows.append([name, *[percent(found, y)] * len(steps), percent(found, answers[SOURCE])])
+        rows.append([name, *[percent(found, y)] * len(steps), percent(found, answers[SOURCE]), ""])
     for name in (OURS, *RECIPES[case.method]):
         cells = []
         for step in steps:
-            side, why = _built(case, [name], step)
-            missing |= why
+            sides, why = _built(case, [name], step)
             if why:
+                missing |= why
                 break
-            found = torch.cat([side[name](part)[-1].argmax(1) for part in x.split(120)])
+            found = torch.cat([sides[name].run(part)[-1].argmax(1) for part in x.split(90)])
             cells.append(percent(found, y))
         else:
-            rows.append([name, *cells, percent(found, answers[SOURCE])])
-    head = ["side", *[f"T={step}" for step in steps], f"same answer as the source, T={steps[-1]}"]
+            most = sides[name].most_spikes(x[:30])
+            rows.append([name, *cells, percent(found, answers[SOURCE]), str(most)])
+    head = ["side", *[f"T={step}" for step in steps], "as the source", "most spikes in a step"]
     return f"{markdown(head, rows)}\n{_why(missing)}"
 
 
@@ -143,11 +149,11 @@ def speeds(case: Case, x: Tensor, step: int, rounds: int) -> str:
     names = [SOURCE, LIMIT, OURS, *recipes, *(name + STEPPING for name in recipes)]
     sides, missing = _built(case, names, step)
     missing = {name: why for name, why in missing.items() if not name.endswith(STEPPING)}
-    times = measure({name: partial(run, x) for name, run in sides.items()}, rounds=rounds, warm_up=1)
+    times = measure({name: partial(side.run, x) for name, side in sides.items()}, rounds=rounds, warm_up=1)
     steps = {name: 1 if name in (SOURCE, LIMIT) else step for name in times}
     times = {name: [ms / steps[name] for ms in found] for name, found in times.items()}
     beside, over = summarise(times, SOURCE), summarise(times, OURS)
-    peaks = {name: _peak(partial(run, x), x.device) for name, run in sides.items()}
+    peaks = {name: _peak(partial(side.run, x), x.device) for name, side in sides.items()}
     rows = [
         [name, f"{row.ms:.1f}", f"{row.ratio:.2f}", f"{row.low:.2f} to {row.high:.2f}", f"{over[name].ratio:.2f}",
          f"{peaks[name] / 2**20:.1f}", f"{peaks[name] / peaks[SOURCE]:.1f}"]

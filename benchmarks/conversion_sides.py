@@ -21,13 +21,42 @@ from braincog_transformers.conversion.lsq import Quantiser
 from .harness import OURS
 from .sides import Unavailable
 
-__all__ = ["LIMIT", "RECIPES", "SOURCE", "STEPPING", "Case", "Run", "build", "official_qann", "torchvision_vit"]
+__all__ = ["LIMIT", "RECIPES", "SOURCE", "STEPPING", "Case", "Side", "build", "official_qann", "torchvision_vit"]
 
 SOURCE, LIMIT = "source", "limit"
 STEPPING = ", step by step"
 """Behind the name of a recipe: its network computes one step after the other, and not all steps of a layer at once."""
-Run = Callable[[Tensor], Tensor]
-"""Maps a batch to the answers after each step, `(T, B, K)`; an ordinary network has one step."""
+
+
+@dataclass
+class Side:
+    """A network that answers.
+
+    Args:
+        run: maps a batch to the answers after each step, `(T, B, K)`; an ordinary network has one step.
+        neurons: its neurons, each with what turns that which it puts out into numbers of spikes.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    neurons: Sequence[tuple[nn.Module, Callable[[Tensor], Tensor]]] = ()
+
+    def most_spikes(self, x: Tensor) -> int:
+        """Return the most spikes of one neuron in one step, on a batch."""
+        most = [0.0]
+
+        def note(counts: Callable[[Tensor], Tensor], out: Tensor) -> None:
+            most.append(counts(out).abs().max().item())
+
+        hooks = [
+            neuron.register_forward_hook(lambda _m, _i, out, counts=counts: note(counts, out))
+            for neuron, counts in self.neurons
+        ]
+        try:
+            self.run(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return round(max(most))
 
 
 @dataclass(frozen=True)
@@ -105,7 +134,7 @@ def _jelly(
     epochs: int = 1,
     stepping: bool = False,
     **options: Any,
-) -> Run:
+) -> Side:
     """Convert by a recipe of SpikingJelly's.
 
     Args:
@@ -128,7 +157,8 @@ def _jelly(
     try:
         spiking = converter(getattr(ann2snn, recipe)(**options)).convert(source(case))
     except ValueError as error:
-        raise Unavailable(f"it refuses the network: {error}") from error
+        why = re.sub(r" at 0x\w+", "", str(error).splitlines()[0])
+        raise Unavailable(f"it refuses the network: {why}") from error
     functional.set_step_mode(spiking, "s" if stepping else "m")
 
     def run(x: Tensor) -> Tensor:
@@ -139,50 +169,49 @@ def _jelly(
         out = torch.stack([spiking(frame) for frame in frames]) if stepping else spiking(frames)
         return out.cumsum(0)
 
-    return run
+    return Side(run, [(module, counts) for module in spiking.modules() if (counts := _counts(module))])
 
 
-def _no_recipe(case: Case, step: int, *, reason: str) -> Run:
-    raise Unavailable(reason)
+def _counts(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return what turns that which a neuron of SpikingJelly's puts out into numbers of spikes, None for no neuron."""
+    if hasattr(module, "q_threshold"):  # ST-BIF
+        return lambda out: out / module.q_threshold
+    if isinstance(getattr(module, "v_threshold", None), Tensor):  # an encoder of STA, with a threshold per channel
+        return lambda out: out / module.v_threshold
+    return (lambda out: out) if hasattr(module, "v_threshold") else None
 
 
 _RATE = partial(_jelly, recipe="RateCodingRecipe", once=False, mode="99.9%")
 _STA = partial(_jelly, recipe="STATransformerRecipe", mode="spiking_encoder", threshold_scale=0.5)
 _ZIP = partial(_jelly, recipe="SpikeZIPTFQANNRecipe", model_family="vit", source=official_qann)
-RECIPES: dict[str, dict[str, Callable[[Case, int], Run]]] = {
+RECIPES: dict[str, dict[str, Callable[..., Side]]] = {
     "rate": {
         "RateCodingRecipe": _RATE,
         "RateCodingRecipe, by channel": partial(_RATE, channel_wise=True, half_threshold=True),
-        "LocalThresholdBalancingRecipe": partial(
-            _jelly, recipe="LocalThresholdBalancingRecipe", once=False, epochs=50
-        ),
+        "LocalThresholdBalancingRecipe": partial(_jelly, recipe="LocalThresholdBalancingRecipe", once=False, epochs=50),
     },
     "sta": {
         "STATransformerRecipe": partial(_STA, source=torchvision_vit),
         "STATransformerRecipe, timm's network": _STA,
     },
     "spikezip": {"SpikeZIPTFQANNRecipe": _ZIP},
-    "qcfs": {
-        "SpikingJelly": partial(_no_recipe, reason="SpikingJelly 2.0 has no conversion of a network with QCFS"),
-    },
+    "qcfs": {},
 }
-"""SpikingJelly's recipes for the source of each method, with the options of its own examples."""
+"""SpikingJelly's recipes for the source of each method, with the options of its own examples; QCFS has none there."""
 
 
-def _ordinary(network: nn.Module) -> Run:
-    return lambda x: network(x).unsqueeze(0)
-
-
-def build(case: Case, name: str, step: int) -> Run:
+def build(case: Case, name: str, step: int) -> Side:
     """Build a side for T steps; raises `Unavailable`, with the reason.
 
     Args:
         name: of the source, its limit, ours, or a recipe, which `STEPPING` may follow.
     """
     if name in (SOURCE, LIMIT):
-        return _ordinary(case.source if name == SOURCE else case.limit)
+        network = case.source if name == SOURCE else case.limit
+        return Side(lambda x: network(x).unsqueeze(0))
     if name == OURS:
         options = {**case.options, "allow_silent": True}  # random weights may have silent layers
-        return convert(case.limit, case.method, step=step, data=case.data, **options).forward_sequence
+        spiking = convert(case.limit, case.method, step=step, data=case.data, **options)
+        return Side(spiking.forward_sequence, [(node, node.counts) for node in spiking.nodes.values()])
     recipe = RECIPES[case.method][name.removesuffix(STEPPING)]
     return recipe(case, step, stepping=True) if name.endswith(STEPPING) else recipe(case, step)
