@@ -251,11 +251,6 @@ class SpikeZip(Converted):
         self._entered = None
 
     def forward_step(self, x: Tensor) -> Tensor:
-        if self._entered is None and torch.stack([node.threshold for node in self.nodes.values()]).isnan().any():
-            raise UserError(
-                "conversion: the thresholds are missing; give convert() data, or the network that was quantised and "
-                "trained, or load the weights of a converted network"
-            )
         self._entered = x.any()
         return super().forward_step(x)
 
@@ -284,7 +279,9 @@ def _neuron(path: str, quantiser: Quantiser) -> STBIFNode:
     """Make a neuron from a quantiser; without a scale, its threshold is not a number until one is loaded."""
     threshold = quantiser.s if quantiser.ready else torch.full_like(quantiser.s, torch.nan)
     if threshold <= 0:
-        raise UserError(f"conversion: the scale of {path} is {float(threshold):.3g}, not above 0; train with less rate")
+        raise UserError(
+            f"conversion: the scale of {path} is {float(threshold):.3g}, not above 0; train at a lower learning rate"
+        )
     return STBIFNode(threshold, low=quantiser.low, high=quantiser.high)
 
 

@@ -145,6 +145,8 @@ def _limit(network: nn.Module, options: STAOptions, batches: list[Tensor] | None
 def _blocks(network: VisionTransformer, options: STAOptions) -> dict[str, Block]:
     """Return the blocks to convert, by path; refuse those whose own code computes something else than timm's."""
     depth = len(network.blocks)
+    if not depth:
+        raise UserError("sta: the network has no block, so there is nothing to convert")
     chosen = range(depth) if options.blocks is None else options.blocks
     if outside := [i for i in chosen if not 0 <= i < depth]:
         raise UserError(f"sta: the network has blocks 0 to {depth - 1}; got {listed([*map(str, outside)])}")
@@ -155,6 +157,8 @@ def _blocks(network: VisionTransformer, options: STAOptions) -> dict[str, Block]
         _require_plain(path, block, Block)
         _require_plain(f"{path}.attn", block.attn, Attention)
         _require_plain(f"{path}.mlp", block.mlp, Mlp)
+        _require_plain(f"{path}.attn.qkv", block.attn.qkv, nn.Linear)
+        _require_plain(f"{path}.mlp.fc1", block.mlp.fc1, nn.Linear)
     return blocks
 
 
@@ -162,7 +166,7 @@ def _require_plain(path: str, module: nn.Module, cls: type, method: str = "forwa
     if getattr(type(module), method, None) is not getattr(cls, method):
         raise UserError(
             f"sta: {path} is a {type(module).__name__} with a {method} of its own, which it can't take apart; it knows "
-            f"timm's {cls.__name__}"
+            f"that of {cls.__name__}"
         )
 
 
@@ -342,7 +346,7 @@ def _spiking(
         rule = Rule(step, options.threshold, options.per_neuron, options.momentum)
         thresholds = calibrate(network, places, rule, batches)
     for path, threshold in thresholds.items():
-        node = BurstNode(threshold.to(**device_and_dtype(network)), burst=options.burst, bipolar=options.bipolar)
+        node = BurstNode(threshold, burst=options.burst, bipolar=options.bipolar).to(**device_and_dtype(network))
         network.set_submodule(path, node)
     for i in range(chosen[0], depth):
         block = network.blocks[i]

@@ -27,7 +27,7 @@ def distance(one, other):
 
 
 def test_every_method_says_what_it_knows():
-    assert METHODS.keys() <= CONVERTED.keys()
+    assert METHODS.keys() == CONVERTED.keys()
     for method in METHODS.values():
         assert method.knows
         for known in method.knows.values():
@@ -90,3 +90,13 @@ def test_the_audit_lists_what_a_method_says_it_leaves_analog_and_nothing_else(me
         analog |= {"matrix product of two activations"} if method == "spikezip" else set()
     spiking = convert(network, method, data=x, step=2, allow_silent=True)
     assert {operator.name for operator in audit(spiking, [x]).analog} == analog
+
+
+def test_the_audit_of_sta_lists_its_softmax_and_its_products_and_no_operator_whose_units_are_neurons():
+    network, x = build("vit")
+    spiking = convert(network, "sta", data=x, step=2, allow_silent=True)
+    found = {(operator.path, str(operator)) for operator in audit(spiking, [x]).analog}
+    assert ("network.norm", "layer norm") in found
+    assert ("network.blocks.0.attn.softmax.exp.approximator.1", "relu") in found
+    assert ("network.blocks.1.attn.context.function", "matrix product of two activations of running means") in found
+    assert not any(".mlp" in path or ".operator" in path or "encoder" in path for path, _ in found)

@@ -234,6 +234,38 @@ def test_an_attention_with_a_forward_of_its_own_is_not_taken_for_timms(method):
             prepare(network, method, data=images())
 
 
+class _Adapted(nn.Module):
+    """A layer with an adapter of low rank."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.down = layer, nn.Linear(layer.in_features, 2, bias=False)
+        self.up = nn.Linear(2, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.up(self.down(x))
+
+
+@every_method
+def test_a_layer_with_an_adapter_is_kept_or_refused(method):
+    network = source(method)
+    network.blocks[0].attn.qkv = _Adapted(network.blocks[0].attn.qkv)
+    if method in ("qcfs", "rate"):
+        assert isinstance(prepare(network, method, data=images()).blocks[0].attn.qkv, _Adapted)
+    else:
+        with pytest.raises(UserError, match=r"blocks.0.attn.qkv .*Adapted"):
+            prepare(network, method, data=images())
+
+
+@every_method
+def test_a_transformer_without_blocks(method):
+    if method in ("rate", "sta"):
+        with pytest.raises(UserError, match="nothing to convert"):
+            spiking(method, source(method, depth=0))
+    else:
+        assert len(spiking(method, source(method, depth=0)).nodes) > 0
+
+
 @every_method
 def test_a_hook_that_would_be_lost_is_refused_and_one_that_stays_is_kept(method):
     network = source(method)

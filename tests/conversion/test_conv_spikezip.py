@@ -3,6 +3,8 @@
 import copy
 import functools
 import json
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -194,6 +196,29 @@ def test_several_batches_of_calibration_data_count_alike():
     assert quantised(data=batches).patch_embed.proj[1].s.item() == pytest.approx(joined.item())
 
 
+RANK = """
+import sys, torch
+from braincog_transformers.conversion.lsq import Quantiser
+rank, store = int(sys.argv[1]), torch.distributed.FileStore(sys.argv[2], 2)
+torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+quantiser = Quantiser(8, signed=True)
+quantiser(torch.full((4,), 1.0 + rank))
+print(float(quantiser.s.detach()))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_processes_begin_with_the_same_scale(tmp_path):
+    command = [sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    scales = [float(rank.communicate(timeout=120)[0]) for rank in ranks]
+    assert scales[0] == scales[1] == pytest.approx(2 * 1.5 / 3**0.5)
+
+
 def test_resumed_training_goes_on_with_the_scales():
     network = quantised(relu=True).train()
     resumed = prepare(vit(), "spikezip", levels=8, relu=True).train()
@@ -324,11 +349,15 @@ def test_nothing_fires_in_the_last_step_but_in_the_one_before(spiking):
 
 
 def test_network_does_not_stop_while_the_picture_still_enters():
-    network = quantised(coding="spread")
-    x = torch.zeros_like(images())
-    assert convert(network, "spikezip", step=ENOUGH)(x).sub(network(x)).abs().max() < VALUE
-    x[..., 0, 0] = 1e-3  # of which a share makes nothing fire
-    assert convert(network, "spikezip", step=ENOUGH)(x).sub(network(x)).abs().max() < VALUE
+    network = quantised(vit(pre_norm=True), coding="spread", levels=64)
+    convolution, quantiser = network.patch_embed.proj
+    x = images(1)
+    x *= 0.51 * quantiser.s / convolution(x).abs().max()  # a neuron fires when 50/51 of it have entered
+    spiking = convert(network, "spikezip", step=ENOUGH)
+    fired = []
+    spiking.nodes["network.patch_embed.proj.1"].register_forward_hook(lambda _m, _i, out: fired.append(bool(out.any())))
+    assert (spiking(x) - network(x)).abs().max() < VALUE
+    assert fired.index(True) > 60
 
 
 def test_frames_are_all_read_whatever_fires(spiking):
@@ -386,14 +415,31 @@ def test_every_quantiser_is_a_neuron_with_its_scale_and_bounds():
         assert (node.threshold, node.low, node.high) == (quantiser.s, quantiser.low, quantiser.high)
 
 
+def test_normalised_queries_and_scaled_branches_have_one_quantiser_each():
+    network = quantised(vit(qk_norm=True, init_values=0.1))
+    names = {name.removeprefix("blocks.0.") for name, m in network.named_modules() if isinstance(m, Quantiser)}
+    attention = {f"attn.{value}_node" for value in ("q", "k", "v", "weight", "context")}
+    block = {"norm1.1", "norm2.1", "mlp.act.1", "ls1.1", "ls2.1"}
+    assert names == {"patch_embed.proj.1", "norm.1", *attention, *block}
+
+
+def test_without_softmax_the_weights_are_divided_by_the_number_of_tokens():
+    attention = quantised(remove_softmax=True).blocks[0].attn
+    seen = {}
+    attention.weight_node.register_forward_hook(lambda _m, _i, out: seen.__setitem__("node", out))
+    attention.context.register_forward_pre_hook(lambda _m, inputs: seen.__setitem__("context", inputs[0]))
+    attention(torch.randn(2, 5, 16, dtype=torch.float64))
+    assert seen["node"].any()
+    assert torch.equal(seen["context"], seen["node"] / 5)
+
+
 # Files
 
 
 def test_weights_bring_the_thresholds_along():
     spiking = convert(quantised(weight_bits=6), "spikezip", step=ENOUGH)
-    other = convert(prepare(vit(depth=1), "spikezip", levels=8, weight_bits=6), "spikezip", step=ENOUGH)
-    with pytest.raises(UserError, match="thresholds are missing"):
-        other(images())
+    other = convert(quantised(data=3 * images(2), weight_bits=6), "spikezip", step=ENOUGH)
+    assert not torch.equal(other(images()), spiking(images()))
     other.load_state_dict(spiking.state_dict())
     assert torch.equal(other(images()), spiking(images()))
 
@@ -474,6 +520,14 @@ def test_padding_changes_no_answer():
     assert (network(TOKENS)[1] - network(TOKENS[1:2, :4])[0]).abs().max() < VALUE
     spiking = convert(quantised(network, TOKENS), "spikezip", step=ENOUGH)
     assert (spiking(TOKENS)[1] - spiking(TOKENS[1:2, :4])[0]).abs().max() < VALUE
+
+
+def test_padding_is_at_the_place_of_its_own_number():
+    parts = encoder().embeddings
+    expected = (
+        parts.word_embeddings.weight[1] + parts.position_embeddings.weight[1] + parts.token_type_embeddings.weight
+    )
+    assert torch.equal(parts(TOKENS)[1, 4], parts.LayerNorm(expected)[0])
 
 
 def test_attention_mask_takes_the_place_of_padding():
@@ -567,8 +621,11 @@ def test_evaluation_without_scales_is_refused():
         prepare(vit(), "spikezip")(images())
 
 
-def test_network_without_scales_is_converted_with_data():
-    spiking = convert(prepare(vit(), "spikezip", levels=8), "spikezip", step=ENOUGH, data=images())
+def test_network_without_scales_is_converted_with_data_only():
+    network = prepare(vit(), "spikezip", levels=8)
+    with pytest.raises(UserError, match=r"calibrates network.patch_embed.proj.1, .* so it needs data"):
+        convert(network, "spikezip")
+    spiking = convert(network, "spikezip", step=ENOUGH, data=images())
     assert (spiking(images()) - quantised()(images())).abs().max() < VALUE
 
 
