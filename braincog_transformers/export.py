@@ -7,6 +7,9 @@ A neuron compares its potential with a threshold. Another order of additions, in
 library's convolution, moves a potential by some 1e-7, and the one in a million that lies so close to the threshold
 falls on its other side: a spike flips, and that sample's logits move by far more than rounding. All others agree to
 rounding. `Agreement` therefore looks at each sample by itself.
+
+A converted network is written with its T steps one after the other, so that the file grows with T. It takes all of
+them: where it could stop early depends on the data.
 """
 
 import copy
@@ -22,6 +25,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .conversion import Converted
+from .conversion.qcfs import SpikeMask
+from .conversion.survey import example_input
 from .errors import UserError
 from .files import reason
 from .models.base import SpikingTransformer
@@ -29,6 +35,8 @@ from .nodes import WrappedNode
 
 __all__ = ["Agreement", "agreement", "compile_aot", "export", "export_onnx", "export_program", "form_of"]
 __all__ += ["load_exported", "samples_for"]
+
+Network = SpikingTransformer | Converted
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between two forms in which no spike differs, in float32."""
@@ -64,7 +72,7 @@ class Agreement:
         )
 
 
-def agreement(model: SpikingTransformer, run: Callable[[Tensor], Tensor], batch: Tensor) -> Agreement:
+def agreement(model: Network, run: Callable[[Tensor], Tensor], batch: Tensor) -> Agreement:
     """Compare an exported network with the one that it was made of.
 
     Args:
@@ -81,15 +89,22 @@ def agreement(model: SpikingTransformer, run: Callable[[Tensor], Tensor], batch:
     return Agreement(differences.numel(), int(close.sum()), differences.max().item(), bool(same_top1))
 
 
-def samples_for(model: SpikingTransformer, count: int = 8, *, steps: bool | None = None) -> Tensor:
+def samples_for(model: Network, count: int = 8, *, steps: bool | None = None) -> Tensor:
     """Draw inputs of a network, always the same ones: noise for images, counts for event frames and sequences.
+
+    A converted network gets noise in the form that its source takes, or the tokens of an example in other orders.
 
     Args:
         model: the network.
         count: number of samples B.
         steps: whether an input has an axis of time, `(B, T, C, H, W)` (default: with two channels or a height of 1).
+
+    Raises:
+        UserError: if a converted network does not say what its source takes.
     """
     generator = torch.Generator().manual_seed(0)
+    if isinstance(model, Converted):
+        return _samples_like(model, count, generator)
     shape = (model.in_chans, *model.img_size)
     if steps if steps is not None else model.in_chans == 2 or model.img_size[0] == 1:
         batch = torch.rand(count, model.step, *shape, generator=generator).mul(3).round()
@@ -99,8 +114,19 @@ def samples_for(model: SpikingTransformer, count: int = 8, *, steps: bool | None
     return batch.to(parameter.device, parameter.dtype)
 
 
+def _samples_like(model: Converted, count: int, generator: torch.Generator) -> Tensor:
+    try:
+        one = example_input(model.network)
+    except UserError as error:
+        name = type(model.network).__name__
+        raise UserError(f"{name} doesn't say what it takes; give batch=, two samples or more") from error
+    if one.is_floating_point():
+        return torch.randn(count, *one.shape[1:], generator=generator).to(one)
+    return torch.cat([one.roll(place, -1) for place in range(count)])
+
+
 def export_onnx(
-    model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None, check: bool = True
+    model: Network, path: str | os.PathLike, *, batch: Tensor | None = None, check: bool = True
 ) -> Path:
     """Write a network as ONNX in float32, input `input` and output `logits`, in the opset of the installed PyTorch.
 
@@ -120,7 +146,7 @@ def export_onnx(
     path = _checked(path, ".onnx")
     _require("onnx", "onnxscript", *["onnxruntime"] * check)
     model = _copied(model).cpu().float()
-    batch = samples_for(model) if batch is None else batch.cpu().float()
+    batch = samples_for(model) if batch is None else _as_float32(batch.cpu())
     program = _program(model, batch)  # which fuses: folding rounds, and the file must equal what it was made of
     with _written(path) as beside, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -140,7 +166,7 @@ def export_onnx(
     return path
 
 
-def export_program(model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
+def export_program(model: Network, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
     """Write a network as PyTorch's exported program, for its own device and type.
 
     Args:
@@ -160,7 +186,7 @@ def export_program(model: SpikingTransformer, path: str | os.PathLike, *, batch:
     return path
 
 
-def compile_aot(model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
+def compile_aot(model: Network, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
     """Compile a network ahead of time for this kind of machine, its own device and type.
 
     Args:
@@ -195,7 +221,7 @@ def form_of(path: str | os.PathLike) -> str:
     raise UserError(f"an exported network ends in {', '.join(_FORMS)}; got {str(path)!r}")
 
 
-def export(model: SpikingTransformer, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
+def export(model: Network, path: str | os.PathLike, *, batch: Tensor | None = None) -> Path:
     """Write a network in the form that the ending of `path` names, see the three functions above."""
     return _FORMS[form_of(path)](model, path, batch=batch)
 
@@ -217,7 +243,12 @@ def load_exported(path: str | os.PathLike) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"input": x.float().numpy(force=True)})[0])
+    return lambda x: torch.from_numpy(session.run(None, {"input": _as_float32(x).numpy(force=True)})[0])
+
+
+def _as_float32(x: Tensor) -> Tensor:
+    """Return real numbers in float32; tokens stay whole numbers."""
+    return x.float() if x.is_floating_point() else x
 
 
 def _require(*packages: str) -> None:
@@ -248,9 +279,14 @@ def _written(path: Path) -> Iterator[Path]:
         raise UserError(f"can't write {str(path)!r}: {reason(error)}") from error
 
 
-def _copied(model: SpikingTransformer) -> SpikingTransformer:
+def _copied(model: Network) -> Network:
     """Copy a network into evaluation mode, without what its neurons recorded; raise `UserError` if it can't leave."""
     _refuse(model)
+    if isinstance(model, Converted):
+        copied = copy.deepcopy(model)
+        copied.stops = False
+        copied.reset()
+        return copied
     recorded = (value for node in model.nodes.values() for value in (node.feature_map, node.mem_collect, node.spike))
     # what a training step left there has a history, which can't be copied
     copied = copy.deepcopy(model, {id(value): 0.0 for value in recorded if isinstance(value, Tensor | list)})
@@ -263,9 +299,13 @@ def _copied(model: SpikingTransformer) -> SpikingTransformer:
 
 def _refuse(model: nn.Module) -> None:
     """Raise `UserError` for a network whose outputs depend on more than a sample and its weights."""
-    if not isinstance(model, SpikingTransformer):
+    if not isinstance(model, Network):
         raise UserError(f"a network of this package can be exported, not {type(model).__name__}")
     name = type(model).__name__
+    if isinstance(model, Converted):
+        if any(isinstance(module, SpikeMask) and module.ratio for module in model.modules()):
+            raise UserError(f"{name}: random spike masking draws its masks, which no file does; set masking_ratio to 0")
+        return
     if not model.layer_by_layer:
         raise UserError(
             f"{name}: step by step, neurons keep a state that no file holds; call set_attr('layer_by_layer', True) "
@@ -284,12 +324,14 @@ def _refuse(model: nn.Module) -> None:
         raise UserError(f"{name}: {', '.join(random)} draws noise, which no file repeats")
 
 
-def _program(model: SpikingTransformer, batch: Tensor | None) -> torch.export.ExportedProgram:
-    """Fuse a copy and trace it with any number of samples."""
+def _program(model: Network, batch: Tensor | None) -> torch.export.ExportedProgram:
+    """Fuse a copy, which a converted network needs not, and trace it with any number of samples."""
     batch = samples_for(model) if batch is None else batch
     if len(batch) < 2:
         raise UserError(f"batch= needs two samples, so that the batch's size stays open; got {len(batch)}")
     shapes = ({0: torch.export.Dim("batch", min=1)},)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # BrainCog's own nodes leave their membrane behind, which is as well
+        if isinstance(model, Converted):  # its code runs as it is, steps and all
+            return torch.export.export(model, (batch,), dynamic_shapes=shapes, strict=False)
         return torch.export.export(model.fuse(), (batch,), dynamic_shapes=shapes)

@@ -156,7 +156,7 @@ class _Wrapped(nn.Module):
 
 
 @every_method
-@pytest.mark.parametrize("wrap", [torch.compile, _Wrapped, nn.DataParallel])
+@pytest.mark.parametrize("wrap", [pytest.param(torch.compile, marks=pytest.mark.slow), _Wrapped, nn.DataParallel])
 def test_a_compiled_or_distributed_source_is_unwrapped(method, wrap):
     same(spiking(method, wrap(source(method)))(images()), outputs(method))
     limit = wrap(prepare(source(method), method, data=images()))
@@ -168,7 +168,7 @@ def test_a_compiled_or_distributed_source_is_unwrapped(method, wrap):
 @every_method
 def test_a_compiled_part_is_unwrapped(method):
     network = source(method)
-    network.blocks[0] = torch.compile(network.blocks[0])
+    network.blocks[0] = _Wrapped(network.blocks[0])
     same(spiking(method, network)(images()), outputs(method))
 
 
@@ -348,7 +348,7 @@ def test_what_is_no_network_is_refused(network):
 
 
 @every_method
-@pytest.mark.parametrize("change", [torch.compile, copy.deepcopy, _tied])
+@pytest.mark.parametrize("change", [_Wrapped, _tied])
 def test_a_file_of_an_odd_source_is_read_back(method, change, tmp_path):
     network = change(source(method))
     converted = spiking(method, network)

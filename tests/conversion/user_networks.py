@@ -1,12 +1,13 @@
 """Small networks as users have them, of timm and of their own, for what is the same for all methods of conversion."""
 
-import timm
 import torch
 from timm.layers import RmsNorm, SwiGLUPacked
+from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.beit import Beit
 from timm.models.cait import Cait
 from timm.models.convnext import ConvNeXt
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.efficientnet import EfficientNet
 from timm.models.eva import Eva
 from timm.models.mlp_mixer import MlpMixer
 from timm.models.resnet import BasicBlock, ResNet
@@ -117,7 +118,8 @@ NETWORKS = {
     "swin": (swin, LARGE),
     "resnet": (lambda: ResNet(BasicBlock, (1, 1, 1, 1), num_classes=3, channels=(4, 4, 4, 4), stem_width=4), LARGE),
     "convnext": (lambda: ConvNeXt(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4), num_classes=3), LARGE),
-    "efficientnet": (lambda: timm.create_model("efficientnet_b0", num_classes=3), LARGE),
+    "efficientnet": (lambda: EfficientNet(decode_arch_def([["ds_r1_k3_s1_e1_c8_se0.25"], ["ir_r1_k3_s2_e2_c8_se0.25"]]),
+                                          num_features=16, stem_size=8, act_layer=nn.SiLU, num_classes=3), LARGE),
     "mixer": (lambda: MlpMixer(img_size=16, patch_size=8, num_blocks=1, embed_dim=8, num_classes=3), IMAGE),
     "cait": (lambda: Cait(img_size=16, patch_size=8, depth=1, embed_dim=8, num_heads=2, num_classes=3), IMAGE),
     "beit": (lambda: Beit(img_size=16, patch_size=8, depth=1, embed_dim=8, num_heads=2, num_classes=3), IMAGE),
