@@ -18,7 +18,16 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import code_lines, compilation, evaluation, neurons, run, scaling, two_epochs  # noqa: E402
+from benchmarks import (  # noqa: E402
+    code_lines,
+    compilation,
+    conversion_braincog,
+    evaluation,
+    neurons,
+    run,
+    scaling,
+    two_epochs,
+)
 from benchmarks.all import COMMANDS, insert  # noqa: E402
 from benchmarks.charts import plot_comparisons, plot_scaling  # noqa: E402
 from benchmarks.harness import Summary, as_plain, markdown, measure, memory, summarise  # noqa: E402
@@ -200,6 +209,18 @@ def test_kinds_of_neurons_are_compared_with_the_first(capsys):
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == 2 * ["| neuron", "| ---", "| LIFNode", "| CLIFNode"]
     assert rows[2][2:] == ["1.00", "1.00 to 1.00 |"]
+
+
+def test_conversion_is_compared_with_brain_cogs_in_all_networks(capsys):
+    conversion_braincog.main(["--step", "3", "--seeds", "1", "--epochs", "1"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    tables = [rows[at : at + 7] for at in range(0, len(rows), 7)]
+    assert len(tables) == len(conversion_braincog.NETWORKS)
+    for head, _, source, *others in tables:
+        assert head[1:] == ["T=1", "T=2"]
+        assert [row[0] for row in (source, *others)] == [*conversion_braincog.SIDES]
+        assert source[1] == source[2]
+        assert all(0 <= float(value) <= 100 for row in others for value in row[1:])
 
 
 def test_attentions_tokens_grow_fourfold():

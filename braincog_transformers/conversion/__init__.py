@@ -2,6 +2,7 @@
 
 from . import masked_spiking_transformer as masked_spiking_transformer  # registers its networks
 from . import qcfs, rate, spikezip, sta
+from . import rate_coded_transformer as rate_coded_transformer  # registers its networks
 from .converted import Converted
 from .methods import Method, convert, prepare
 from .saving import is_converted, load_converted, save_converted

@@ -118,16 +118,10 @@ def _limit(network: nn.Module, options: RateOptions, data: list[Tensor] | None) 
         calls = calls_of(network, modules_of(network, (*_RELUS, *_POOLS)), x)
     if options.as_released and data is not None:
         normalise_as_released(network, data, options.percentile)
-    before = None if data is None else network(x)
     own_modules(network, {name: len(found) for name, found in calls.items()} if calls else options.calls or {})
     clips = data is None or options.as_released
     replace_modules(network, {name: _unset(network, relu, clips) for name, relu in modules_of(network, _RELUS).items()})
     if not clips:
-        if not torch.allclose(network(x), before, rtol=1e-4, atol=1e-6):
-            raise UserError(
-                f"rate: {type(network).__name__} reads an activation that its ReLU has changed in place, where a "
-                "neuron changes nothing; build it with nn.ReLU(inplace=False)"
-            )
         _calibrate(network, data, calls, options)
     return network
 
@@ -151,7 +145,7 @@ def _calibrate(network: nn.Module, data: list[Tensor], calls: Mapping[str, list[
     maxima = _channel_maxima(network, data, {name: (relu, axes[name]) for name, relu in relus.items()})
     for name, found in maxima.items():
         if not torch.isfinite(found).all():
-            raise UserError(f"rate: {name} is not finite on the calibration data; check the network's weights")
+            raise UserError(f"rate: {name} is not finite on the calibration data; check the weights and the data")
     if options.percentile is None:
         levels = _LEVELS if options.levels is None else options.levels
         largest = {name: found.max() for name, found in maxima.items()}
@@ -175,7 +169,8 @@ def _least_errors(
     counts: dict[str, Tensor] = {}
 
     def note(name: str, out: Tensor) -> None:
-        found = torch.histc(out.float() / largest[name].float().clamp(min=1e-30), _BINS, 0, 1)
+        shares = out.float() / largest[name].float().clamp(min=1e-30)
+        found = (shares.flatten() * _BINS).long().clamp(max=_BINS - 1).bincount(minlength=_BINS)
         counts[name] = found if name not in counts else counts[name] + found
 
     _observe(network, data, relus, note)
