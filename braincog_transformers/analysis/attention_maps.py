@@ -18,8 +18,8 @@ own, and each map says in `what` which one it is:
   goes; both for the single step of its blocks.
 - `SoftmaxProduct` (Spikeformer): the share of attention that each place receives, the mean over the queries; it adds up
   to 1. Attention between the steps of a place has no map.
-- `ExplicitAttention` (converted networks): the weights that each place receives, the mean over the queries; where only
-  changes leave the softmax, those so far added up. Attention within windows (Swin) has no map.
+- `ExplicitAttention` and timm's `Attention` (converted networks): the weights that each place receives, the mean over
+  the queries; where only changes leave the softmax, those so far added up. Attention within windows (Swin) has no map.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,6 +30,7 @@ from functools import partial
 import numpy as np
 import torch
 from einops import rearrange
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from ..conversion.attention import ExplicitAttention
@@ -150,6 +151,10 @@ def _shown(attention: nn.Module, product: nn.Module, others: int) -> Iterator[Sh
         if product is attention.context and not attention.window_area:
             yield from _weights(product, others)
         return
+    if type(attention) is Attention:
+        if product is attention.qkv:
+            yield WEIGHTS, attention, lambda inputs, _output: _softmax(attention, inputs[0]).mean(-2)[..., others:]
+        return
     if type(product) is SpikingProduct:
         yield PRODUCT, product, lambda inputs, _output: received(*inputs[:2])
     elif type(product) is DenoisedProduct:
@@ -179,6 +184,14 @@ def _weights(product: nn.Module, others: int) -> Iterator[Shown]:
         yield SUMMED, product, lambda _inputs, _output: product.sums[0].float().mean(-2)[..., others:]
     else:
         yield WEIGHTS, product, lambda inputs, _output: inputs[0].float().mean(-2)[..., others:]
+
+
+def _softmax(attention: Attention, x: Tensor) -> Tensor:
+    """Return the weights of timm's attention, which its fused kernel does not, `(B, h, N, N)`."""
+    qkv = nn.functional.linear(x, attention.qkv.weight, attention.qkv.bias)
+    q, k, _ = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    return (q.float() * attention.scale @ k.float().transpose(-2, -1)).softmax(-1)
 
 
 def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:

@@ -20,6 +20,7 @@ from timm.layers import DropPath
 from timm.models import is_model, is_model_pretrained
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._pytree import tree_leaves
 
 from ..checkpoints.files import read_checkpoint, read_header
 from ..checkpoints.state_dicts import refuse_broken, refuse_odd
@@ -38,6 +39,7 @@ _READING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoin
 _TYPES = ("float64", "float32", "bfloat16", "float16")
 _INERT = (nn.Identity, nn.Dropout, DropPath)
 """What does nothing in evaluation, so that the one may stand for the other."""
+_LARGE = 1 << 16
 _PASSING = ("training", "biased", "requires_fp", "requires_mem", "grad_checkpointing", "fused_attn", "input_dims")
 """Attributes that say nothing about what a network computes from rest."""
 
@@ -73,7 +75,7 @@ def save_converted(
     state = {name: value.detach().cpu() for name, value in converted.state_dict().items()}
     refuse_broken(state)
     try:
-        text = json.dumps({**settings, "version": __version__})
+        text = json.dumps({**settings, "version": __version__}, sort_keys=True)
         read = _settings(text)
         rebuilt = _rebuilt(read, source if isinstance(source, nn.Module) else None, state)
     except (UserError, TypeError, ValueError) as error:
@@ -177,7 +179,7 @@ def _rebuilt(settings: dict[str, Any], source: nn.Module | None, state: Mapping[
         options = method.chosen(settings["options"])
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _bounded(state):
             if source is None:
-                source = _by_timm(described)
+                source = _by_timm(described, sum(value.numel() for value in state.values()))
             elif described.get("class", type(source).__name__) != type(source).__name__:
                 raise UserError(f"it was made from a {shown(described['class'], 60)}, not a {type(source).__name__}")
             limit = method.limit(plain_copy(source).cpu().eval(), options, None)
@@ -191,8 +193,13 @@ def _rebuilt(settings: dict[str, Any], source: nn.Module | None, state: Mapping[
         raise UserError(f"what it names can't be built ({type(error).__name__}: {reason(error)})") from error
 
 
-def _by_timm(described: dict[str, Any]) -> nn.Module:
-    """Build a source by name, without weights."""
+def _by_timm(described: dict[str, Any], size: int) -> nn.Module:
+    """Build a source by name, without weights.
+
+    Args:
+        described: name and arguments.
+        size: how many values its file holds; no argument is larger, but for those of small networks.
+    """
     name, kwargs = described.get("model"), described.get("kwargs")
     if not isinstance(name, str) or not isinstance(kwargs, dict):
         known = f"a {shown(described['class'], 60)}, no network of timm" if "class" in described else "not named"
@@ -201,6 +208,9 @@ def _by_timm(described: dict[str, Any]) -> nn.Module:
         raise UserError(f"its source {quoted(name, 60)} is not known to timm {timm.__version__}")
     if reading := [argument for argument in _READING if argument in kwargs]:
         raise UserError(f"the arguments of its source hold {listed(reading)}, which would read other files")
+    numbers = (value for value in tree_leaves(kwargs) if isinstance(value, int | float))
+    if large := [value for value in numbers if not abs(value) <= max(size, _LARGE)]:
+        raise UserError(f"the arguments of its source hold {quoted(large[0], 60)}, which no network of its size has")
     return timm.create_model(name, **kwargs)
 
 

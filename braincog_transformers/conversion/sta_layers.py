@@ -7,6 +7,7 @@ Source: Jiang et al., Spatio-Temporal Approximation (ICLR 2024), section 4; offi
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..ops.neuron import membrane_dtype
 from .converted import Stateful
 from .operators import GroupOperator
@@ -67,6 +68,9 @@ class Followed(Stateful):
 
     Args:
         node: neurons.
+
+    Raises:
+        UserError: on a call, if the neurons have thresholds of their own and there are more or fewer of them.
     """
 
     def __init__(self, node: nn.Module):
@@ -78,6 +82,12 @@ class Followed(Stateful):
         self._steps, self._fired = 0, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
+        threshold = self.node.threshold
+        if threshold.dim() and threshold.shape[-1] != x.shape[-1]:
+            raise UserError(
+                f"sta: the thresholds are those of {threshold.shape[-1]} tokens, the input has {x.shape[-1]}; convert "
+                "with data of its size, or with per_neuron=False"
+            )
         self._steps += 1
         spikes = self.node((self._steps * x - self._fired).to(x.dtype))
         self._fired = self._fired + _wide(spikes)

@@ -44,7 +44,7 @@ def calibrate(network: nn.Module, sites: Iterable[str], rule: Rule, batches: lis
         batches: inputs.
 
     Raises:
-        UserError: if a value is not finite.
+        UserError: if a value is not finite, or the thresholds of one batch don't fit the next.
     """
     thresholds: dict[str, Tensor] = {}
 
@@ -62,6 +62,11 @@ def calibrate(network: nn.Module, sites: Iterable[str], rule: Rule, batches: lis
                 if isinstance(module, GroupOperator)
                 else _of_neurons(x.relu().flatten(0, -3 if site.endswith("weight_node") else 0), rule)
             )
+            if before is not None and before.shape != found.shape:
+                raise UserError(
+                    "sta: the data hold inputs of several sizes, and each token has thresholds of its own; give data "
+                    "of one size, or per_neuron=False"
+                )
             thresholds[site] = found if before is None else momentum * before + (1 - momentum) * found
 
         return update

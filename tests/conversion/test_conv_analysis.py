@@ -2,11 +2,16 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
+from small_networks import METHOD_NAMES, converted, images
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from braincog_transformers import UserError
+from braincog_transformers.analysis.attention_maps import attention_maps
 from braincog_transformers.analysis.audit import audit, format_audit
 from braincog_transformers.analysis.doctor import diagnose
 from braincog_transformers.analysis.energy import analyze, dense_energy, energy_over_steps
@@ -14,8 +19,14 @@ from braincog_transformers.analysis.firing import firing_rates
 from braincog_transformers.analysis.memory import memory
 from braincog_transformers.analysis.operations import count_operations
 from braincog_transformers.analysis.pictures.dataflow import follow
-from braincog_transformers.analysis.pictures.visualize import draw_energy, draw_membranes, visualize
-from braincog_transformers.analysis.recorder import record
+from braincog_transformers.analysis.pictures.visualize import (
+    draw_attention,
+    draw_energy,
+    draw_membranes,
+    spike_maps,
+    visualize,
+)
+from braincog_transformers.analysis.recorder import NodeRecord, record
 from braincog_transformers.conversion import Converted
 from braincog_transformers.conversion.increments import BiasOnceLinear, Increment, IncrementalProduct
 from braincog_transformers.nodes.valued import BurstNode, SoftResetNode, STBIFNode
@@ -285,7 +296,6 @@ def test_pictures_are_drawn(tmp_path):
     network = Tokens(Product(), 3)
     x = torch.randn(2, 4, 3)
     assert len(visualize(network, x, tmp_path)) == 2  # no maps: nothing here has a place
-    assert draw_membranes(network, x, tmp_path).exists()
     assert draw_energy(analyze(network, [x]), tmp_path).exists()
 
 
@@ -300,3 +310,98 @@ def test_what_needs_training_or_one_call_for_all_steps_is_refused():
         diagnose(tiny(), (X, torch.tensor([1])))
     with pytest.raises(UserError, match="no diagram of Vectors"):
         follow(tiny())
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_method_is_counted_as_pytorch_counts_it(method):
+    network, x = converted(method), images()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        network(x[:2])
+    rows = count_operations(network, [x]).rows
+    assert {row.type for row in rows} == {"conv", "linear", "matmul"}
+    empty = 2 * rows[0].total("macs") if network.coding == "once" else 0.0  # its first layer reads zeros at two steps
+    counted = (sum(row.total("macs") for row in rows) + empty) / len(x)
+    assert counted == counter.get_total_flops() / 2 / 2
+    over = energy_over_steps(network, [x])
+    assert over[-1] == analyze(network, [x])
+    assert [analysis.energy for analysis in over] == sorted(analysis.energy for analysis in over)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_figures_of_every_method_do_not_depend_on_the_batches(method):
+    network, x = converted(method), images()
+    whole, apart = (analyze(network, batches) for batches in ([x], [x[:1], x[1:]]))
+    assert whole.energy == pytest.approx(apart.energy, rel=1e-6)
+    assert whole.ann_energy == pytest.approx(apart.ann_energy)
+    rates = [firing_rates(network, batches) for batches in ([x], [x[:1], x[1:]])]
+    for one, other in zip(*rates, strict=True):
+        assert one.rate == pytest.approx(other.rate, abs=1e-4)
+        assert (one.neurons, len(one.per_step), one.real) == (other.neurons, 3, False)
+        assert 0 <= one.rate <= 1
+
+
+KINDS = {
+    "qcfs": {"binary"},
+    "rate": {"real", "binary"},
+    "spikezip": {"ternary", "binary"},
+    "sta": {"real", "integer"},
+}
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_the_audit_knows_what_the_layers_of_every_method_read(method):
+    found = audit(converted(method), [images()])
+    assert {f.inputs for f in found.findings if f.role == "inner"} <= KINDS[method]
+    assert found.spike_driven == (not KINDS[method] & {"real", "integer"})
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_the_attention_of_every_method_has_maps(method):
+    maps = attention_maps(converted(method), images())
+    assert [(each.name, each.values.shape) for each in maps] == [("network.blocks.0.attn", (3, 2, 2, 2))]
+    assert all((each.values >= 0).all() for each in maps)
+    assert 0 < maps[0].values.sum(axis=(2, 3)).max() <= 1 + 1 / 16  # rounded to levels of a sixteenth at least
+
+
+def test_pictures_have_maps_of_tokens_and_of_attention(tmp_path):
+    network = converted("spikezip")
+    assert [path.name for path in visualize(network, images(), tmp_path)][1] == "spike_maps.png"
+    assert draw_attention(network, images(), tmp_path).exists()
+    assert draw_membranes(network, images(), tmp_path).exists()
+
+
+def test_maps_of_tokens_leave_out_the_class_token():
+    tokens = torch.zeros(2, 1, 5, 3)
+    tokens[:, :, 0], tokens[0, 0, 2], tokens[1, 0, 4, 0] = 1, torch.tensor([1.0, -1, 0]), -1
+    windows = torch.zeros(2, 1, 2, 4, 3)
+    records = {"tokens": NodeRecord("tokens", 1.0, [tokens]), "windows": NodeRecord("windows", 1.0, [windows])}
+    maps = spike_maps(records, (16, 16), grid=(2, 2), others=1)
+    assert list(maps) == ["tokens"]
+    assert maps["tokens"] == pytest.approx(np.array([[[0, 2 / 3], [0, 0]], [[0, 0], [0, 1 / 3]]]))
+    channels_last = {"map": NodeRecord("map", 1.0, [torch.ones(1, 1, 8, 8, 3)])}
+    assert spike_maps(channels_last, (16, 16))["map"].shape == (1, 8, 8)
+
+
+class Windows(nn.Module):
+    """Neurons in two windows of each sample, and in none."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.node, self.head = nn.Linear(2, 2), SoftResetNode(0.5, start=0.0), nn.Linear(2, 2)
+        nn.init.eye_(self.first.weight)
+        nn.init.zeros_(self.first.bias)
+
+    def forward(self, x):
+        return self.head(self.node(self.first(x.reshape(-1, 2, 2)))).reshape(len(x), -1)
+
+
+def test_windows_are_neurons_of_their_sample():
+    network = Tokens(Windows(), 2)
+    network.coding = "constant"
+    x = torch.tensor([[[0.5, 0.0], [0.0, 0.0], [0.5, 0.5], [0.0, 0.25]], [[0.0] * 2] * 4])
+    rows = firing_rates(network, [x])
+    assert (rows[0].neurons, rows[0].per_step) == (8, (3 / 16, 4 / 16))
+    assert firing_rates(network, [x[:1], x[1:]]) == rows
+    with record(network) as records:
+        network(x)
+    assert records["network.node"].spikes.shape == (2, 2, 2, 2, 2)

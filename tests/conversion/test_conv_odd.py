@@ -354,3 +354,15 @@ def test_a_file_of_an_odd_source_is_read_back(method, change, tmp_path):
     converted = spiking(method, network)
     path = save_converted(converted, tmp_path / "odd.safetensors", source=network)
     same(load_converted(path, source=network)(images()), converted(images()))
+
+
+@every_method
+def test_pictures_of_several_sizes(method):
+    network, large = source(method, dynamic_img_size=True), torch.rand(2, 3, 24, 32)
+    if method == "sta":
+        with pytest.raises(UserError, match="thresholds are those of 5 tokens, the input has 13; convert with data of"):
+            spiking(method, network)(large)
+        with pytest.raises(UserError, match=r"the data hold inputs of several sizes, .* or per_neuron=False"):
+            spiking(method, network, [images(), large])
+    converted = spiking(method, network, [images(), large], **({"per_neuron": False} if method == "sta" else {}))
+    assert converted(large).shape == converted(images(2)).shape == (2, 3)

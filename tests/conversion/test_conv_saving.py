@@ -4,8 +4,10 @@ import json
 import struct
 
 import pytest
+import small_networks
 import timm
 import torch
+from small_networks import METHOD_NAMES, source_of
 from torch import nn
 from toy_conversion import TOY
 
@@ -229,8 +231,10 @@ def source_with(**changes):
             "checkpoint_path, which would read other files",
         ),
         (source_with(kwargs=TINY | {"pretrained": True}), "pretrained, which would read other files"),
-        (source_with(kwargs=TINY | {"embed_dim": 1 << 20}), "far larger than its weights"),
-        (source_with(kwargs=TINY | {"depth": 1 << 20}), "far larger than its weights"),
+        (source_with(kwargs=TINY | {"embed_dim": 1 << 14}), "far larger than its weights"),
+        (source_with(kwargs=TINY | {"depth": 1 << 14}), "far larger than its weights"),
+        (source_with(kwargs=TINY | {"depth": 1 << 40}), "hold 1099511627776, which no network of its size has"),
+        (source_with(kwargs=TINY | {"img_size": [16, 10**400]}), "hold a whole number of 1329 bits, which no network"),
         (source_with(kwargs=TINY | {"nonsense": 1}), "can't be built (TypeError"),
         (source_with(kwargs=TINY | {"num_classes": 6}), "network.head.bias is (5,), not (6,)"),
     ],
@@ -238,3 +242,17 @@ def source_with(**changes):
 )
 def test_settings_that_contradict_or_attack_are_one_line(path, change, named):
     assert named in refused(changed(path, change))
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_a_file_of_each_method_gives_the_network_back(method, tmp_path):
+    network = small_networks.converted(method)
+    path = save_converted(network, tmp_path / "net.safetensors", source_of(method))
+    loaded = load_converted(path)
+    assert torch.equal(loaded.forward_sequence(images(4)), network.forward_sequence(images(4)))
+    assert loaded.settings["options"] == network.settings["options"]
+    assert (type(loaded), loaded.step, loaded.coding) == (type(network), 3, network.coding)
+    assert save_converted(loaded, tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    other = {**source_of(method), "kwargs": source_of(method)["kwargs"] | {"num_heads": 4}}
+    with pytest.raises(UserError, match="is not written"):
+        save_converted(network, tmp_path / "other.safetensors", other)
