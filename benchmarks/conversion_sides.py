@@ -140,7 +140,8 @@ def _jelly(
     Args:
         recipe: its name there; `options` are its arguments.
         source: makes the network that it takes.
-        once: the input enters at the first step only, and not at every one.
+        once: the input enters at the first step only, and the answer is the sum of the outputs; else it enters at
+            every step, and the answer is their mean.
         epochs: passes over the calibration data.
         stepping: compute one step after the other, and not all steps of a layer at once.
     """
@@ -167,7 +168,8 @@ def _jelly(
         if once:
             frames[0] = x
         out = torch.stack([spiking(frame) for frame in frames]) if stepping else spiking(frames)
-        return out.cumsum(0)
+        answers = out.cumsum(0)
+        return answers if once else answers / torch.arange(1, step + 1).view(-1, 1, 1)
 
     return Side(run, [(module, counts) for module in spiking.modules() if (counts := _counts(module))])
 
