@@ -15,6 +15,7 @@ from braincog.base.node.node import BaseNode
 from torch import Tensor, nn
 
 from ..errors import UserError, listed, shown
+from ..models.base import SpikingTransformer
 from ..models.masked import MaskedAutoencoder, encoder_weights
 from ..models.official import OfficialNames
 from .files import read_checkpoint
@@ -221,9 +222,9 @@ def _misfit(model: nn.Module, state: Mapping[str, Tensor], problems: Mapping[str
     reason = getattr(model, "joins_steps", "")
     if reason and any(not name.startswith(_HEADS) for name in problems["of another shape"]):
         differences += f"; this network is for T={model.step}, img_size={model.img_size}, since {reason}"
-    return UserError(
-        f"the checkpoint does not fit {type(model).__name__}: {differences} (main.py --identify FILE says what it fits)"
-    )
+    if isinstance(model, SpikingTransformer | MaskedAutoencoder):
+        differences += " (main.py --identify FILE says what it fits)"
+    return UserError(f"the checkpoint does not fit {type(model).__name__}: {differences}")
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, replace_classifier: bool = False) -> str:

@@ -6,6 +6,7 @@ A mistake ends in one line and status 2.
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from typing import Any
 
@@ -66,7 +67,7 @@ def _obey(command: Command, start: Callable[[Sequence[str]], object]) -> None:
         return
     options = command.options(start)
     start(options.run.plugin or ())
-    _check_names(options)
+    _check_names(options, command.values.get("model"))
     if command.action == "export":
         from ..training.exporting import export_trained
 
@@ -78,19 +79,43 @@ def _obey(command: Command, start: Callable[[Sequence[str]], object]) -> None:
 def _list_models(pattern: str, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
     """Return the lines of the table of networks that match a pattern."""
     load()
+    from ..conversion import SOURCES
     from ..models import describe, list_models
     from .data_info import aligned
 
-    names = list_models(pattern) or list_models(f"*{pattern}*")
-    if not names:
-        raise unknown("model", pattern, list_models())
+    for wanted in (pattern or "*", f"*{pattern}*"):
+        names, sources = list_models(wanted), [name for name in SOURCES if fnmatchcase(name, wanted)]
+        if names or sources:
+            break
+    else:
+        raise unknown("model", pattern, [*list_models(), *SOURCES])
     rows = [("name", "family", "year", "T", "input", "params", "status", "published top-1 (source)")]
     for info in (info for name in names for info in describe(name)):
         published = f"{', '.join(info.published)} ({info.ids})" if info.published else ""
         size, parameters = "x".join(map(str, info.input_size)), f"{info.parameters / 1e6:.2f} M"
         facts = str(info.year), str(info.step), size, parameters, info.status
         rows.append((info.name, info.family, *facts, published))
+    rows += [_source_row(name) for name in sources]
     return aligned(rows)
+
+
+def _source_row(name: str) -> tuple[str, ...]:
+    """Return the row of a network that a paper made for its method of conversion, which has no steps by itself."""
+    import timm
+    import torch
+
+    from ..conversion import SOURCES
+
+    source = SOURCES[name]
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    found = source.entry.variant.cfgs.values()
+    size = "x".join(map(str, next(iter(found))["input_size"]))
+    notes = ", ".join(note for cfg in found for note in cfg.get("notes") or ())
+    facts = source.paper.name, source.paper.venue.split()[-1], "", size, f"{count:.2f} M"
+    published = f"{notes} ({source.paper.ids})" if notes else ""
+    return name, *facts, f"source of --convert {source.method}", published
 
 
 def _identify(path: str, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
@@ -99,7 +124,13 @@ def _identify(path: str, given: Mapping[str, Any], load: Callable[[], object]) -
         raise UserError("--identify needs a file: --identify FILE")
     load()
     from ..checkpoints import identify
+    from ..conversion import is_converted
+    from ..conversion.saving import read_settings
 
+    if is_converted(path):
+        found = read_settings(path)
+        source = found["source"].get("model") or found["source"].get("class")
+        return [f"{source}, converted by {found['method']}, T={found['step']}; --eval_checkpoint {path} evaluates it"]
     return [str(fit) for fit in identify(path)]
 
 
@@ -130,14 +161,33 @@ def _run(options: Options) -> None:
     run(options)
 
 
-def _check_names(options: Options) -> None:
-    """Raise `UserError` for a network or an optimizer that can't be had."""
+def _check_names(options: Options, model: str | None = None) -> None:
+    """Raise `UserError` for a network or an optimizer that can't be had, or that a converted one contradicts.
+
+    Args:
+        options: of the run.
+        model: the network that is named, None where it is the default.
+    """
+    from ..conversion import SOURCES
     from ..models import REGISTERED
+    from ..models.timm_networks import list_timm
+    from ..training.converted_file import converted_file, require_model
     from ..training.optim import check_optimizer
 
+    check_optimizer(options.optim.opt)
     name, _, tag = options.model.model.partition(".")
+    if (file := converted_file(options)) is not None:
+        require_model(file, model)
+        return
+    if options.convert.convert:
+        from ..training.method import method_of
+        from ..training.source import find_source
+
+        find_source(options.model.model, method_of(options)[0].name)
+        return
     if name not in REGISTERED:
-        raise unknown("model", name, list(REGISTERED))
+        ordinary = name in SOURCES or name in list_timm()
+        remedy = f"--model {name} is an ordinary network, which --convert METHOD makes a spiking one"
+        raise UserError(remedy) if ordinary else unknown("model", name, list(REGISTERED))
     if tag and tag not in (tags := REGISTERED[name].variant.cfgs):
         raise unknown(f"configuration of {name}", tag, list(filter(None, tags)) or ["(it has one, without a name)"])
-    check_optimizer(options.optim.opt)

@@ -56,7 +56,8 @@ class RateOptions:
 
     Args:
         levels: a threshold is that of the least squared error if activations are rounded to so many levels, which is
-            what a neuron does in as many steps; 8, unless `percentile` is given.
+            what a neuron does in as many steps; 8, unless `percentile` is given. More cut off less of the largest
+            activations, and need more steps.
         percentile: instead, a threshold is the largest of the channels' maxima over the calibration data, without the
             share above this one.
         start: potential at the first step, as a share of the threshold; 0.5 rounds to the nearest level, 0 down.

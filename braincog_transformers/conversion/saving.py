@@ -26,11 +26,12 @@ from ..checkpoints.files import read_checkpoint, read_header
 from ..checkpoints.state_dicts import refuse_broken, refuse_odd
 from ..errors import UserError, listed, quoted, shown
 from ..files import reason, write_whole
+from ..models.timm_networks import find_timm, list_timm
 from ..version import __version__
 from .converted import Converted
 from .methods import device_and_dtype, find_method, plain_copy
 
-__all__ = ["is_converted", "load_converted", "save_converted"]
+__all__ = ["is_converted", "load_converted", "read_settings", "save_converted"]
 
 ENDING = ".safetensors"
 _KEY = "braincog_transformers.converted"
@@ -107,14 +108,10 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
     Raises:
         UserError: if the file is missing, damaged or foreign, contradicts itself, or needs `source`.
     """
-    text = read_header(path).get(_KEY)
-    if text is None:
-        raise UserError(f"{shown(path)} is no converted network: nothing in it says how it was converted")
-    state = read_checkpoint(path)["state_dict"]
+    settings, state = read_settings(path), read_checkpoint(path)["state_dict"]
     try:
         refuse_odd(state)
         refuse_broken(state)
-        settings = _settings(text)
         rebuilt = _rebuilt(settings, source, state)
         if different := _misfits(rebuilt, state):
             raise UserError(f"its weights are not those of the network that it names: {listed(different, 3)}")
@@ -122,6 +119,21 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
     return rebuilt.requires_grad_(False)
+
+
+def read_settings(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what a file says about its network: `method`, `step`, `options`, `dtype`, `source` and `version`.
+
+    Raises:
+        UserError: if the file is missing, damaged or foreign.
+    """
+    text = read_header(path).get(_KEY)
+    if text is None:
+        raise UserError(f"{shown(path)} is no converted network: nothing in it says how it was converted")
+    try:
+        return _settings(text)
+    except UserError as error:
+        raise UserError(f"{shown(path)}: {error}") from error
 
 
 def is_converted(path: str | os.PathLike) -> bool:
@@ -211,7 +223,8 @@ def _by_timm(described: dict[str, Any], size: int) -> nn.Module:
     numbers = (value for value in tree_leaves(kwargs) if isinstance(value, int | float))
     if large := [value for value in numbers if not abs(value) <= max(size, _LARGE)]:
         raise UserError(f"the arguments of its source hold {quoted(large[0], 60)}, which no network of its size has")
-    return timm.create_model(name, **kwargs)
+    build, config = find_timm(name) if name.partition(".")[0] in list_timm() else (None, None)
+    return timm.create_model(name, **kwargs) if build is None else build(pretrained_cfg=config, **kwargs)
 
 
 @contextmanager

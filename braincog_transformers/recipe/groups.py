@@ -18,6 +18,7 @@ _planar = partial(option, kinds=("event", "image"))  # needs height and width
 _sourced = partial(option, needs="dataset_source")
 _taught = partial(option, needs="teacher")
 _masked = partial(option, needs="pretrain")
+_converting = partial(option, needs="convert")
 _free = partial(option, numbers=False)
 _searched = partial(option, numbers=False, saved=False)
 _RESIZING = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -88,7 +89,7 @@ class ModelOptions:
     model: str = option("spikformer", "name of the network (--list-models lists all)")
     pretrained: bool = _free(False, "start from the published weights, if the model has a source for them")
     initial_checkpoint: str = _free("", "start from the weights in this file, official or ours", named="a checkpoint")
-    step: int | None = option(None, "number of time steps T (default: the model's)", low=1)
+    step: int | None = option(None, "number of time steps T (default: the model's; 32 with --convert)", low=1)
     encode: str = _image("direct", "how an image becomes T inputs", choices=("direct", "rate", "ttfs", "phase"))
     layer_by_layer: bool = option(True, "compute all steps of a layer at once, not the network step by step")
     temporal_flatten: bool = _event(False, "fold time into the channels: a network of one step on event data")
@@ -233,7 +234,10 @@ class TrainOptions:
     tet_loss: bool = option(False, "temporal efficient training (TET): the mean of the losses at all steps")
     tet_lambda: float = option(0.0, "share of TET's squared distance to --tet-means", low=0, high=1)
     tet_means: float = option(1.0, "target of TET's squared distance")
-    teacher: str = _image("", "timm model from which the network learns (distillation)", named="a model of timm's")
+    teacher: str = _image(
+        "", "timm model from which the network learns (distillation); source: that of --convert",
+        named="a model of timm's",
+    )  # fmt: skip
     teacher_checkpoint: str = _taught("", "weights of --teacher (default: timm downloads them)", named="a checkpoint")
     distill: str = _taught("hard", "learn the teacher's class, or its distribution", choices=("hard", "soft"))
     distill_alpha: float = _taught(0.5, "share of the teacher in the loss", low=0, high=1)
@@ -285,6 +289,20 @@ class RunOptions:
         False, "evaluate and analyse in binary planes instead of whole numbers (ILIFNode); the same outputs, slower"
     )
     use_ema: bool | None = _free(None, "read the moving average of a checkpoint (default: if it chose the best epoch)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """conversion of a trained network (--convert)"""
+
+    convert: str = _image(
+        "", "make a spiking network of --model, any trained classifier of timm's; figures are those of the result",
+        choices=("", "qcfs", "sta", "spikezip", "rate"),
+    )  # fmt: skip
+    convert_kwargs: tuple[str, ...] | None = _converting(None, "options of the method: levels=16")
+    calibration_batches: int = _converting(4, "batches of training data, not augmented, that calibrate it", low=1)
+    allow_silent: bool = _converting(False, "convert although there are layers that never fire")
+    calibrate_only: bool = _converting(False, "qcfs, spikezip: don't train the network that is converted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,6 +403,7 @@ class AllOptions:
     mix: MixOptions = field(default_factory=MixOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    convert: ConvertOptions = field(default_factory=ConvertOptions)
     analysis: AnalysisOptions = field(default_factory=AnalysisOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
     refused: RefusedOptions = field(default_factory=RefusedOptions)

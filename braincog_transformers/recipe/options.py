@@ -12,7 +12,8 @@ from .fields import Entry
 from .groups import ENTRIES, GROUPS, AllOptions
 
 __all__ = [
-    "Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords", "broken_rules", "raise_all",
+    "OF_ZOO", "TRAINING_FREE", "Options", "arguments", "convert_all", "entry_problems", "given_options", "keywords",
+    "broken_rules", "raise_all",
 ]  # fmt: skip
 
 _LONGEST = 600
@@ -27,6 +28,20 @@ _OF_LABELS = (
     *("loss_fn", "smoothing", "tet_loss", "teacher"),
     *("report", "visualize", "tsne", "conf_mat", "mem_dist", "analyze", "doctor", "audit"),
 )
+TRAINING_FREE = ("rate", "sta")
+"""Methods of --convert that train nothing."""
+_OF_TRAINING = (
+    *(name for name, entry in ENTRIES.items() if entry.group in ("optim", "sched", "aug", "mix")),
+    *("drop", "drop_path", "bn_momentum", "grad_checkpointing", "smoothing", "teacher", "amp", "amp_dtype", "compile"),
+    *("sync_bn", "dist_bn", "model_ema", "model_ema_force_cpu", "model_ema_decay", "max_steps", "recovery_interval"),
+    *("checkpoint_hist", "save_images", "eval_metric", "resume", "no_resume_opt", "use_multi_epochs_loader"),
+)
+OF_ZOO = (
+    *(name for name, entry in ENTRIES.items() if entry.group == "neuron"),
+    *("encode", "layer_by_layer", "rand_step", "as_released", "distilled", "pack_spikes", "integer_products"),
+    *("tet_loss", "tet_lambda", "tet_means", "pretrain", "spiking_inference", "doctor", "eval"),
+)
+"""Options of networks that spike from the start."""
 # timm takes these for itself, and would read a checkpoint by other rules
 _OF_TIMM = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
 
@@ -199,8 +214,15 @@ def _rules(options: Options) -> Iterator[str]:
 
 def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ...]:
     """Return the rules about options that have no effect, for `broken_rules`."""
-    data, asked = options.data, options.analysis
+    data, asked, made = options.data, options.analysis, options.convert
+    free = made.convert in TRAINING_FREE or (made.convert and made.calibrate_only)
+    said = f"--convert {made.convert}" + " --calibrate-only" * made.calibrate_only
     return (
+        (not made.convert, _needing("convert"), "without effect as long as no --convert is given"),
+        (made.convert, ("sync_bn",), "replaces normalisations that --convert looks for; leave it out"),
+        (made.convert, OF_ZOO, "for networks that spike from the start, not for --convert; leave it out"),
+        (made.convert in TRAINING_FREE, ("calibrate_only",), f"{said}: the method trains nothing; leave it out"),
+        (free and not options.run.eval_checkpoint, _OF_TRAINING, f"{said} trains nothing; leave it out"),
         (not data.dataset_source, _needing("dataset_source"), "without effect as long as no --dataset-source is named"),
         (not options.train.teacher, _needing("teacher"), "without effect as long as no --teacher is named"),
         (not options.train.pretrain, _needing("pretrain"), "without effect without --pretrain"),
@@ -210,9 +232,9 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
          "not for --pretrain, whose convolutions and normalisations see visible patches only; leave it out"),
         (_mixes_images(options), ("mix_up", "cut_mix", "event_mix"),
          "mixes what --mixup/--cutmix has mixed; give one of the two kinds"),
-        (not (asked.analyze or asked.report), _ENERGY,
+        (not (asked.analyze or asked.report or made.convert), _ENERGY,
          "without effect as long as neither --analyze nor --report is given"),
-        (not (asked.analyze or asked.audit or asked.report), ("analyze_batches",),
+        (not (asked.analyze or asked.audit or asked.report or made.convert), ("analyze_batches",),
          "without effect as long as none of --analyze, --audit and --report is given"),
         (True, _SEARCH, "without effect as long as --search is not given"),
         (True, [name for name, method in _OF_METHOD.items() if method != asked.energy_method],
@@ -228,9 +250,15 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
 def _contradictions(options: Options) -> tuple[tuple[object, str], ...]:
     """Return conditions under which options contradict each other, and what to change."""
     data, model, aug, mix, train = options.data, options.model, options.aug, options.mix, options.train
-    sched, run, look = options.sched, options.run, options.analysis
+    sched, run, look, made = options.sched, options.run, options.analysis, options.convert
     weights = run.eval_checkpoint or run.resume or model.initial_checkpoint or model.pretrained
+    untrained = made.convert in TRAINING_FREE or made.calibrate_only
     return (
+        (made.convert and untrained and not weights,
+         f"--convert {made.convert} needs a trained network: --initial-checkpoint FILE or --pretrained"),
+        (train.teacher == "source" and not made.convert, "--teacher source is the network that --convert converts"),
+        (train.teacher == "source" and train.teacher_checkpoint,
+         "--teacher source has its weights from --initial-checkpoint; leave --teacher-checkpoint out"),
         (aug.aug_repeats > 1 and aug.no_aug,
          "--aug-repeats would repeat the same picture under --no-aug; give one of them"),
         (_mixes_images(options) and not mix.mixup_prob,

@@ -137,28 +137,32 @@ def series(place: int) -> str:
     return colour(place) + (" dashed" if place >= SERIES else "")
 
 
-def line_chart(curves: Sequence[Curve], *, label: str, from_zero: bool = False) -> Markup:
-    """Draw curves over epochs.
+def line_chart(
+    curves: Sequence[Curve], *, label: str, from_zero: bool = False, along: str = "epoch", powers: bool = False
+) -> Markup:
+    """Draw curves over epochs, or over something else.
 
     Args:
         curves: at least one, each with at least one point.
         label: what the chart shows, for those who cannot see it.
         from_zero: let y begin at 0.
+        along: what x is.
+        powers: x is about 1, 2, 4, ...: it is logarithmic, with a tick at each point.
     """
     xs = [x for curve in curves for x, _ in curve.points]
     ys = [y for curve in curves for _, y in curve.points]
     low, high = _padded(ys)
     x_range = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 0.5, max(xs) + 0.5)
-    frame = _Frame(360, 220, 44, 36, x_range, (0.0 if from_zero else low, high))
-    whole = [value for value in ticks(*x_range) if value % 1 == 0]
-    parts = [_axes(frame, whole, ticks(*frame.y_range, 5), ("epoch", ""))]
+    frame = _Frame(360, 220, 44, 36, x_range, (0.0 if from_zero else low, high), powers)
+    whole = sorted({*xs}) if powers else [value for value in ticks(*x_range) if value % 1 == 0]
+    parts = [_axes(frame, whole, ticks(*frame.y_range, 5), (along, ""))]
     for curve in curves:
         places = [(frame.x(x), frame.y(y)) for x, y in curve.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         parts.append(tag("path", class_=f"curve {series(curve.colour)}", d=path))
         if len(places) <= _MOST_DOTS:
-            for (x, y), (epoch, value) in zip(places, curve.points, strict=True):
-                title = tag("title", f"{curve.name}, epoch {epoch:g}: {significant(value, 4)}")
+            for (x, y), (place, value) in zip(places, curve.points, strict=True):
+                title = tag("title", f"{curve.name}, {along} {place:g}: {significant(value, 4)}")
                 spot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}"}
                 dot = tag("circle", class_=f"dot {colour(curve.colour)}", r=2.6, **spot)
                 parts.append(tag("g", title, dot, tag("circle", class_="target", r=8, **spot)))

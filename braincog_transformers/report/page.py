@@ -18,6 +18,8 @@ __all__ = ["page", "write_report"]
 # A browser then refuses to load anything, whatever the texts of the page are.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
+_KINDS = {"training": "trained", "evaluation": "evaluated", "conversion": "converted"}
+
 
 def _inline(name: str) -> Markup:
     """Read a file of this package, as it is."""
@@ -49,7 +51,7 @@ def page(runs: Sequence[Run]) -> str:
     """Write the page about one run, or about several side by side."""
     if len(runs) == 1:
         run = runs[0]
-        kind = {"training": "trained", "evaluation": "evaluated"}.get(str(run.results.get("kind")), "")
+        kind = _KINDS.get(str(run.results.get("kind")), "")
         title, tiles, parts = run.name, headline(run), list(sections(run))
         when = f"{kind} {date(run.results['date'])}" if run.results.get("date") else kind
         line = " · ".join(part for part in (subtitle(run), when.strip()) if part)

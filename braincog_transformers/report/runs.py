@@ -15,7 +15,7 @@ from .formats import number
 
 __all__ = ["CAPTIONS", "Run", "read_run", "read_runs"]
 
-_MARKS = ("results.json", "args.yaml", "summary.csv", "energy.json", "audit.json", "rates.json")
+_MARKS = ("results.json", "args.yaml", "summary.csv", "energy.json", "audit.json", "rates.json", "conversion.json")
 CAPTIONS = {
     "curves": "Loss, accuracy, firing rate and learning rate over the epochs.",
     "spike_raster": "Which neurons of each layer fire at which time step, for one test sample: a row is a neuron, a "
@@ -31,6 +31,7 @@ CAPTIONS = {
     "its row.",
     "features": "What the classifier sees of each test sample, brought into the plane by PCA and by t-SNE, one colour "
     "per class. In t-SNE only neighbourhoods carry meaning, not distances between groups.",
+    "conversion": "Accuracy and energy of the spiking network over T, beside its source and its limit.",
     "energy": "Estimated energy of each layer, from counted operations; the table above has the numbers and the "
     "constants.",
     "first_batch": "The first training batch, as the network gets it.",
@@ -49,7 +50,7 @@ class Run:
         name: of the experiment, or of the folder.
         results: `results.json`.
         epochs: `summary.csv`, numbers only; epochs are counted from 1, as in the log, and not from 0 as in the file.
-        energy, audit, rates: the files of those names.
+        energy, audit, rates, conversion: the files of those names.
         options: all options, of `results.json` or `args.yaml`.
         pictures: PNG files by stem, in the order to show them.
         lost: pictures that `results.json` names and that are not there, or are not PNG.
@@ -62,6 +63,7 @@ class Run:
     energy: dict[str, Any]
     audit: dict[str, Any]
     rates: dict[str, Any]
+    conversion: dict[str, Any]
     options: dict[str, Any]
     pictures: dict[str, Path]
     lost: list[str]
@@ -208,7 +210,7 @@ def read_run(given: str | Path) -> Run:
     pictures, lost = _pictures(folder, results.get("pictures"))
     return Run(
         folder, str(results.get("experiment") or folder.resolve().name), results, _epochs(folder / "summary.csv"),
-        _mapping(folder / "energy.json"), _mapping(folder / "audit.json"), _mapping(folder / "rates.json"),
+        *(_mapping(folder / f"{name}.json") for name in ("energy", "audit", "rates", "conversion")),
         options, pictures, lost,
     )  # fmt: skip
 

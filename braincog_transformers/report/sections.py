@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 
 from .charts import Curve, colour, line_chart
+from .conversion import conversion_section
 from .formats import MISSING, compact, count, date, energy_unit, fixed, number, percent, significant, text
 from .markup import Markup, join, tag
 from .measures import audit_section, energy_section, rates_section, short_basis
@@ -20,6 +21,9 @@ _RESULTS = {
     "test_top1": ("test top-1", percent),
     "test_top5": ("test top-5", percent),
     "test_loss": ("test loss", lambda value: fixed(value, 4)),
+    "source_top1": ("top-1 of the source", percent),
+    "limit_top1": ("top-1 of the limit", percent),
+    "limit_agreement": ("the same answer as the limit", percent),
     "best": ("best over the epochs", fixed),
     "best_epoch": ("best epoch", count),
     "firing_rate": ("firing rate, spikes per neuron and step", lambda value: fixed(value, 4)),
@@ -136,7 +140,8 @@ def _results(run: Run) -> Markup:
 
 def _pictures(run: Run) -> Markup:
     drawn = any(key.endswith("_loss") for row in run.epochs for key in row)
-    shown = {stem: path for stem, path in run.pictures.items() if stem != "curves" or not drawn}
+    known = {"curves": drawn, "conversion": run.conversion}  # charts show these already
+    shown = {stem: path for stem, path in run.pictures.items() if not known.get(stem)}
     figures = []
     for stem, path in shown.items():
         caption = CAPTIONS.get(stem, stem.replace("_", " "))
@@ -188,6 +193,8 @@ def command(run: Run) -> Markup:
 def sections(run: Run) -> Iterator[tuple[str, str, Markup]]:
     """Yield key, title and content of each section of a run, in the order in which a reader asks."""
     yield "results", "Results", _results(run)
+    if run.conversion:
+        yield "conversion", "Conversion", conversion_section(run)
     yield "curves", "Training", _curves(run)
     yield "energy", "Energy estimate", energy_section(run)
     yield "audit", "Is it spike-driven?", audit_section(run)

@@ -13,6 +13,7 @@ from ..data.build import DataBundle
 from ..errors import UserError
 from ..recipe import Options
 from ..version import __version__
+from .converted_file import converted_file, open_converted, require_classes
 from .distributed import Ranks, wrap
 from .generators import seed_everything
 from .learner import Learner, Plan, UpdateRules
@@ -22,6 +23,7 @@ from .losses import build_losses
 from .network import Shape, build_network, find_shape
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .precision import Precision
+from .source import Start, build_start, source_shape
 from .teacher import build_teacher, find_teacher
 
 __all__ = ["Parts", "build_learner", "build_parts", "check_batch"]
@@ -29,7 +31,11 @@ __all__ = ["Parts", "build_learner", "build_parts", "check_batch"]
 
 @dataclass
 class Parts:
-    """The parts of a run, whether it trains or evaluates."""
+    """The parts of a run, whether it trains, evaluates or converts.
+
+    Args:
+        start: what a conversion starts from; None in other runs.
+    """
 
     options: Options
     ranks: Ranks
@@ -40,6 +46,13 @@ class Parts:
     test_call: Any
     loaders: Loaders
     precision: Precision
+    start: Start | None = None
+
+    def around(self, network: nn.Module) -> "Parts":
+        """Return the same run with another network."""
+        train = self.options.train
+        parts = wrap(network, self.ranks, sync_bn=train.sync_bn, compile_network=train.compile)
+        return replace(self, **dict(zip(("network", "train_call", "test_call"), parts, strict=True)))
 
     @property
     def batch(self) -> tuple[int, int, int]:
@@ -70,18 +83,29 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     """
     seed_everything(options.run.seed)
     precision = Precision(ranks.device.type, options.train.amp_dtype if options.train.amp else None)
-    shape = find_shape(options)
-    if options.train.teacher:
+    file, converts, held = converted_file(options), bool(options.convert.convert), None
+    if file is not None:
+        options, shape, held = open_converted(options, file)
+    else:
+        shape = source_shape(options) if converts else find_shape(options)
+    if options.train.teacher not in ("", "source"):
         find_teacher(options.train.teacher)  # a wrong name shows before the data are read
     bundle = ranks.first_alone(lambda: build_data(options, shape, ranks))
     shape = replace(shape, num_classes=bundle.num_classes)
     loaders = build_loaders(options, bundle, shape, ranks)
     seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
-    network = build_network(options, shape, ranks, say=ranks.say, classes=bundle.classes)
-    network, train_call, test_call = wrap(
-        network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile
-    )
-    return Parts(options, ranks, shape, bundle, network, train_call, test_call, loaders, precision)
+    about = {"say": ranks.say, "classes": bundle.classes}
+    if held is not None:
+        require_classes(held, file, bundle.classes, options, ranks.say)
+        held = held.to(ranks.device)
+        return Parts(options, ranks, shape, bundle, held, held, held, loaders, precision)
+    if converts:
+        start = build_start(options, shape, ranks, **about)
+        calls = (start.network,) * 3
+        return Parts(options, ranks, shape, bundle, *calls, loaders, precision, start)
+    network = build_network(options, shape, ranks, **about)
+    calls = wrap(network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile)
+    return Parts(options, ranks, shape, bundle, *calls, loaders, precision)
 
 
 def check_batch(parts: Parts) -> None:
@@ -157,6 +181,8 @@ def _teacher(parts: Parts) -> nn.Module | None:
     options, bundle, ranks = parts.options, parts.bundle, parts.ranks
     if not options.train.teacher:
         return None
+    if options.train.teacher == "source":
+        return _source_as_teacher(parts)
     ends = {"size": parts.shape.size, "in_chans": bundle.input_shape[0], "num_classes": bundle.num_classes}
     given = ends | {"device": ranks.device, "ema": options.run.use_ema}
     teacher = ranks.first_alone(lambda: build_teacher(options.train, **given))
@@ -173,3 +199,11 @@ def _teacher(parts: Parts) -> nn.Module | None:
     if learnt != colours and not options.train.teacher_checkpoint:
         ranks.say(f"the teacher learnt on images of mean and std {learnt}; these have {colours} (--mean, --std)")
     return teacher
+
+
+def _source_as_teacher(parts: Parts) -> nn.Module:
+    """Return the network that is converted, for its quantised form to learn from."""
+    if not parts.start.trained:
+        raise UserError("--teacher source: its weights are random, or those of its prepared form; name a trained file")
+    parts.ranks.say(f"teacher: the source itself, {parts.options.train.distill} distillation")
+    return deepcopy(parts.start.network).eval().requires_grad_(False)

@@ -2,9 +2,11 @@
 
 import torch
 
+from ..conversion.converted import device_and_dtype
 from ..errors import UserError
 from ..export import agreement, export, form_of, load_exported, samples_for
 from ..recipe import Options
+from .converted_file import converted_file, open_converted
 from .distributed import Ranks, checked_device, device_of
 from .network import build_network, find_shape
 from .saving import load_weights
@@ -27,20 +29,31 @@ def export_trained(options: Options, path: str) -> list[str]:
     Raises:
         UserError: for a mistake of the user's making.
     """
+    if options.convert.convert and converted_file(options) is None:
+        raise UserError(
+            "--export writes a network that is converted: run --convert, then name its folder with --eval_checkpoint"
+        )
     form_of(path)  # a wrong ending shows before anything is built
     weights = options.run.eval_checkpoint or options.run.resume
     if not (weights or options.model.initial_checkpoint or options.model.pretrained):
         raise UserError("--export needs weights: --eval_checkpoint, --resume, --initial-checkpoint or --pretrained")
     lines: list[str] = []
-    shape = find_shape(options)
     ranks = Ranks(torch.device(checked_device(device_of(options.run.device or "cpu"))))
-    network = build_network(options, shape, ranks, say=lines.append).eval()
-    if weights:
-        load_weights(network, weights, lines.append, ema=options.run.use_ema)
-    steps = shape.info.kind != "image" and not options.model.temporal_flatten
-    batch = samples_for(network, steps=steps)
+    if (file := converted_file(options)) is not None:
+        options, shape, network = open_converted(options, file)
+        network.to(ranks.device)
+        lines.append(f"{options.model.model}, converted by {network.method}, from {file}")
+        noise = torch.randn(8, shape.info.in_chans, *shape.size, generator=torch.Generator().manual_seed(0))
+        batch, how = noise.to(**device_and_dtype(network)), f"{network.step} steps, written out"
+    else:
+        shape = find_shape(options)
+        network = build_network(options, shape, ranks, say=lines.append).eval()
+        if weights:
+            load_weights(network, weights, lines.append, ema=options.run.use_ema)
+        steps = shape.info.kind != "image" and not options.model.temporal_flatten
+        batch, how = samples_for(network, steps=steps), "fused"
     written = export(network, path, batch=batch)
     sizes = ", ".join(map(str, ("B", *batch.shape[1:])))
-    lines.append(f"{written}: {written.stat().st_size / 2**20:.1f} MiB, input ({sizes}), fused")
+    lines.append(f"{written}: {written.stat().st_size / 2**20:.1f} MiB, input ({sizes}), {how}")
     lines.append(f"{agreement(network, load_exported(written), batch)}")
     return lines

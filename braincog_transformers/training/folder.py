@@ -16,8 +16,10 @@ from ..recipe import Options
 from .distributed import Ranks
 from .saving import ENDING, clear_unfinished, find_state, is_unfinished
 
-__all__ = ["run_folder"]
+__all__ = ["CONVERTED", "continues", "run_folder"]
 
+CONVERTED = "converted.safetensors"
+"""The file of a converted network in the folder of its run."""
 # The loading processes of a run that was killed notice it after five seconds; with older versions of filelock they
 # hold its lock until then.
 PATIENCE = 8.0
@@ -42,7 +44,7 @@ def run_folder(
     folder, lock, error = None, None, None
     if ranks.first:
         try:
-            folder, lock = _continued(options, say) if _continues(options) else _own(options, fresh=fresh, say=say)
+            folder, lock = _continued(options, say) if continues(options) else _own(options, fresh=fresh, say=say)
             clear_temporary(folder)
             clear_unfinished(folder)
         except OSError as problem:
@@ -57,7 +59,8 @@ def run_folder(
         yield Path(folder)
 
 
-def _continues(options: Options) -> bool:
+def continues(options: Options) -> bool:
+    """Say whether a run goes on in the folder of the one that --resume names."""
     return bool(options.run.resume and not options.run.no_resume_opt and not options.run.eval_checkpoint)
 
 
@@ -106,6 +109,8 @@ def _in_use(folder: Path) -> str:
 
 def _occupied(folder: Path) -> str:
     """Say what to do with a folder that holds a run, which depends on whether the run can go on."""
+    if (folder / CONVERTED).exists():
+        return f"--experiment: {str(folder)!r} holds a converted network; choose another name, or delete the folder."
     try:
         find_state(folder, lambda _: None)
     except UserError:
@@ -117,7 +122,8 @@ def _occupied(folder: Path) -> str:
 
 
 def _holds_run(folder: Path) -> bool:
-    return any(not is_unfinished(path) for path in folder.glob(f"*{ENDING}"))
+    found = (*folder.glob(f"*{ENDING}"), *folder.glob(CONVERTED))
+    return any(not is_unfinished(path) for path in found)
 
 
 def _lock(folder: Path, say: Callable[[str], object], *, patience: float) -> ExitStack | None:

@@ -8,7 +8,7 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +20,10 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..files import reason, write_text
 
-__all__ = ["Journal", "open_tensorboard"]
+__all__ = ["Journal", "name_left_out", "open_tensorboard"]
+
+_NAMED = 10
+"""Damaged recordings that are named one by one."""
 
 
 def open_tensorboard(folder: str | Path, *, wanted: bool) -> Any | None:
@@ -200,3 +203,15 @@ class Journal:
         if self.tensorboard is not None:
             with self.optional("TensorBoard's logs"):
                 self.tensorboard.close()
+
+
+def name_left_out(texts: Sequence[str], journal: Journal) -> None:
+    """Name the first recordings that --skip-bad left out, and write all of them into the folder."""
+    if not texts or not journal.speaks:
+        return
+    path = journal.folder / "left_out.txt"
+    with journal.optional(f"the lines of {path}"):
+        write_text(path, "".join(f"{text}\n" for text in texts))
+    journal.say(f"left out {len(texts)} recordings that can't be read (--skip-bad), all named in {path}:")
+    for text in texts[:_NAMED]:
+        journal.say(f"  {text}")

@@ -33,6 +33,12 @@ def _averages(sums: Tensor, ranks: Ranks) -> tuple[float, float, float]:
     return (loss / count, 100.0 * right / count, count) if count else (float("nan"), float("nan"), 0.0)
 
 
+def _ask_for_steps(network: nn.Module, wanted: bool) -> None:
+    """Ask for the logits of every step or for their mean; an ordinary network has no steps."""
+    if hasattr(network, "output_steps"):
+        network.output_steps = wanted
+
+
 @torch.no_grad()
 def evaluate(
     call: Callable[[Tensor], Tensor], loader: Any, *, criterion: nn.Module, to_device: ToDevice, ranks: Ranks,
@@ -106,7 +112,7 @@ def train_one_epoch(
         Whether the epoch came to its end; not so when asked to stop, or when the limit of updates was reached before.
     """
     learner.network.train()
-    learner.network.output_steps = plan.rules.step_outputs
+    _ask_for_steps(learner.network, plan.rules.step_outputs)
     total, mixer = len(loaders.train), loaders.mixer_of(progress.epoch)
     progress.sums = progress.sums.to(loaders.to_device.device)
     loaders.train.set_epoch(progress.epoch, skip_batches=progress.batch)
@@ -139,7 +145,7 @@ def _measure(
     stop: StopRequest | None, rate: Callable[[], float] | None, most: int | None = None,
 ) -> dict[str, float] | None:  # fmt: skip
     """Evaluate the network and its average; return the row of this epoch, or None when asked to stop."""
-    learner.network.output_steps = False
+    _ask_for_steps(learner.network, False)
     if plan.rules.random_steps:
         learner.network.set_attr("step", plan.rules.random_steps)
     share_batch_norm(learner.network, ranks, mode=plan.bn_mode)

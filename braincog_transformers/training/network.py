@@ -24,7 +24,7 @@ from ..recipe.groups import ModelOptions
 from .class_names import compare_classes
 from .distributed import Ranks
 
-__all__ = ["Shape", "build_network", "evaluates", "find_shape", "own_figures"]
+__all__ = ["Shape", "build_network", "evaluates", "find_shape", "own_figures", "tune_batch_norm"]
 
 
 def own_figures(network: nn.Module) -> dict[str, float]:
@@ -35,6 +35,8 @@ def own_figures(network: nn.Module) -> dict[str, float]:
 def evaluates(options: Options) -> bool:
     """Say whether a run only looks at test data, so that there need not be any for training."""
     run, look = options.run, options.analysis
+    if options.convert.convert and not run.eval_checkpoint:
+        return False
     return bool(run.eval or run.eval_checkpoint or look.analyze or look.audit)
 
 
@@ -187,7 +189,7 @@ def find_shape(options: Options) -> Shape:
     return replace(shape, step=step or int(probe.step))
 
 
-def _tune_batch_norm(network: nn.Module, model: ModelOptions) -> None:
+def tune_batch_norm(network: nn.Module, model: ModelOptions) -> None:
     """Set momentum and epsilon, each by its own option or else by --bn-tf, which means timm's values for TensorFlow."""
     values = {"momentum": 0.01, "eps": 1e-3} if model.bn_tf else {}
     asked = {"momentum": model.bn_momentum, "eps": model.bn_eps}
@@ -233,6 +235,6 @@ def build_network(
     if train.pretrain:
         sizes = {name: getattr(train, name) for name in ("mask_ratio", "decoder_dim", "decoder_depth", "decoder_heads")}
         network = MaskedAutoencoder(network, **sizes, as_released=model.as_released)
-    _tune_batch_norm(network, model)
+    tune_batch_norm(network, model)
     network.to(ranks.device)
     return network.to(memory_format=torch.channels_last) if train.channels_last else network

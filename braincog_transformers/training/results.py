@@ -15,11 +15,15 @@ import torch
 from ..files import write_text
 from ..models import REGISTERED, describe
 from ..recipe import Options, arguments
+from ..report import write_report
 from ..version import __version__
 from .assembly import Parts
+from .generators import isolated
+from .journal import Journal
 from .machine import processor
+from .visualization import visualize_run
 
-__all__ = ["repeating", "training_record", "write_results"]
+__all__ = ["conclude", "repeating", "run_record", "write_results"]
 
 FILE = "results.json"
 
@@ -29,43 +33,67 @@ def repeating(options: Options) -> str:
     return shlex.join(["python", "main.py", *arguments(options.changed())])
 
 
-def training_record(folder: Path) -> dict[str, Any] | None:
-    """Return what a training has written into a folder, or None."""
+def run_record(folder: Path) -> dict[str, Any] | None:
+    """Return what a training or a conversion has written into a folder, or None."""
     path = folder / FILE
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if found.get("kind") == "training" else None
+    return found if found.get("kind") in ("training", "conversion") else None
 
 
 def write_results(
-    folder: Path, parts: Parts, *, results: dict[str, float], checkpoint: str | None, trained: bool,
+    folder: Path, parts: Parts, *, results: dict[str, float], checkpoint: str | None, kind: str,
     pictures: Sequence[str],
 ) -> Path:  # fmt: skip
     """Write `results.json` into the folder of a run and return its path.
 
-    An evaluation in the folder of a training is noted beside it, under `evaluation`.
+    An evaluation in the folder of a training or a conversion is noted beside it, under `evaluation`.
 
     Args:
         folder: of the run.
         parts: what the run was made of.
         results: final figures by name, as in `summary.csv`.
         checkpoint: file of the weights that they belong to; None for random ones.
-        trained: whether they come from a training.
+        kind: of run: training, evaluation or conversion.
         pictures: paths of what was drawn.
     """
     drawn = [os.path.relpath(path, folder) for path in pictures]
     outcome = {
-        "kind": "training" if trained else "evaluation",
+        "kind": kind,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": repeating(parts.options),
         "results": results,
         "checkpoint": checkpoint,
     }
-    if not trained and (earlier := training_record(folder)) is not None:
+    if kind == "evaluation" and (earlier := run_record(folder)) is not None:
         content = earlier | {"evaluation": outcome, "pictures": list(dict.fromkeys(earlier["pictures"] + drawn))}
     else:
         content = outcome | _facts(folder, parts) | {"pictures": drawn}
     write_text(folder / FILE, json.dumps(content, indent=1))
     return folder / FILE
+
+
+def conclude(
+    parts: Parts, figures: dict[str, float], journal: Journal, *, checkpoint: str | None, kind: str = "evaluation",
+    pictures: Sequence[Path] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Draw and print what was asked for, and write down what came of the run; on the first rank only.
+
+    Args:
+        parts: of the run.
+        figures: final ones by name.
+        journal: of the run.
+        checkpoint: see `write_results`.
+        kind: see `write_results`.
+        pictures: that the run has drawn already.
+    """
+    with isolated(parts.options.run.seed):
+        rate, drawn = visualize_run(parts, journal)
+    paths = [str(path) for path in (*pictures, *drawn)]
+    figures = figures | {"firing_rate": rate}
+    write_results(journal.folder, parts, results=figures, checkpoint=checkpoint, kind=kind, pictures=paths)
+    if parts.options.analysis.report:
+        journal.say(f"report {write_report([journal.folder])}")
+    return {"folder": str(journal.folder), "pictures": paths}
 
 
 def _facts(folder: Path, parts: Parts) -> dict[str, Any]:

@@ -2,45 +2,23 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import timm
 import torch
-from timm.models import PretrainedCfg, list_models
+from timm.models import PretrainedCfg
 from torch import nn
 
 from ..checkpoints import read_checkpoint, weights_of
-from ..errors import UserError, shown, unknown
+from ..errors import UserError, shown
+from ..models.timm_networks import find_timm
 from ..recipe.groups import TrainOptions
 
 __all__ = ["build_teacher", "find_teacher"]
 
 
 def find_teacher(name: str) -> tuple[Callable[..., nn.Module], PretrainedCfg]:
-    """Find a network of timm's own, and the weights published for it.
-
-    Both are taken from timm's modules: in its registry, importing braincog replaces resnet18 and the like.
-
-    Args:
-        name: of the network, with a dot and the tag of its weights where the default ones are not meant.
-
-    Raises:
-        UserError: for an unknown name or tag.
-    """
-    base, _, tag = name.partition(".")
-    entry = getattr(timm.models, base, None)
-    known = getattr(sys.modules.get(getattr(entry, "__module__", "")), "default_cfgs", {})
-    if base not in known:
-        raise unknown("--teacher", name, [other for other in list_models() if hasattr(timm.models, other)])
-    published = known[base].cfgs
-    if tag and tag not in published:
-        raise unknown(f"weights of --teacher {base}", tag, published)
-    tag = tag or known[base].tags[0]
-    config = replace(published[tag], architecture=base, tag=tag or None)
-    if config.hf_hub_id == "timm/":  # timm's registry completes it in the same way
-        config = replace(config, hf_hub_id=f"timm/{base}.{tag}" if tag else f"timm/{base}")
-    return entry, config
+    """Find a network of timm's own, see `find_timm`."""
+    return find_timm(name, "--teacher")
 
 
 def _create(name: str, *, published: bool, size: tuple[int, int], in_chans: int, num_classes: int) -> nn.Module:

@@ -32,7 +32,7 @@ from .assembly import Parts
 from .journal import Journal
 from .loaders import Loaders, ToDevice
 
-__all__ = ["draw_first_batch", "mean_rate", "visualize_run"]
+__all__ = ["RATE_BATCHES", "draw_first_batch", "energy_rules", "mean_rate", "evaluated", "visualize_run"]
 
 RATE_BATCHES = 4
 
@@ -62,7 +62,7 @@ def mean_rate(network: nn.Module, loaders: Loaders, say: Callable[[str], object]
     return measure
 
 
-def _batches(parts: Parts, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+def evaluated(parts: Parts, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     # its own loader: among several ranks, each test loader holds a share of the samples only
     options = parts.options
     loader = make_loader(
@@ -98,7 +98,7 @@ def _count(parts: Parts, asked: AnalysisOptions) -> tuple[list[Row], Operations 
         if asked.audit or (asked.analyze and asked.energy_method != "sdt"):  # that method counts the network fused
             counted = counters.enter_context(counting(parts.network))
             lasts[counters] = asked.analyze_batches
-        batches = _batches(parts, None if None in lasts.values() else max(lasts.values()))
+        batches = evaluated(parts, None if None in lasts.values() else max(lasts.values()))
         for number, _ in enumerate(outputs(parts.network, batches), start=1):
             for watchers, last in lasts.items():
                 if number == last:  # what is watched is slower
@@ -106,17 +106,22 @@ def _count(parts: Parts, asked: AnalysisOptions) -> tuple[list[Row], Operations 
     return rates(), counted and counted()
 
 
+def energy_rules(asked: AnalysisOptions) -> EnergyRules:
+    """Return how operations are charged."""
+    return EnergyRules(
+        method=asked.energy_method, e_mac=asked.energy_mac, e_ac=asked.energy_ac,
+        whole_as_spikes=asked.energy_whole_as_spikes, pre_pool=asked.energy_pre_pool,
+        count_head=asked.energy_count_head, first_layer_times_steps=not asked.energy_first_once,
+    )  # fmt: skip
+
+
 def _report_energy(parts: Parts, asked: AnalysisOptions, counted: Operations | None, journal: Journal) -> list[Path]:
     """Print what the operations cost and what they are made of, and draw the energy."""
     written, folder = [], journal.folder
     if asked.analyze:
-        rules = EnergyRules(
-            method=asked.energy_method, e_mac=asked.energy_mac, e_ac=asked.energy_ac,
-            whole_as_spikes=asked.energy_whole_as_spikes, pre_pool=asked.energy_pre_pool,
-            count_head=asked.energy_count_head, first_layer_times_steps=not asked.energy_first_once,
-        )  # fmt: skip
+        rules = energy_rules(asked)
         fused = rules.method == "sdt"
-        charged = count_by("sdt", parts.network, _batches(parts, asked.analyze_batches)) if fused else counted
+        charged = count_by("sdt", parts.network, evaluated(parts, asked.analyze_batches)) if fused else counted
         analysis = charge(charged, rules)
         journal.say(format_energy(analysis))
         written += [*write_energy(analysis, folder), pictures.draw_energy(analysis, folder)]
@@ -130,7 +135,7 @@ def _report_energy(parts: Parts, asked: AnalysisOptions, counted: Operations | N
 def _draw(parts: Parts, asked: AnalysisOptions, rows: list[Row], folder: Path) -> Iterator[Path]:
     """Draw what was asked for, picture by picture."""
     network, classes, scale = parts.network, parts.bundle.classes, _scale(parts)
-    batch = next(iter(_batches(parts, 1))) if asked.visualize or asked.mem_dist else None
+    batch = next(iter(evaluated(parts, 1))) if asked.visualize or asked.mem_dist else None
     if asked.visualize:
         yield from pictures.visualize(network, batch, folder, rows=rows, **scale)
         attention = pictures.draw_attention(network, batch, folder, **scale)
@@ -138,9 +143,9 @@ def _draw(parts: Parts, asked: AnalysisOptions, rows: list[Row], folder: Path) -
     elif asked.spike_rate:
         yield pictures.draw_rates(rows, folder)
     if asked.conf_mat:
-        yield pictures.draw_confusion(network, _batches(parts), folder, classes=classes)
+        yield pictures.draw_confusion(network, evaluated(parts), folder, classes=classes)
     if asked.tsne:
-        yield pictures.draw_features(network, _batches(parts), folder, classes=classes, seed=parts.options.run.seed)
+        yield pictures.draw_features(network, evaluated(parts), folder, classes=classes, seed=parts.options.run.seed)
     if asked.mem_dist:
         yield pictures.draw_membranes(network, batch, folder)
 

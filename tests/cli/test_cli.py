@@ -8,6 +8,7 @@ import pytest
 
 from braincog_transformers import cli, list_models
 from braincog_transformers.cli import resolve
+from braincog_transformers.conversion import SOURCES
 from braincog_transformers.errors import Interrupted, NonFiniteLoss, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +158,7 @@ def test_list_models_prints_a_row_for_each_network(capsys):
     assert cli.main(["--list-models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["name", "family", "year", "T"]
-    assert [line.split()[0] for line in lines[1:]] == list(list_models())
+    assert [line.split()[0] for line in lines[1:]] == [*list_models(), *SOURCES]
     row = next(line for line in lines if line.startswith("spikformer_8_512 "))
     assert row.split()[1:7] == ["Spikformer", "2023", "4", "3x224x224", "29.69", "M"]
     assert row.endswith("ImageNet 73.38 (arXiv:2209.15425)")

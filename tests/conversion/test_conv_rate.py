@@ -32,6 +32,8 @@ PAPER = {"percentile": 0.99, "start": 0.0, "strict": True}
 class Shared(nn.Module):
     """A residual network with one ReLU and one pooling for all places, as torchvision's have."""
 
+    img_size = 8
+
     def __init__(self):
         super().__init__()
         self.first, self.second, self.third = (nn.Conv2d(i, 8, 3, padding=1) for i in (4, 8, 8))
@@ -312,13 +314,9 @@ def test_calls_copies_samples_and_files_agree(named, tmp_path):
 
 
 def test_a_structure_built_without_data_takes_the_state():
-    torch.manual_seed(0)
-    network = RateCodedTransformer(img_size=8, patch_size=2, embed_dim=8, depth=1, num_heads=2)
-    x = torch.rand(4, 1, 8, 8)
-    spiking, method = convert(network, "rate", step=8, data=x), METHODS["rate"]
-    options = RateOptions()
-    empty = method.spiking(method.limit(RateCodedTransformer(
-        img_size=8, patch_size=2, embed_dim=8, depth=1, num_heads=2), options, None), 8, options, None, {})  # fmt: skip
+    network, x = build("shared", torch.float32)
+    spiking, method, options = convert(network, "rate", step=8, data=x), METHODS["rate"], RateOptions()
+    empty = method.spiking(method.limit(Shared(), options, None), 8, options, None, {})
     empty.load_state_dict(spiking.state_dict())
     assert torch.equal(empty(x), spiking(x))
 
@@ -444,7 +442,7 @@ def test_the_networks_of_the_paper_learn_and_spike(network, x, tmp_path):
     assert torch.equal(loaded(x), spiking(x))
     assert spiking(x).shape == (4, net.num_classes)
     net.reset_classifier(5)
-    assert net(x).shape == (4, 5)
+    assert net(x).shape == (4, net.num_classes) == (4, 5)
     assert net.get_classifier().out_features == 5
     net.reset_classifier(0)
     assert net(x).shape == (4, net.num_features)

@@ -225,7 +225,7 @@ def source_with(**changes):
         ({"source": {}}, "its source is not named"),
         (source_with(model="hf-hub:some/where"), "is not known to timm"),
         (source_with(model="../vit_tiny_patch16_224"), "is not known to timm"),
-        (source_with(model="vit_tiny_patch16_224.none"), "can't be built"),
+        (source_with(model="vit_tiny_patch16_224.none"), "unknown weights of model vit_tiny_patch16_224 'none'"),
         (
             source_with(kwargs=TINY | {"checkpoint_path": "/etc/passwd"}),
             "checkpoint_path, which would read other files",

@@ -11,7 +11,7 @@ from braincog_transformers.data import DATASETS
 from braincog_transformers.errors import UserError
 from braincog_transformers.recipe import ENTRIES, GROUPS, Options, keywords
 from braincog_transformers.recipe.fields import FACTS, option
-from braincog_transformers.training.run import FREE
+from braincog_transformers.training.train import FREE
 
 # Every option of BrainCog's examples/Spiking-Transformers/main.py at commit 3998fd5: spellings, type, default.
 BRAINCOG = """

@@ -13,7 +13,7 @@ from tiny_run import assert_same
 
 from braincog_transformers.errors import UserError
 from braincog_transformers.training import journal as journals
-from braincog_transformers.training import run as assembly
+from braincog_transformers.training import results as assembly
 from braincog_transformers.training.journal import Journal, open_tensorboard
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from braincog_transformers.errors import UserError
-from braincog_transformers.training import run as assembly
+from braincog_transformers.training import train as assembly
 from braincog_transformers.training.machine import explain, worker_died
 from braincog_transformers.training.stopping import StopRequest
 

@@ -120,7 +120,7 @@ def test_spikes_are_packed_and_integers_multiply_unless_told_not_to(go, monkeypa
 
 @pytest.mark.parametrize(("fast", "options"), [(True, []), (False, []), (True, ["--amp"])])
 def test_a_device_that_is_fast_in_bfloat16_is_named(go, capsys, monkeypatch, fast, options):
-    from braincog_transformers.training import run as assembly
+    from braincog_transformers.training import train as assembly
 
     monkeypatch.setattr(assembly, "fast_in_bfloat16", lambda _: fast)
     go("--max-steps", "1", *options)

@@ -13,7 +13,7 @@ from tiny_run import DIGITS, SHORT
 from braincog_transformers.checkpoints import read_checkpoint
 from braincog_transformers.cli import main, resolve
 from braincog_transformers.errors import Interrupted, UserError
-from braincog_transformers.training import run as assembly
+from braincog_transformers.training import train as assembly
 from braincog_transformers.training.run import run
 
 pytestmark = pytest.mark.usefixtures("small_digits")
