@@ -252,7 +252,10 @@ def _refuse_silent(spiking: Converted, x: Tensor) -> None:
     ]
     try:
         with torch.no_grad():
-            spiking(x[:16])
+            for sample in x[:16].split(1):  # whose neurons are watched, so that all of their spikes are held
+                spiking(sample)
+                if all(fired.values()):
+                    break
     finally:
         for hook in hooks:
             hook.remove()

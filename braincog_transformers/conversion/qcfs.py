@@ -2,8 +2,9 @@
 
 A network of ReLU-like modules gets QCFS in their places. timm's ViT and Swin get it where the Masked Spiking
 Transformer has it: behind the patch embedding, the norms of a block, q, k, v, the scores, the product with v, both
-projections, in the MLP, and behind the merging of patches. So what every layer but the first reads are spikes. A
-transformer that was trained without QCFS has to be trained with it, as it cuts off all that is below 0.
+projections, in the MLP, and behind the merging of patches. So all layers of a block read spikes; the first layer, the
+merging and the classifier don't. A transformer that was trained without QCFS has to be trained with it, as it cuts off
+all that is below 0.
 
 The input stays the same at all T steps, and the answer is the mean of what leaves. All that is linear passes mean
 values on. Softmax and products of activations are evaluated at each step on its spikes, so that the network approaches
@@ -30,7 +31,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import UserError, listed
+from ..errors import UserError
 from ..nodes import SoftResetNode
 from .attention import ATTENTIONS, ExplicitAttention
 from .calls import InTurn, calls_of, modules_of, own_modules, replace_modules
@@ -58,12 +59,12 @@ _LEVELS = "qcfs_levels"
 
 @dataclass(frozen=True)
 class QCFSOptions:
-    """Options of the method.
+    """Options of the method. A network with QCFS of its own keeps that, whatever the first three say.
 
     Args:
-        levels: L, by which QCFS divides its threshold; the neuron says as much in L steps.
+        levels: L, by which QCFS divides its threshold. A neuron says as much in L steps.
         threshold: where it starts without data.
-        percentile: share of the positive inputs of a QCFS on the calibration data that its threshold is above.
+        percentile: share of the positive inputs of a QCFS on the calibration data that its threshold is not below.
         masking_ratio: share of q, k and scores that random spike masking sets to 0, in training and in inference.
         norms: a layer norm of the spiking network reads the "mean" over the steps so far, or each "step" by itself.
         seed: of the spiking network's masks, which are the same in every call; those of training come from PyTorch's
@@ -95,27 +96,52 @@ class QCFSOptions:
             raise UserError(f"qcfs: seed must be a whole number from 0 and below 2^31; got {self.seed!r}")
 
 
-class QCFS(nn.Module):
-    """Quantised clip-floor-shift activation, `threshold clip(floor(L x / threshold + 1/2) / L, 0, 1)`.
+def _levels_of(x: Tensor, threshold: Tensor, levels: int) -> Tensor:
+    return x.div(threshold).mul_(levels).add_(0.5).floor_().div_(levels)
 
-    The floor has the gradient 1, and the clip passes it where its argument is from 0 to 1.
+
+class _Rounded(torch.autograd.Function):
+    """See `QCFS`. The gradients are written out: that of clamp at its ends depends on PyTorch's release."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, threshold: Tensor, levels: int) -> Tensor:
+        return _levels_of(x, threshold, levels).clamp(0, 1).mul_(threshold)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, threshold, ctx.levels = inputs
+        ctx.save_for_backward(x, threshold)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, threshold = ctx.saved_tensors
+        u = _levels_of(x, threshold, ctx.levels)
+        inside = (u >= 0) & (u <= 1)
+        by_threshold = torch.where(inside, u - x / threshold, (u > 1).to(u.dtype))
+        return grad * inside, (grad * by_threshold).sum().view_as(threshold), None
+
+
+class QCFS(nn.Module):
+    """Quantised clip-floor-shift activation, `y = threshold clip(u, 0, 1)` with `u = floor(L x / threshold + 1/2) / L`.
+
+    The floor has the gradient 1, and the clip passes it on where u is from 0 to 1. So there the derivatives are 1 by x
+    and `u - x / threshold` by the threshold; above they are 0 and 1, below 0 and 0.
 
     Args:
         levels: L.
         threshold: where it starts; one for the whole layer, and trained.
+        most: what the data may set it to at most: 6 in the place of ReLU6.
     """
 
-    def __init__(self, levels: int = 16, threshold: float = 2.0):
+    def __init__(self, levels: int = 16, threshold: float = 2.0, most: float = math.inf):
         super().__init__()
-        self.levels = levels
-        self.threshold = nn.Parameter(torch.tensor([float(threshold)]))
+        self.levels, self.most = levels, most
+        self.threshold = nn.Parameter(torch.tensor([min(float(threshold), most)]))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x / self.threshold * self.levels + 0.5
-        u = (y.detach().floor() + (y - y.detach())) / self.levels
-        # written out, as the gradient of clamp at its ends is not the same in every release of PyTorch
-        inside = (u >= 0) & (u <= 1)
-        return self.threshold * torch.where(inside, u, u.detach().clamp(0, 1))
+        return _Rounded.apply(x, self.threshold, self.levels)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"
@@ -267,7 +293,10 @@ def _place(network: nn.Module, options: QCFSOptions) -> None:
     for name, pool in modules_of(network, _POOLS).items():
         if pool.return_indices:
             raise UserError(f"qcfs: {name} returns the indices of its maxima, which spikes have none of")
-    nodes = {name: QCFS(options.levels, options.threshold) for name in modules_of(network, ACTIVATIONS)}
+    nodes = {
+        name: QCFS(options.levels, options.threshold, 6.0 if isinstance(activation, nn.ReLU6) else math.inf)
+        for name, activation in modules_of(network, ACTIVATIONS).items()
+    }
     replace_modules(network, nodes)
     attentions = modules_of(network, ATTENTIONS)
     for name in attentions:
@@ -293,7 +322,7 @@ def _calibrate(network: nn.Module, data: list[Tensor], percentile: float) -> Non
         if positive.numel():
             least = positive.float().kthvalue(math.ceil(percentile * positive.numel())).values
             found.setdefault(name, []).append(least)
-            site.threshold.fill_(torch.stack(found[name]).mean())
+            site.threshold.fill_(torch.stack(found[name]).mean().clamp(max=site.most))
 
     hooks = [
         site.register_forward_pre_hook(lambda site, inputs, name=name: note(name, site, inputs[0]))
@@ -323,12 +352,10 @@ def _spiking(
 ) -> SpikingQCFS:
     """Put neurons in the places of QCFS."""
     place, sites = device_and_dtype(network), modules_of(network, (QCFS,))
-    refused = [
-        f"{name} {float(site.threshold):.3g}" for name, site in sites.items() if not _is_threshold(site.threshold)
-    ]
-    if refused:
+    thresholds = {name: float(site.threshold) for name, site in sites.items()}
+    if wrong := [f"{name} {value:.3g}" for name, value in thresholds.items() if not 0 < value < math.inf]:
         raise UserError(
-            f"qcfs: thresholds must be finite and above 0, which training does not see to; got {listed(refused, 8)} "
+            f"qcfs: thresholds must be finite and above 0, which training does not see to; got {', '.join(wrong)} "
             "(train again, with a lower learning rate)"
         )
     nodes = {name: SoftResetNode(site.threshold[0], start=0.5, step=step).to(**place) for name, site in sites.items()}
@@ -345,15 +372,11 @@ def _spiking(
     return converted
 
 
-def _is_threshold(value: Tensor) -> bool:
-    return bool(torch.isfinite(value).all() and (value > 0).all())
-
-
 _SITES = Known("spiking", (*ACTIVATIONS, QCFS))
 _PER_STEP, _RMS = Known("analog"), Known("analog", (RmsNorm, nn.RMSNorm))
 _KNOWS = {
     **dict.fromkeys(("relu", "clamp", "gelu", "gelu (tanh)", "silu", "mish", "hardswish", "sigmoid"), (_SITES,)),
-    **dict.fromkeys(("rounding", "comparison", "data-dependent selection"), (_SITES,)),
+    "rounding": (_SITES,),
     "product of two activations": (_SITES, _RMS),  # as which QuickGELU writes its sigmoid
     **dict.fromkeys(("power", "rsqrt"), (_RMS,)),
     "matrix product of two activations": (Known("spiking", ATTENTIONS),),

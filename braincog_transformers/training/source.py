@@ -68,6 +68,8 @@ def find_source(name: str, method: str) -> tuple[Callable[..., nn.Module], dict[
         build, config = find_timm(name)
     else:
         build, config = model_entrypoint(base), get_pretrained_cfg(name)
+        if build.__module__.startswith("braincog."):
+            raise UserError(_spiking(base, method))
     return build, {} if config is None else {"pretrained_cfg": config}
 
 

@@ -366,3 +366,14 @@ def test_pictures_of_several_sizes(method):
             spiking(method, network, [images(), large])
     converted = spiking(method, network, [images(), large], **({"per_neuron": False} if method == "sta" else {}))
     assert converted(large).shape == converted(images(2)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "rate"])
+def test_relu6_stays_clipped_at_6(method):
+    network = nn.Sequential(nn.Linear(6, 6), nn.ReLU6(), nn.Linear(6, 3)).eval().requires_grad_(False)
+    network[0].weight.mul_(30)
+    x = torch.rand(64, 6)
+    assert network[0](x).max() > 8
+    limit = prepare(network, method, data=x, levels=256)
+    torch.testing.assert_close(limit(x), network(x), rtol=0.01, atol=0.02)
+    assert float(next(iter(spiking(method, network, x).nodes.values())).get_thres()) <= 6

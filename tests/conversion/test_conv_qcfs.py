@@ -42,6 +42,18 @@ def test_qcfs_rounds_to_levels_and_has_the_gradients_of_the_paper():
     assert site.threshold.grad.item() == pytest.approx(inside.sum().item() + 2, abs=1e-6)
 
 
+def test_qcfs_has_gradients_of_each_sample():
+    site, x = QCFS(levels=4, threshold=0.8), noise(5, 3)
+
+    def loss(parameters, one):
+        return torch.func.functional_call(site, parameters, (one,)).square().sum()
+
+    parameters = dict(site.named_parameters())
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)["threshold"]
+    one_by_one = [torch.autograd.grad(site(one).square().sum(), site.threshold)[0] for one in x]
+    assert torch.allclose(each, torch.stack(one_by_one))
+
+
 def test_a_neuron_says_in_as_many_steps_as_levels_what_qcfs_says():
     site, x = QCFS(levels=8, threshold=1.5), noise(1000).double()
     spiking = convert(nn.Sequential(nn.Identity(), site), "qcfs", step=8, data=x[None])
@@ -67,6 +79,21 @@ def test_it_comes_near_its_limit_with_the_steps(known):
     far, near = ((means[t - 1] - expected).norm() / expected.norm() for t in (2, 64))
     assert near < 0.1
     assert near < far / 2
+
+
+@pytest.mark.parametrize(("build_source", "side"), [(vit, 16), (swin, 32)])
+def test_a_transformer_gives_more_and_more_of_its_limits_answers(build_source, side):
+    torch.manual_seed(0)
+    network, x = build_source().eval(), noise(48, 3, side, side)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    limit = prepare(network, "qcfs", data=x)
+    with torch.no_grad():
+        answers, means = limit(x).argmax(1), convert(limit, "qcfs", step=64).forward_sequence(x)
+    agreement = [(means[t - 1].argmax(1) == answers).float().mean().item() for t in (1, 8, 64)]
+    assert agreement[0] < agreement[1] < agreement[2]
+    assert agreement[2] > 0.85
 
 
 def test_calls_do_not_depend_on_each_other_or_on_neighbours(known):
@@ -169,8 +196,8 @@ def test_a_swin_has_as_many_as_the_papers_network():
 
 
 @pytest.mark.parametrize("build_source", [vit, swin])
-def test_only_the_first_layer_reads_no_spikes(build_source):
-    """The layers of a block read what neurons put out, none or one spike of the threshold's worth."""
+def test_the_layers_of_a_block_read_spikes(build_source):
+    """Each reads 0 and one other value, the neuron's threshold."""
     torch.manual_seed(0)
     network, x = (
         build_source().eval(),
@@ -308,7 +335,8 @@ def test_attention_of_other_blocks_is_refused():
 
 def test_types_stay():
     network, x = vit().double(), noise(2, 3, 16, 16).double()
-    spiking = convert(network, "qcfs", step=2, data=x, allow_silent=True)
+    limit, spiking = prepare(network, "qcfs"), convert(network, "qcfs", step=2, data=x, allow_silent=True)
+    assert all(parameter.dtype == torch.float64 for parameter in limit.parameters())
     assert all(node.threshold.dtype == torch.float64 for node in spiking.nodes.values())
     assert all(isinstance(node, SoftResetNode) and node.start == 0.5 for node in spiking.nodes.values())
     assert spiking(x).dtype == torch.float64
