@@ -76,7 +76,7 @@ def digits_case(method: str, pictures: Pictures, epochs: int, further: int) -> C
     else:
         vit = timm.create_model("vit_tiny_patch16_224", **DIGITS_VIT, act_layer=ACTIVATION[method])
         source = train(vit, pictures, epochs)
-    data = pictures[0][:512].split(128)
+    data = pictures[0][:256].split(128)
     limit = prepare(source, method, data=data)
     if METHODS[method].trains and further:
         train(limit, pictures, further)
