@@ -40,6 +40,7 @@ Network = SpikingTransformer | Converted
 
 TOLERANCE = 1e-4
 """Largest difference of a logit between two forms in which no spike differs, in float32."""
+_MOST_SAMPLES = 1 << 40  # without a limit, PyTorch 2.6 can't slice
 _EXTRA = "pip install 'braincog_transformers[onnx]'"
 
 
@@ -326,7 +327,7 @@ def _program(model: Network, batch: Tensor | None) -> torch.export.ExportedProgr
     batch = samples_for(model) if batch is None else batch
     if len(batch) < 2:
         raise UserError(f"batch= needs two samples, so that the batch's size stays open; got {len(batch)}")
-    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=_MOST_SAMPLES)},)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # BrainCog's own nodes leave their membrane behind, which is as well
         if isinstance(model, Converted):  # its code runs as it is, steps and all

@@ -377,7 +377,8 @@ class _Counter:
         def run(x: Tensor) -> None:
             trial._batch = len(x)
             operators = Operators(hides=(BaseNode,), spikes=_spikes)
-            with unseen(self.model), frozen_inference(self.model), ExitStack() as hooks, counter:
+            # modes end in the opposite order
+            with unseen(self.model), frozen_inference(self.model), counter, ExitStack() as hooks:
                 trial._hook_layers(hooks)
                 hooks.enter_context(operators.watching(self.model))
                 Follower(self.model, note).follow(self._modules.items(), hooks)

@@ -63,7 +63,6 @@ class Converted(nn.Module):
     readout_is: Literal["sum", "mean"] = "mean"
     spread = 1
     stops = True
-    current: int | None = None
     input_dims = 4
     """Axes of the source's input, the batch's among them; one more is the axis of time, behind the batch's."""
 
@@ -72,6 +71,7 @@ class Converted(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.settings = dict(settings or {})
         self.step = step
+        self.current: int | None = None
         self._steps_used: int | None = None
         self.pretrained_cfg = self.default_cfg = getattr(network, "pretrained_cfg", None)
         self.num_classes = getattr(network, "num_classes", None)

@@ -115,7 +115,9 @@ class Neuron(NamedTuple):
 
 def membrane_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type in which the membrane is kept for input of type `dtype`."""
-    return torch.promote_types(dtype, torch.float32)
+    # PyTorch 2.6 would export `torch.promote_types` as an operation
+    wide = dtype.itemsize >= 4 and (dtype.is_floating_point or dtype.is_complex)
+    return dtype if wide else torch.float32
 
 
 def move(neuron: Neuron, x: Tensor, state: NamedTuple, parameters: NamedTuple, fire: Fire) -> tuple[Tensor, NamedTuple]:

@@ -93,7 +93,7 @@ def test_options_and_t_are_those_of_the_network(tmp_path):
 def test_the_type_of_the_weights_stays(converted, tmp_path):
     loaded = load_converted(save_converted(converted.double(), tmp_path / "net.safetensors", SOURCE))
     assert {value.dtype for value in loaded.state_dict().values() if value.is_floating_point()} == {torch.float64}
-    assert torch.equal(loaded(images().double()), converted(images().double()))
+    assert torch.allclose(loaded(images().double()), converted(images().double()), atol=1e-12)
 
 
 def test_what_is_in_no_state_dict_has_the_type_too(tmp_path):
@@ -152,7 +152,7 @@ def test_a_source_that_is_another_network_is_named(converted, tmp_path, other, n
 
 def test_dropout_and_drop_path_of_the_source_do_not_count(tmp_path):
     model = timm.create_model(SOURCE["model"], **TINY, drop_path_rate=0.2, proj_drop_rate=0.1)
-    network = convert(model, "toy", step=2, data=images())
+    network = convert(model, "toy", step=2, data=images(), allow_silent=True)
     loaded = load_converted(save_converted(network, tmp_path / "net.safetensors", SOURCE))
     assert torch.equal(loaded(images()), network(images()))
 
