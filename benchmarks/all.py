@@ -1,6 +1,6 @@
 """Repeat every measurement: the tables of docs/benchmarks.md, their figures as JSON, and the charts in img.
 
-    pip install spikingjelly==2.0.0 aedat
+    pip install spikingjelly==2.0.0 aedat torchvision
     python -m benchmarks.all
 
 Each benchmark runs in a process of its own. What it prints goes into the page, between the marks with its name.
@@ -20,7 +20,10 @@ from .charts import plot_comparisons, plot_scaling
 __all__ = ["COMMANDS", "insert", "main"]
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", "loss_curves", "evaluation", "scaling", "compilation", "neuron", "neurons", "events")
+COMMANDS = (
+    "run", "loss_curves", "evaluation", "scaling", "compilation", "neuron", "neurons", "events", "conversion",
+    "conversion_braincog",
+)  # fmt: skip
 WRITES_JSON = ("run", "scaling", "compilation")
 
 

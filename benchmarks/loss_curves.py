@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import nn
 
-from braincog_transformers.analysis.pictures.plots import AMBER, BLUE, GREY, INK, RED, new_figure, save, styled
+from braincog_transformers.analysis.pictures.plots import AMBER, BLUE, GREEN, GREY, INK, RED, new_figure, save, styled
 from braincog_transformers.ops.kernels import fused_neuron, integer_products
 from braincog_transformers.training.distributed import compile_for_batches
 
@@ -31,7 +31,7 @@ from .harness import conditions, markdown
 PLAIN, MOVED = "plain", "plain, moved by 1e-7"
 INTEGERS = "fused, in integers"
 PATHS = (PLAIN, MOVED, "fused, spikes packed", INTEGERS, "compiled", "fused, bfloat16")
-COLOURS = dict(zip(PATHS, (INK, GREY, BLUE, "#3f8f5b", AMBER, RED), strict=True))
+COLOURS = dict(zip(PATHS, (INK, GREY, BLUE, GREEN, AMBER, RED), strict=True))
 BATCH, WINDOW = 64, 10
 
 

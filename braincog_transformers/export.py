@@ -283,10 +283,7 @@ def _copied(model: Network) -> Network:
     """Copy a network into evaluation mode, without what its neurons recorded; raise `UserError` if it can't leave."""
     _refuse(model)
     if isinstance(model, Converted):
-        copied = copy.deepcopy(model)
-        copied.stops = False
-        copied.reset()
-        return copied
+        return copy.deepcopy(model)
     recorded = (value for node in model.nodes.values() for value in (node.feature_map, node.mem_collect, node.spike))
     # what a training step left there has a history, which can't be copied
     copied = copy.deepcopy(model, {id(value): 0.0 for value in recorded if isinstance(value, Tensor | list)})

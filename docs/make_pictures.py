@@ -1,18 +1,20 @@
 """Make the README's pictures from runs that this script starts: `python docs/make_pictures.py [OPTION] [FOLDER]`.
 
 Everything is trained here, on the embedded digits, through the command line: minutes on two cores, nothing to download.
-With `--quick`, to try the script, networks are trained for a few batches and small ones are drawn. With
-`--architectures`, only the diagrams are drawn. Pictures go to FOLDER, by default `img/`.
+With `--quick`, to try the script, networks are trained for a few batches, small ones are drawn, and none is converted.
+With `--architectures`, only the diagrams are drawn. Pictures go to FOLDER, by default `img/`.
 """
 
 import csv
 import io
+import runpy
 import shutil
 import sys
 import tempfile
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import timm
 import torch
@@ -192,6 +194,13 @@ def draw_architectures(folder: Path, work: Path, quick: bool) -> None:
         keep(draw_architecture(model, work / file, title=name), folder / "architecture" / file)
 
 
+def draw_conversions(folder: Path, work: Path) -> None:
+    """Draw accuracy and energy of a network that is converted by each method; the example does it."""
+    with mock.patch.object(sys, "argv", ["convert_vit.py", str(work)]):
+        runpy.run_path(str(ROOT / "examples" / "convert_vit.py"))
+    keep(work / "conversion.png", folder / "conversion.png")
+
+
 def main(arguments: list[str]) -> None:
     """Make all pictures."""
     quick = "--quick" in arguments
@@ -204,6 +213,8 @@ def main(arguments: list[str]) -> None:
             return
         draw_events(folder, work, Length(4, "steps") if quick else Length(8, "epochs"))
         draw_energy(folder, work, Length(4, "steps") if quick else Length(3, "epochs"))
+        if not quick:
+            draw_conversions(folder, work)
 
 
 if __name__ == "__main__":

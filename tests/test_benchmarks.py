@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import (  # noqa: E402
     code_lines,
     compilation,
+    conversion,
     conversion_braincog,
     evaluation,
     neurons,
@@ -30,14 +31,17 @@ from benchmarks import (  # noqa: E402
 )
 from benchmarks.all import COMMANDS, insert  # noqa: E402
 from benchmarks.charts import plot_comparisons, plot_scaling  # noqa: E402
+from benchmarks.conversion_sides import LIMIT, RECIPES, SOURCE, build, official_qann, torchvision_vit  # noqa: E402
 from benchmarks.harness import Summary, as_plain, markdown, measure, memory, summarise  # noqa: E402
 from benchmarks.sides import FLOOR, JELLY_MODEL, JELLY_NEURONS, SIDES, Case, Unavailable, build_side  # noqa: E402
+from braincog_transformers.conversion import prepare  # noqa: E402
 from braincog_transformers.models import REGISTERED  # noqa: E402
 from braincog_transformers.ops.kernels import integer_products  # noqa: E402
 
 BRAINCOG = "BrainCog's neurons"
 CPU = torch.device("cpu")
-needs_jelly = pytest.mark.skipif(importlib.util.find_spec("spikingjelly") is None, reason="needs SpikingJelly")
+HAS_JELLY = importlib.util.find_spec("spikingjelly") is not None
+needs_jelly = pytest.mark.skipif(not HAS_JELLY, reason="needs SpikingJelly")
 
 
 def test_ratios_are_taken_round_by_round():
@@ -221,6 +225,54 @@ def test_conversion_is_compared_with_brain_cogs_in_all_networks(capsys):
         assert [row[0] for row in (source, *others)] == [*conversion_braincog.SIDES]
         assert source[1] == source[2]
         assert all(0 <= float(value) <= 100 for row in others for value in row[1:])
+
+
+# Conversions
+
+
+def tiny_case(method):
+    torch.manual_seed(0)
+    sizes = {**conversion.DIGITS_VIT, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    if method == "rate":
+        source = conversion.small_cnn()
+    else:
+        source = timm.create_model("vit_tiny_patch16_224", **sizes, act_layer=conversion.ACTIVATION[method])
+    x = torch.randn(6, 3, 8, 8)
+    return conversion.Case(method, source.eval(), prepare(source.eval(), method, data=x), [x]), x
+
+
+def test_the_sources_of_spikingjellys_recipes_compute_what_ours_do():
+    for method, twin in (("sta", torchvision_vit), ("spikezip", official_qann)):
+        case, x = tiny_case(method)
+        same = case.source if method == "sta" else case.limit
+        torch.testing.assert_close(twin(case)(x), same(x), rtol=1e-5, atol=1e-5)
+
+
+@needs_jelly
+@torch.no_grad()
+def test_spikingjellys_recipes_approach_the_same_answers():
+    for method, steps, names in (("rate", 128, RECIPES["rate"]), ("sta", 64, ["STATransformerRecipe"])):
+        case, x = tiny_case(method)
+        wanted = build(case, SOURCE, 1).run(x)[-1]
+        for name in names:
+            found = build(case, name, steps).run(x)[-1]
+            assert (found - wanted).norm() < 0.2 * wanted.norm(), name
+    case, x = tiny_case("spikezip")
+    wanted = build(case, LIMIT, 1).run(x)[-1]
+    for name in ("ours", "SpikeZIPTFQANNRecipe", "SpikeZIPTFQANNRecipe, step by step"):
+        torch.testing.assert_close(build(case, name, 96).run(x)[-1], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_conversion_is_shown_beside_its_source():
+    case, x = tiny_case("spikezip")
+    for shown in (
+        conversion.accuracies(case, (x, torch.zeros(6, dtype=torch.long)), [1, 64]),
+        conversion.speeds(case, x, 2, 2),
+    ):
+        head, _, *rows = [line.strip("|").split("|") for line in shown.splitlines() if line.startswith("| ")]
+        assert [row[0].strip() for row in rows][:3] == [SOURCE, LIMIT, "ours"]
+        assert {len(row) for row in rows} == {len(head)}
+        assert ("Not measured: SpikeZIPTFQANNRecipe, because spikingjelly" in shown) == (not HAS_JELLY)
 
 
 def test_attentions_tokens_grow_fourfold():

@@ -1,13 +1,13 @@
 """What a conversion keeps: accuracy and energy of the source, of its limit, and of the spiking network over T."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .output import align_table, write_csv, write_json, writing
 
-__all__ = ["ConversionRow", "format_conversion", "steps_to_show", "write_conversion"]
+__all__ = ["ConversionRow", "format_comparison", "format_conversion", "steps_to_show", "write_conversion"]
 
 _COLUMNS = ("network", "T", "top-1, %", "loss", "agreement, %", "energy, mJ")
 
@@ -58,6 +58,22 @@ def _cells(row: ConversionRow) -> list[str]:
     written.append("" if row.agreement is None else f"{row.agreement:.2f}")
     written.append("" if row.energy is None else f"{row.energy:.6f}")
     return [row.network, "" if row.step is None else str(row.step), *written]
+
+
+def format_comparison(found: Mapping[str, Sequence[ConversionRow]], note: str = "") -> str:
+    """Lay out several conversions of one source for a terminal: the accuracy of each, and below it the energy.
+
+    Args:
+        found: by method the rows that `format_conversion` takes, all for the same T.
+        note: below the caption: how the energy was estimated.
+    """
+    columns = [row.network if row.step is None else f"T={row.step}" for row in next(iter(found.values()))]
+    body = []
+    for method, rows in found.items():
+        body.append([method, "top-1, %", *(f"{row.top1:.2f}" for row in rows)])
+        body.append(["", "energy, mJ", *("" if row.energy is None else f"{row.energy:.6f}" for row in rows)])
+    lines = ["conversion of one source by each method", note, align_table(["method", "", *columns], body)]
+    return "\n".join(filter(None, lines))
 
 
 def write_conversion(rows: Sequence[ConversionRow], about: dict[str, Any], folder: str | Path) -> list[Path]:

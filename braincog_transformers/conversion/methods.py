@@ -242,8 +242,9 @@ def _options_of(ann: nn.Module, found: Method, options: dict[str, Any]) -> Any:
 
 
 def _refuse_silent(spiking: Converted, x: Tensor) -> None:
-    """Raise `UserError` if a layer of neurons never fires; a few samples tell."""
+    """Raise `UserError` if a layer of neurons never fires; a few samples tell, and mostly one of them and two steps."""
     fired: dict[str, bool] = {}
+    last = spiking.step
     hooks = [
         node.register_forward_hook(
             lambda _m, _i, out, name=name: fired.__setitem__(name, fired.get(name, False) or bool(out.any()))
@@ -252,8 +253,14 @@ def _refuse_silent(spiking: Converted, x: Tensor) -> None:
     ]
     try:
         with torch.no_grad():
-            spiking(x[:16])
+            for steps in sorted({min(2, last), last}):
+                spiking.step = steps
+                for sample in x[:16].split(1):  # neurons that are watched hold all of their spikes
+                    spiking(sample)
+                    if all(fired.values()):
+                        return
     finally:
+        spiking.step = last
         for hook in hooks:
             hook.remove()
     if silent := [name for name, any_spike in fired.items() if not any_spike]:

@@ -320,8 +320,9 @@ class STAConverted(Converted):
                 total=len(parts) * len(tokens), desc="steps", unit="step", disable=not progress, leave=False
             ) as bar:
                 for part in parts:
-                    for self.current, entering in enumerate(tokens):
-                        tokens[self.current] = part(entering)
+                    for t, entering in enumerate(tokens):
+                        self.current = t
+                        tokens[t] = part(entering)
                         bar.update()
                     self.reset()
         finally:

@@ -208,7 +208,8 @@ def _with_energy(
     asked = parts.options.analysis
     rules, most = energy_rules(asked), asked.analyze_batches or RATE_BATCHES
     steps = [row.step for row in rows if row.step]
-    spiking = energy_over_steps(converted, evaluated(parts, most), steps=steps, **asdict(rules))
+    batches = _bar(evaluated(parts, most), min(most, len(parts.loaders.test)), "energy", parts.ranks.first)
+    spiking = energy_over_steps(converted, batches, steps=steps, **asdict(rules))
     found: dict[Any, float] = dict(zip(steps, (analysis.energy for analysis in spiking), strict=True))
     for name, network in (("source", parts.start.network), ("limit", limit)):
         found[name] = dense_energy(network, evaluated(parts, most), e_mac=rules.e_mac)

@@ -15,7 +15,8 @@ RESNET = ["--model", "resnet18", "--model-kwargs", "layers=[1,1,1,1]", "channels
 RUN = ["--dataset", "digits", "--device", "cpu", "--workers", "0", "--tensorboard-dir", "", "-b", "64"]
 SHORT = ["--epochs", "2", "--warmup-epochs", "0", "--cooldown-epochs", "0", "--lr", "0.002", "--lr-base-size", "0"]
 LEVELS = ["--convert-kwargs", "levels=8"]
-STEPS = {"rate": 4, "sta": 4, "qcfs": 8, "spikezip": 20}
+STEPS = {"rate": 4, "sta": 4, "qcfs": 8, "spikezip": 12}
+QUICK = ["--step", "4", "--allow-silent", "--analyze-batches", "1"]
 
 
 def vit():

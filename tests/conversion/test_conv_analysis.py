@@ -363,6 +363,15 @@ def test_the_attention_of_every_method_has_maps(method):
     assert 0 < maps[0].values.sum(axis=(2, 3)).max() <= 1 + 1 / 16  # rounded to levels of a sixteenth at least
 
 
+def test_maps_of_changes_of_the_weights_are_added_up():
+    network, fired = converted("spikezip"), []
+    node = network.get_submodule("network.blocks.0.attn.weight_node")
+    hook = node.register_forward_hook(lambda _m, _i, out: fired.append(out.mean(-2)[0, :, 1:].reshape(2, 2, 2)))
+    maps = attention_maps(network, images())
+    hook.remove()
+    assert maps[0].values == pytest.approx(torch.stack(fired).cumsum(0).numpy(), abs=1e-6)
+
+
 def test_pictures_have_maps_of_tokens_and_of_attention(tmp_path):
     network = converted("spikezip")
     assert [path.name for path in visualize(network, images(), tmp_path)][1] == "spike_maps.png"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from cli_runs import LEVELS, RESNET, RUN, SHORT, STEPS, VIT, few_digits
+from cli_runs import LEVELS, QUICK, RESNET, RUN, SHORT, STEPS, VIT, few_digits
 
 from braincog_transformers.conversion import METHODS, load_converted
 from braincog_transformers.data.loading.loader import make_loader
@@ -57,13 +57,12 @@ def test_a_conversion_is_told_in_one_table_and_its_file_keeps_the_accuracy(conve
 
 
 def test_the_limit_is_trained_and_an_interrupted_run_goes_on_to_the_same_file(convert, go):
-    whole, out = convert("spikezip", "--teacher", "source", "--distill", "soft", name="whole", trains=True)
+    taught = ["--teacher", "source", "--distill", "soft", *QUICK]
+    whole, out = convert("spikezip", *taught, name="whole", trains=True)
     assert "teacher: the source itself, soft distillation" in out
     assert "epoch 2/2" in out
     assert {"last.pth.tar", "curves.png", "summary.csv"} <= {path.name for path in whole.iterdir()}
-    part, _ = convert(
-        "spikezip", "--teacher", "source", "--distill", "soft", "--max-steps", "4", name="part", trains=True
-    )
+    part, _ = convert("spikezip", *taught, "--max-steps", "4", name="part", trains=True)
     assert (part / "converted.safetensors").read_bytes() != (whole / "converted.safetensors").read_bytes()
     status, _, err = go("-c", str(part / "args.yaml"), "--resume", str(part), "--max-steps", "1000")
     assert (status, err) == (0, "")
@@ -72,9 +71,9 @@ def test_the_limit_is_trained_and_an_interrupted_run_goes_on_to_the_same_file(co
 
 
 def test_a_file_of_a_prepared_network_is_converted_without_training(convert, go, tmp_path):
-    trained, _ = convert("spikezip", name="trained", trains=True)
+    trained, _ = convert("spikezip", *QUICK, name="trained", trains=True)
     file = str(trained / "last.pth.tar")
-    given = [*VIT, *RUN, *SHORT, "--step", "20", "--initial-checkpoint", file]
+    given = [*VIT, *RUN, *SHORT, *QUICK, "--initial-checkpoint", file]
     status, out, err = go("--convert", "spikezip", *given, *LEVELS, "--experiment", "two")
     assert (status, err) == (0, "")
     assert "epoch" not in out
@@ -101,7 +100,7 @@ def test_a_file_of_a_prepared_network_is_converted_without_training(convert, go,
 
 
 def test_a_papers_own_network_is_prepared_from_the_start(go, tmp_path):
-    model = ["--convert", "qcfs", "--model", "masked_spiking_transformer_digits", *RUN, "--step", "4", "--allow-silent"]
+    model = ["--convert", "qcfs", "--model", "masked_spiking_transformer_digits", *RUN, "--step", "2", "--allow-silent"]
     status, out, err = go(*model, *SHORT, "--max-steps", "1", "--experiment", "one")
     assert (status, err) == (0, "")
     assert "starts from random weights" in out

@@ -96,6 +96,17 @@ def test_the_type_of_the_weights_stays(converted, tmp_path):
     assert torch.equal(loaded(images().double()), converted(images().double()))
 
 
+def test_what_is_in_no_state_dict_has_the_type_too(tmp_path):
+    swin = {"img_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 4, "depths": [2], "num_heads": [2]}
+    model = timm.create_model("swin_tiny_patch4_window7_224", **swin, num_classes=3).double()
+    network = convert(model, "toy", step=2, data=images().double(), allow_silent=True)
+    source = {"model": "swin_tiny_patch4_window7_224", "kwargs": {**swin, "num_classes": 3}}
+    loaded = load_converted(save_converted(network, tmp_path / "net.safetensors", source))
+    masks = [buffer for name, buffer in loaded.named_buffers() if name.endswith("attn_mask")]
+    assert [mask.dtype for mask in masks] == [torch.float64]
+    assert torch.equal(loaded(images().double()), network(images().double()))
+
+
 def test_a_loaded_network_knows_its_source(path, tmp_path):
     again = save_converted(load_converted(path), tmp_path / "again.safetensors")
     assert torch.equal(load_converted(again)(images()), load_converted(path)(images()))

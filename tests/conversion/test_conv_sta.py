@@ -1,6 +1,7 @@
 """Spatio-Temporal Approximation: official vectors, and what holds for any vision transformer."""
 
 import json
+import math
 from functools import partial
 
 import pytest
@@ -15,10 +16,10 @@ from torch.nn import functional
 
 from braincog_transformers import UserError
 from braincog_transformers.analysis.operations import count_operations
-from braincog_transformers.conversion import convert, load_converted, operators, prepare, save_converted
+from braincog_transformers.conversion import convert, load_converted, operators, prepare, save_converted, sta_thresholds
 from braincog_transformers.conversion.operators import GroupOperator, fit_operator
 from braincog_transformers.conversion.sta import METHOD, STAOptions
-from braincog_transformers.conversion.sta_layers import OfMeans
+from braincog_transformers.conversion.sta_layers import OfMeans, OperatorSoftmax
 from braincog_transformers.nodes import BurstNode
 
 # The intervals on which the official operators are used in the vectors, as far as the official code cares.
@@ -365,6 +366,17 @@ def test_a_stream_gives_the_same_as_a_call_block_by_block():
     assert torch.equal(converted(x.unsqueeze(1).expand(-1, 5, -1, -1, -1)), wanted[-1])
 
 
+def test_only_the_block_that_runs_holds_states():
+    x, resting = images(), []
+    converted = convert(vit(), "sta", step=2, data=x)
+    first, second = converted.network.blocks
+    nodes = [module for module in first.modules() if isinstance(module, BurstNode)]
+    with second.register_forward_pre_hook(lambda *_: resting.extend(node.mem is None for node in nodes)):
+        converted(x)
+    assert len(resting) == 2 * 7
+    assert all(resting)
+
+
 def test_a_sample_depends_neither_on_its_batch_nor_on_the_call_before():
     x = images(6)
     converted = convert(vit(), "sta", step=6, data=x)
@@ -454,6 +466,26 @@ def test_softmax_measures_from_the_largest_or_the_first_score():
     assert not torch.equal(largest, first)
     cut = prepare(source, "sta", data=x, shift="first", clamp=1.1)
     assert distance(cut(x), source(x)) > 2 * distance(first, source(x))
+
+
+def test_weights_that_saturate_the_inverse_are_repaired_once():
+    exp, inv = fit_operator(torch.exp, -20, 1, 32, floor=0.01), fit_operator(torch.reciprocal, 1, 20, 64, floor=0)
+    scores = torch.zeros(1, 1, 1, 30, dtype=torch.float64)  # their exponentials add up to 81, four times what inv knows
+    torch.testing.assert_close(OperatorSoftmax(exp, inv, "max")(scores), scores + 1 / 30, rtol=0.02, atol=0)
+
+
+def test_scores_far_below_have_no_weight():
+    exp, inv = fit_operator(torch.exp, -20, 1, 4), fit_operator(torch.reciprocal, 1, 20, 64, floor=0)
+    weights = OperatorSoftmax(exp, inv, "max")(torch.tensor([[[[0.0, -20.5, -22.0]]]], dtype=torch.float64))
+    assert weights.count_nonzero() == 2  # the operator itself is not 0 down there
+
+
+def test_thresholds_are_the_same_whatever_is_searched_at_once(monkeypatch):
+    x = images()
+    limit = prepare(vit(), "sta", data=x, **SMALL)
+    wanted = thresholds(convert(limit, "sta", step=4, data=x))
+    monkeypatch.setattr(sta_thresholds, "_AT_ONCE", 500)
+    torch.testing.assert_close(thresholds(convert(limit, "sta", step=4, data=x)), wanted, rtol=1e-12, atol=0)
 
 
 def test_burst_and_bipolar_reach_the_neurons():
@@ -556,7 +588,7 @@ def test_what_it_cannot_convert_is_named(build, said):
         ({"blocks": 1}, "blocks"),
         ({"blocks": [2]}, "blocks 0 to 1"),
         ({"operators": {"sqrt": None}}, "unknown operator of sta 'sqrt'; did you mean sqrtinv"),
-        ({"operators": {"exp": torch.exp}}, "GroupOperator"),
+        ({"operators": {"exp": math.exp}}, "GroupOperator"),
     ],
     ids=str,
 )
@@ -579,11 +611,10 @@ def test_data_and_steps_are_needed():
         convert(limit, "sta", step=4, data=images())(torch.zeros(1, 0, 1, 8, 8))
 
 
-def test_a_source_that_is_not_finite_is_refused():
-    source = vit()
-    source.blocks[1].norm1.weight[0] = torch.nan
-    with pytest.raises(UserError, match="not finite"):
-        prepare(source, "sta", data=images())
+def test_data_on_which_the_source_is_not_finite_are_refused():
+    x = images()
+    with pytest.raises(UserError, match=r"not finite reach blocks\.0\."):
+        prepare(vit(), "sta", data=torch.cat((x, 1e200 * x)))
 
 
 def test_an_operator_that_does_not_hold_on_the_data_is_refused():
@@ -592,7 +623,8 @@ def test_an_operator_that_does_not_hold_on_the_data_is_refused():
         prepare(vit(), "sta", data=x, operators={"sqrtinv": fit_operator(torch.rsqrt, 1e-6, 1e-5, 8)})
     with pytest.raises(UserError, match=r"exp that was handed in holds from -20 to 1\.5, but blocks"):
         prepare(vit(), "sta", data=x, shift="first", operators={"exp": exp})
-    prepare(vit(), "sta", data=x, shift="first", clamp=1.4, operators={"exp": exp})
+    cut = prepare(vit(), "sta", data=x, shift="first", clamp=1.4, operators={"exp": exp})
+    assert float(cut.blocks[0].attn.softmax.exp.high) == pytest.approx(1.4)
 
 
 def test_scores_far_above_the_first_need_the_largest():

@@ -1,15 +1,16 @@
-"""Picture of a conversion: accuracy over T beside the source's and the limit's, and energy over T."""
+"""Pictures of conversions: accuracy over T beside the source's and the limit's, and energy over T."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..conversion import ConversionRow
-from .plots import AMBER, BLUE, GREY, GRID, RED, new_figure, new_grid, save, styled
+from .plots import AMBER, BLUE, GREEN, GREY, GRID, INK, RED, new_figure, new_grid, save, styled
 
-__all__ = ["draw_conversion", "plot_conversion"]
+__all__ = ["draw_conversion", "plot_comparison", "plot_conversion"]
 
 _LEVELS = {"source": GREY, "limit": AMBER}
 
@@ -45,9 +46,37 @@ def plot_conversion(rows: Sequence[ConversionRow], figure: Figure | None = None)
     return figure
 
 
-def _over_steps(ax: Axes, steps: Sequence[int], values: Sequence[float], title: str, colour: str) -> None:
+@styled
+def plot_comparison(found: Mapping[str, Sequence[ConversionRow]]) -> Figure:
+    """Draw accuracy and energy of several conversions of one source over T, and the level of each limit.
+
+    Args:
+        found: by method the rows that `plot_conversion` takes, with their energies.
+    """
+    figure = new_figure(8.4, 3.4)
+    accuracy, energy = new_grid(figure, 1, 2)[0]
+    for (method, rows), colour in zip(found.items(), cycle((BLUE, RED, AMBER, GREEN)), strict=False):
+        spiking = [row for row in rows if row.network == "spiking"]
+        steps = [row.step for row in spiking]
+        _over_steps(accuracy, steps, [row.top1 for row in spiking], "accuracy (%)", colour, method)
+        _over_steps(energy, steps, [row.energy for row in spiking], "energy of a sample (mJ)", colour, method)
+        limit = next(row for row in rows if row.network == "limit")
+        accuracy.axhline(limit.top1, color=colour, linestyle=":", linewidth=1.2)
+    source = next(iter(found.values()))[0]
+    for ax, value in ((accuracy, source.top1), (energy, source.energy)):
+        ax.axhline(value, color=GREY, linestyle="--", linewidth=1.2, label="source")
+    accuracy.set_ylim(0, 101)
+    accuracy.legend(loc="lower right", fontsize=8)
+    accuracy.annotate("dotted: limit", (1, 1.01), xycoords="axes fraction", ha="right", color=INK, fontsize=8)
+    energy.set_yscale("log")
+    return figure
+
+
+def _over_steps(
+    ax: Axes, steps: Sequence[int], values: Sequence[float], title: str, colour: str, label: str = "spiking"
+) -> None:
     """Draw one curve over T, whose axis is logarithmic."""
-    ax.plot(steps, values, "o-", color=colour, markersize=3.5, linewidth=1.6, label="spiking")
+    ax.plot(steps, values, "o-", color=colour, markersize=3.5, linewidth=1.6, label=label)
     ax.set_xscale("log", base=2)
     ax.set_xticks(steps, [str(step) for step in steps])
     ax.minorticks_off()

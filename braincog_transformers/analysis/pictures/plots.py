@@ -24,7 +24,7 @@ __all__ = ["few_ticks", "new_axes", "new_figure", "new_grid", "plot_energy", "pl
 __all__ += ["plot_rates", "plot_rates_per_step", "save", "short_name", "styled", "training_curves"]
 
 INK, GREY, GRID = "#22252b", "#7a808c", "#e4e6ea"
-BLUE, RED, AMBER = "#2f6db3", "#c8413f", "#d99a2b"
+BLUE, RED, AMBER, GREEN = "#2f6db3", "#c8413f", "#d99a2b", "#3f8f5b"
 LOSS, ACCURACY, FIRING = "loss", "accuracy (%)", "spikes per neuron and step"
 CURVES = {LOSS: ("loss",), ACCURACY: ("top1", "top5"), FIRING: ("firing",), "learning rate": ("lr",)}
 STYLE = {
