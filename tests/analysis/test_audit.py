@@ -75,6 +75,8 @@ class Analog(nn.Module):
         scaled = self.norm(gated / 2 - gated.mean(1, keepdim=True)).softmax(-1)
         self.running.reset()
         self.product.reset()
+        if not spikes.any():  # what only steers the program is no operator of the network
+            return spikes
         return self.head(self.product(self.running(scaled), (spikes.T @ spikes).softmax(-1)))
 
 

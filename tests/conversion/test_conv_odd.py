@@ -377,3 +377,11 @@ def test_relu6_stays_clipped_at_6(method):
     limit = prepare(network, method, data=x, levels=256)
     torch.testing.assert_close(limit(x), network(x), rtol=0.01, atol=0.02)
     assert float(next(iter(spiking(method, network, x).nodes.values())).get_thres()) <= 6
+
+
+def test_shared_weights_are_quantised_by_each_layer_for_itself():
+    network = _tied(source())
+    limit = prepare(network, "spikezip", data=images(), weight_bits=4)
+    with torch.no_grad():
+        limit.blocks[1].mlp.fc1.weight_quantiser.s.mul_(1.3)
+    same(spiking("spikezip", limit, step=200)(images()), limit.eval()(images()))

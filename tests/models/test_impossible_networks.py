@@ -108,4 +108,3 @@ def test_the_program_says_it_in_one_line(name, options, rule, capsys, tmp_path):
     assert rule in said[-1]
     assert not [line for line in said if "Traceback" in line]
     assert list(tmp_path.iterdir()) == []
-

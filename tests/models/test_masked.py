@@ -161,9 +161,7 @@ def test_identify_names_the_network_of_an_encoder():
         (lambda: _autoencoder("spikformer_v2_8_384", mask_ratio=0.99), "shows 0 of 16 patches"),
         (lambda: _autoencoder("spikformer_v2_8_384", decoder_dim=18), "multiple of 4 and of its 2 heads; got 18"),
         (
-            lambda: MaskedAutoencoder(
-                timm.create_model("spikformer_v2_digits", patch_size=1, num_classes=0), **SMALL
-            ),
+            lambda: MaskedAutoencoder(timm.create_model("spikformer_v2_digits", patch_size=1, num_classes=0), **SMALL),
             "nothing to predict in patches of a single number",
         ),
     ],

@@ -11,9 +11,7 @@ from braincog_transformers.models import SGLFormer
 
 PARAMETERS = {name: count for family in FAMILIES for name, count in family.PARAMETERS.items()}
 # Tracing takes long: one network of the quick tests, all of them with --slow.
-TRACED = [
-    name if name.startswith("spikformer_4") else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES
-]
+TRACED = [name if name.startswith("spikformer_4") else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES]
 ALIASES = {alias: name for family in FAMILIES for alias, name in family.ALIASES.items()}
 
 

@@ -61,9 +61,7 @@ def test_other_settings(settings):
         torch.testing.assert_close(other, one, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    "how", ["eager", pytest.param("compiled", marks=[pytest.mark.kernels, pytest.mark.slow])]
-)
+@pytest.mark.parametrize("how", ["eager", pytest.param("compiled", marks=[pytest.mark.kernels, pytest.mark.slow])])
 def test_sixteen_bits_are_no_worse_than_the_definition(how):
     """The potentials between normalisation and neuron are rounded there, and not here."""
     exact = _run("reference", dtype=torch.float32, coarse=True, middle=(400,))

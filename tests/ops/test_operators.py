@@ -110,6 +110,30 @@ def test_a_choice_that_depends_on_the_input_is_listed():
     assert names(lambda x, w: x if x.sum() > 0 else w) == ["comparison", "data-dependent control"]
 
 
+def test_what_an_operator_writes_to_without_returning_it_is_an_activation():
+    def summed(x, w):
+        total = torch.zeros_like(w)
+        torch._foreach_add_([total], [x[0]])
+        return total.exp()
+
+    assert names(summed)[-1] == "exp"
+
+
+def test_parts_of_fused_layers_are_seen():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.inner(x, x, x)[0]
+
+    assert {name for _path, name in found(Attention().eval(), torch.rand(2, 4, 4))} == {
+        "matrix product of two activations",
+        "softmax",
+    }
+
+
 class Inner(nn.Module):
     def forward(self, x):
         return x.relu().relu().exp()
@@ -127,6 +151,25 @@ class Outer(nn.Module):
 def test_an_operator_has_the_path_of_the_module_whose_own_code_asks_for_it():
     counts = {("first.1", "relu"): 2, ("first.1", "exp"): 1, ("", "softmax"): 1}
     assert found(Outer(), torch.rand(2, 4)) == counts | {("second", "relu"): 2, ("second", "exp"): 1}
+
+
+def test_the_calls_of_a_module_may_differ_and_fail():
+    class Failing(nn.Module):
+        def forward(self, x):
+            if x.dim() == 1:
+                raise RuntimeError
+            return x.relu().relu() if x.dim() == 2 else x.relu()
+
+    class Trying(Outer):
+        def forward(self, x):
+            try:
+                self.first(x[0])
+            except RuntimeError:
+                return self.first(self.first(x)[None]).exp()
+
+    network = Trying()
+    network.first = Failing()
+    assert found(network, torch.rand(2, 4)) == {("first", "relu"): 2, ("", "exp"): 1}
 
 
 def test_nothing_is_listed_in_a_hidden_module_and_what_leaves_it_is_an_activation():
