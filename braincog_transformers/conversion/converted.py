@@ -70,6 +70,7 @@ class Converted(nn.Module):
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.settings = dict(settings or {})
+        self.stops = True
         self.step = step
         self.current: int | None = None
         self._steps_used: int | None = None

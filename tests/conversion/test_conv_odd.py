@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 from user_networks import mlp, vit
 
 from braincog_transformers import UserError
+from braincog_transformers.analysis.audit import audit
 from braincog_transformers.conversion import METHODS, convert, load_converted, prepare, save_converted
 
 T = 6
@@ -345,6 +346,14 @@ def test_what_is_no_network_is_refused(network):
     for call in (convert, prepare):
         with pytest.raises(UserError, match=r"the network must be a torch.nn.Module; got "):
             call(network, "rate", data=torch.rand(2, 6))
+
+
+@every_method
+def test_a_network_that_was_analysed_can_be_saved(method, tmp_path):
+    network = spiking(method)
+    audit(network, [images()])
+    path = save_converted(network, tmp_path / "analysed.safetensors", source=source(method))
+    same(load_converted(path, source=source(method))(images()), outputs(method))
 
 
 @every_method
