@@ -40,7 +40,9 @@ _TYPES = ("float64", "float32", "bfloat16", "float16")
 _INERT = (nn.Identity, nn.Dropout, DropPath)
 """What does nothing in evaluation, so that the one may stand for the other."""
 _LARGE = 1 << 16
-_PASSING = ("training", "biased", "requires_fp", "requires_mem", "grad_checkpointing", "fused_attn", "input_dims")
+_PASSING = (
+    *("training", "biased", "requires_fp", "requires_mem", "grad_checkpointing", "fused_attn", "input_dims", "stops"),
+)
 """Attributes that say nothing about what a network computes from rest."""
 
 

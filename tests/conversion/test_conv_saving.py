@@ -11,7 +11,7 @@ from small_networks import METHOD_NAMES, source_of
 from torch import nn
 from toy_conversion import TOY
 
-from braincog_transformers import UserError
+from braincog_transformers import UserError, analyze
 from braincog_transformers.conversion import (
     METHODS,
     convert,
@@ -79,6 +79,14 @@ def test_a_file_gives_the_network_back(converted, path):
     assert loaded.pretrained_cfg["architecture"] == "vit_tiny_patch16_224"
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert not loaded.training
+
+
+def test_what_is_analysed_is_written_as_before(converted, path, tmp_path):
+    analyze(converted, [images()])
+    converted.stops = False
+    again = save_converted(converted, tmp_path / "again.safetensors", SOURCE)
+    assert again.read_bytes() == path.read_bytes()
+    assert load_converted(again).stops
 
 
 def test_options_and_t_are_those_of_the_network(tmp_path):
