@@ -120,6 +120,8 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
         rebuilt = _rebuilt(settings, source, state)
         if different := _misfits(rebuilt, state):
             raise UserError(f"its weights are not those of the network that it names: {listed(different, 3)}")
+        # a file's tensors lie anywhere in memory, and sums over such ones may differ in the last bit
+        state = {name: value.clone() for name, value in state.items()}
         rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error

@@ -101,7 +101,8 @@ def test_options_and_t_are_those_of_the_network(tmp_path):
 def test_the_type_of_the_weights_stays(converted, tmp_path):
     loaded = load_converted(save_converted(converted.double(), tmp_path / "net.safetensors", SOURCE))
     assert {value.dtype for value in loaded.state_dict().values() if value.is_floating_point()} == {torch.float64}
-    assert torch.allclose(loaded(images().double()), converted(images().double()), atol=1e-12)
+    assert torch.equal(loaded(images().double()), converted(images().double()))
+    assert not any(value.data_ptr() % 64 for value in loaded.state_dict().values())  # else sums may differ in a bit
 
 
 def test_what_is_in_no_state_dict_has_the_type_too(tmp_path):
