@@ -62,7 +62,6 @@ class Converted(nn.Module):
     coding: Literal["constant", "once", "spread"] = "constant"
     readout_is: Literal["sum", "mean"] = "mean"
     spread = 1
-    stops = True
     input_dims = 4
     """Axes of the source's input, the batch's among them; one more is the axis of time, behind the batch's."""
 
@@ -73,6 +72,7 @@ class Converted(nn.Module):
         self.stops = True
         self.step = step
         self.current: int | None = None
+        self.stops = True
         self._steps_used: int | None = None
         self.pretrained_cfg = self.default_cfg = getattr(network, "pretrained_cfg", None)
         self.num_classes = getattr(network, "num_classes", None)

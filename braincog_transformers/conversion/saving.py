@@ -41,7 +41,9 @@ _TYPES = ("float64", "float32", "bfloat16", "float16")
 _INERT = (nn.Identity, nn.Dropout, DropPath)
 """What does nothing in evaluation, so that the one may stand for the other."""
 _LARGE = 1 << 16
-_PASSING = ("training", "biased", "requires_fp", "requires_mem", "grad_checkpointing", "fused_attn", "input_dims")
+_PASSING = (
+    *("training", "biased", "requires_fp", "requires_mem", "grad_checkpointing", "fused_attn", "input_dims", "stops"),
+)
 """Attributes that say nothing about what a network computes from rest."""
 
 
@@ -115,6 +117,8 @@ def load_converted(path: str | os.PathLike, source: nn.Module | None = None) -> 
         rebuilt = _rebuilt(settings, source, state)
         if different := _misfits(rebuilt, state):
             raise UserError(f"its weights are not those of the network that it names: {listed(different, 3)}")
+        # a file's tensors lie anywhere in memory, and sums over such ones may differ in the last bit
+        state = {name: value.clone() for name, value in state.items()}
         rebuilt.to(getattr(torch, settings["dtype"])).load_state_dict(state, assign=True)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from error
