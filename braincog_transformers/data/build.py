@@ -32,6 +32,7 @@ class DataBundle:
         input_shape: of one sample: (C, H, W), (T, C, H, W) for events, or (T, channels) for a sequence.
         classes: names in the order of the labels.
         left_out: what was wrong with each recording that `skip_bad` left out.
+        watched: samples whose inputs a network takes, for the analysis, where those of `test` are something else.
     """
 
     info: DatasetInfo
@@ -41,6 +42,7 @@ class DataBundle:
     input_shape: tuple[int, ...]
     classes: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    watched: Dataset | None = None
 
 
 def build_datasets(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ..errors import UserError, unknown
 from .settings import EVENTS, NOTHING, PHOTOS, Access, Augment, Colours, Split
 
-__all__ = ["DATASETS", "DatasetInfo", "EventSet", "PictureSet", "SequenceSet", "lookup", "register_dataset"]
+__all__ = ["DATASETS", "DatasetInfo", "EventSet", "PictureSet", "SequenceSet", "TaskSet", "lookup", "register_dataset"]
 
 
 def class_folders(info: "PictureSet", data_dir: Path, access: Access) -> tuple[Any, Any, tuple[str, ...]]:
@@ -85,6 +85,8 @@ class DatasetInfo:
     given_steps: ClassVar[int] = 0
     validation: ClassVar[bool] = False
     torchvision: ClassVar[str] = ""
+    task: ClassVar[str] = ""
+    fewest_classes: ClassVar[int] = 1
 
     name: str
     num_classes: int
@@ -104,7 +106,7 @@ class DatasetInfo:
 
     def __post_init__(self) -> None:
         problem = ""
-        if self.num_classes < 1 or len(self.classes) not in (0, self.num_classes):
+        if self.num_classes < self.fewest_classes or len(self.classes) not in (0, self.num_classes):
             problem = f"num_classes is {self.num_classes}, and classes names {len(self.classes)}"
         elif len(set(self.classes)) != len(self.classes):
             problem = "classes names one twice"
@@ -228,6 +230,31 @@ class SequenceSet(DatasetInfo):
     def channels(self) -> int:
         """Number of values of one step."""
         return self.size[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSet(DatasetInfo):
+    """Describe a set for a task other than classification.
+
+    Args:
+        task: which `--task` reads it.
+        layout: name of the layout of its files, by which the task chooses a reader. A set of your own with the files
+            of a known one has its layout.
+        num_classes: of objects or regions; 0 where there are none.
+        in_chans: channels of a picture or frame.
+        colours: mean and deviation of pictures.
+        folders: below the data folder, as ever; none for a scene that the task generates.
+    """
+
+    kind = "task"
+    fewest_classes: ClassVar[int] = 0
+    task: str
+    layout: str
+    num_classes: int = 0
+    in_chans: int = 3
+    size: tuple[int, int]
+    colours: Colours | None = None
+    augment: Augment = NOTHING
 
 
 DATASETS: dict[str, DatasetInfo] = {}

@@ -19,6 +19,7 @@ _sourced = partial(option, needs="dataset_source")
 _taught = partial(option, needs="teacher")
 _masked = partial(option, needs="pretrain")
 _converting = partial(option, needs="convert")
+_tasked = partial(option, needs="task")
 _free = partial(option, numbers=False)
 _searched = partial(option, numbers=False, saved=False)
 _RESIZING = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -306,6 +307,26 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """tasks other than classification (--task)"""
+
+    task: str = option(
+        "", "track an object, estimate depth or pose, detect objects, segment pictures; alone, on a small scene that "
+        "it generates", choices=("", "track", "depth", "pose", "detect", "segment"),
+    )  # fmt: skip
+    task_kwargs: tuple[str, ...] | None = _tasked(None, "options of the task: clip_length=8")
+    detector: str = _tasked("retinanet", "detect: torchvision's detector", choices=("retinanet", "fasterrcnn"))
+    head_time: str = _tasked(
+        "mean", "detect, segment: the head reads the mean of the features over time, or each step, and its outputs are "
+        "averaged", choices=("mean", "each"),
+    )  # fmt: skip
+    score_threshold: float = _tasked(
+        0.3, "detect: least confidence of a box that is drawn and written; figures use all boxes", low=0, high=1,
+        numbers=False,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnalysisOptions:
     """figures after the last evaluation"""
 
@@ -404,6 +425,7 @@ class AllOptions:
     train: TrainOptions = field(default_factory=TrainOptions)
     run: RunOptions = field(default_factory=RunOptions)
     convert: ConvertOptions = field(default_factory=ConvertOptions)
+    task: TaskOptions = field(default_factory=TaskOptions)
     analysis: AnalysisOptions = field(default_factory=AnalysisOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
     refused: RefusedOptions = field(default_factory=RefusedOptions)

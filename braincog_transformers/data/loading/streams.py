@@ -34,7 +34,13 @@ class Failure(str):
 def collate(samples: list) -> list[Tensor] | Failure:
     """Return samples as a batch, or the first `Failure` among them."""
     failures = [sample for sample in samples if isinstance(sample, Failure)]
-    return failures[0] if failures else default_collate(samples)
+    return failures[0] if failures else [_stacked(parts) for parts in zip(*samples, strict=True)]
+
+
+def _stacked(parts: tuple) -> Any:
+    """Return one part of all samples, such as their inputs, as a batch."""
+    stack = getattr(type(parts[0]), "stack", None)  # of what is no tensor, as `runtime.batch.Batch`
+    return default_collate(list(parts)) if stack is None else stack(parts)
 
 
 def raising(batches: Iterable) -> Iterator[list[Tensor]]:
