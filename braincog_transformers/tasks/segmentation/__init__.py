@@ -1,13 +1,13 @@
 """Semantic segmentation: a class for each pixel, by any network of the zoo with a light head."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
 from pathlib import Path
 
 from torch import nn
 
-from ...data import DatasetInfo
 from ...data.build import DataBundle
+from ...data.loading.folders import find_root
+from ...data.registry import TaskSet
 from ...data.settings import Augment, Colours
 from ...errors import UserError, shown
 from ...recipe import Options
@@ -26,14 +26,12 @@ __all__ = ["Segmentation", "SegmentationLoss", "SegmentationMeter", "Segmentatio
 
 _DRAWN = 4
 """Test samples in the picture."""
-_UNUSED = ("scale", "ratio", "aa", "reprob", "recount", "remode", "train_interpolation")
-"""Augmentations of photos that have no sense for a mask, or another rule here."""
 
 
 class Segmentation(Task):
     """Semantic segmentation on VOC's and ADE20K's folders, see `Task`.
 
-    Training samples are crops of --img-size from pictures of random size, with --hflip, --vflip and --color-jitter. In
+    Training samples are crops of --img-size from pictures of random size, with --hflip and --color-jitter. In
     the test a picture is seen whole, one at a time, its short side resized to --img-size, and the prediction is
     compared at the size of the mask: the published protocol of ADE20K.
     """
@@ -46,35 +44,30 @@ class Segmentation(Task):
 
     def __init__(self, options: Options):
         super().__init__(options)
-        data, size = options.data, self.settings.size
-        if size and data.img_size:
-            raise UserError(f"--img-size {data.img_size} and --task-kwargs size={size} say the same; leave one out")
-        if unused := [f"--{name.replace('_', '-')}" for name in _UNUSED if getattr(options.aug, name) is not None]:
-            raise UserError(
-                f"{', '.join(unused)}: segment resizes and crops by --task-kwargs resize, and erases nothing; leave it out"
-            )
-        if data.crop_pct is not None or data.interpolation is not None:
-            raise UserError("--crop-pct, --interpolation: segment tests whole pictures, resized bilinearly; leave it out")
+        side, size = options.data.img_size, self.settings.size
+        if size and side:
+            raise UserError(f"--img-size {side} and --task-kwargs size={size} say the same; leave one out")
+        if options.aug.scale:
+            raise UserError("--scale: segment crops after it has resized by --task-kwargs resize; leave it out")
 
     # Data
 
-    def build_data(self, info: DatasetInfo, data_dir: Path) -> DataBundle:
+    def build_data(self, info: TaskSet, data_dir: Path) -> DataBundle:
         """Read the lists of a set in VOC's or ADE20K's layout, or write the scene, see `Task.build_data`."""
         run, look = self.options.run, self.options.analysis
-        if not info.folders:
-            # found and read as a set of the user's own in the same layout
-            info, data_dir = replace(info, folders=("VOCdevkit/VOC2012",)), scene_folder(info, data_dir)
+        if info.layout not in FIRST_CLASS:
+            raise UserError(f"data set {info.name}: layout {info.layout!r} is none of {', '.join(FIRST_CLASS)}")
+        root = find_root(info, data_dir) if info.folders else scene_folder(info, data_dir)
         classes = self._classes(info)
         if (weights := self.settings.class_weights) and len(weights) != len(classes):
             raise UserError(f"--task-kwargs class_weights: has {len(weights)} numbers for {len(classes)} classes")
         needs_train = not (run.eval or run.eval_checkpoint or look.analyze or look.audit)
-        pairs = find_pairs(info, data_dir, self.settings, needs_train=needs_train)
+        pairs = find_pairs(root, info.layout, self.settings, needs_train=needs_train)
         rule = MaskRule(len(classes), FIRST_CLASS[info.layout], self.options.data.max_pixels)
         size = self._size(info)
         to_tensor = self._to_tensor(info)
-        whole, centre = TestWhole(min(size), to_tensor), CentreCrop(size, to_tensor)
-        varied = self._varied(info, size, to_tensor)
-        train, test = Segments(pairs[0], rule, varied or centre), Segments(pairs[1], rule, whole)
+        varied, centre = self._varied(info, size, to_tensor), CentreCrop(size, to_tensor)
+        train, test = Segments(pairs[0], rule, varied), Segments(pairs[1], rule, TestWhole(min(size), to_tensor))
         bad: tuple[str, ...] = ()
         if self.settings.skip_bad:
             bad = (*left_out(train, self.options.data.workers), *left_out(test, self.options.data.workers))
@@ -84,41 +77,43 @@ class Segmentation(Task):
         watched = Segments(test.pairs, rule, centre)
         return DataBundle(info, train, test, len(classes), (3, *size), classes, bad, watched)
 
-    def _classes(self, info: DatasetInfo) -> tuple[str, ...]:
-        given, file = self.options.data.num_classes, self.settings.class_names
-        # 255 is void, so that K = 255 is the most that 8 bits can tell apart, from 0 or from 1 on
-        if given is not None and not 2 <= given <= VOID - FIRST_CLASS.get(info.layout, 0):
-            most = VOID - FIRST_CLASS.get(info.layout, 0)
-            raise UserError(f"--num-classes {given}: masks of {info.layout}'s layout tell 2 to {most} classes apart")
-        if file:
-            names = tuple(shown(name, 60) for name in read_lines(Path(file), "the list of classes"))
-            if len(set(names)) < len(names):
-                raise UserError(f"{file}: names a class twice; give each its own name")
-            if not 2 <= len(names) <= VOID - FIRST_CLASS.get(info.layout, 0) or given not in (None, len(names)):
-                wanted = f"--num-classes {given}" if given else f"2 to {VOID - FIRST_CLASS.get(info.layout, 0)}"
-                raise UserError(f"{file}: names {len(names)} classes, not {wanted}; correct one of the two")
-            return names
-        if given in (None, info.num_classes):
-            return info.classes or tuple(f"class {number}" for number in range(info.num_classes))
-        return tuple(f"class {number}" for number in range(given))
+    def _classes(self, info: TaskSet) -> tuple[str, ...]:
+        """Return the names of the set's classes, or of the user's own."""
+        count, file = self.settings.num_classes, self.settings.class_names
+        if not file:
+            self._check_count(info, info.num_classes if count is None else count, "--task-kwargs num_classes")
+            if count in (None, info.num_classes) and info.classes:
+                return info.classes
+            return tuple(f"class {number}" for number in range(count or info.num_classes))
+        names = tuple(shown(name, 60) for name in read_lines(Path(file), "the list of classes"))
+        self._check_count(info, len(names), file)
+        if len(set(names)) < len(names):
+            raise UserError(f"{file}: names a class twice; give each a name of its own")
+        if count not in (None, len(names)):
+            raise UserError(f"{file}: names {len(names)} classes, and --task-kwargs num_classes says {count}")
+        return names
 
-    def _size(self, info: DatasetInfo) -> tuple[int, int]:
+    @staticmethod
+    def _check_count(info: TaskSet, count: int, said: str) -> None:
+        """Refuse a number of classes that the numbers of a mask, 0 or 1 to 254, can't tell apart."""
+        most = VOID - FIRST_CLASS[info.layout]
+        if not 2 <= count <= most:
+            raise UserError(f"{said}: {count} classes; masks of {info.layout}'s layout tell 2 to {most} apart")
+
+    def _size(self, info: TaskSet) -> tuple[int, int]:
         side = self.options.data.img_size
         return self.settings.size or ((side, side) if side else info.size)
 
-    def _to_tensor(self, info: DatasetInfo) -> ToTensor:
+    def _to_tensor(self, info: TaskSet) -> ToTensor:
         data = self.options.data
         colours = Colours(mean=data.mean, std=data.std)
         return ToTensor(*colours.per_channel(info.colours or Colours(mean=(0.5,), std=(0.25,)), 3))
 
-    def _varied(self, info: DatasetInfo, size: tuple[int, int], to_tensor: ToTensor) -> TrainCrop | None:
-        given = Augment(**{one.name: self.options.value(one.name) for one in fields(Augment)})
-        augment = given.filled(info.augment)
-        if augment.no_aug:
-            return None
-        chances = {name: getattr(augment, name) or 0.0 for name in ("hflip", "vflip")}
-        jitter, share = augment.color_jitter or 0.0, self.settings.class_share
-        return TrainCrop(size, self.settings.resize, share, **chances, jitter=jitter, to_tensor=to_tensor)
+    def _varied(self, info: TaskSet, size: tuple[int, int], to_tensor: ToTensor) -> TrainCrop:
+        given = {name: getattr(self.options.aug, name) for name in ("hflip", "color_jitter")}
+        augment = Augment(**given).filled(info.augment)
+        flip, jitter = augment.hflip or 0.0, augment.color_jitter or 0.0
+        return TrainCrop(size, self.settings.resize, self.settings.class_share, flip, jitter, to_tensor)
 
     # Network
 
@@ -154,5 +149,3 @@ class Segmentation(Task):
             guess = labels_of(call(moved)[0], truth.shape).cpu().numpy()
             rows.append((shown_picture(x, to_tensor.mean, to_tensor.std), truth, guess))
         yield plot_segments(rows, bundle.classes, folder / "segments.png")
-
-

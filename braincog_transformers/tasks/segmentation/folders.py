@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ...data import DatasetInfo
-from ...data.loading.folders import find_root, visible
+from ...data.loading.folders import visible
 from ...data.pictures.decoding import is_photo
 from ...errors import UserError, listed, shown
 from ...files import reason
@@ -19,23 +18,20 @@ _LARGEST = 64 * 2**20
 
 
 def find_pairs(
-    info: DatasetInfo, data_dir: Path, settings: SegmentationSettings, *, needs_train: bool
+    root: Path, layout: str, settings: SegmentationSettings, *, needs_train: bool
 ) -> tuple[list[Pair], list[Pair]]:
     """Return the training and the test samples of a set, in the order of its list or sorted by name.
 
     Args:
-        info: entry, whose layout says how its files lie.
-        data_dir: folder in which it is looked for.
+        root: folder of the set.
+        layout: how its files lie.
         settings: which lists are read.
         needs_train: otherwise training samples may be missing.
 
     Raises:
-        UserError: for an unknown layout, missing folders, lists or files, names that lead elsewhere, or no samples.
+        UserError: for missing folders, lists or files, names that lead elsewhere, or no samples.
     """
-    if info.layout not in _LAYOUTS:
-        raise UserError(f"data set {info.name}: layout {info.layout!r} is none of {', '.join(_LAYOUTS)}")
-    root = find_root(info, data_dir)
-    pairs, names = _LAYOUTS[info.layout]
+    pairs, names = _LAYOUTS[layout]
     parts = names(settings)
     found = []
     for part, needed in zip(parts, (needs_train, True), strict=True):
@@ -71,7 +67,7 @@ def _voc_lists(settings: SegmentationSettings) -> tuple[str, str]:
     for field in ("train_list", "test_list"):
         name = getattr(settings, field)
         if Path(name).name != name or not name:
-            raise UserError(f"--task-kwargs {field}: takes the name of a list, as train or val; got {shown(name, 80)!r}")
+            raise UserError(f"--task-kwargs {field}: takes the name of a list, as train; got {shown(name, 80)!r}")
     return settings.train_list, settings.test_list
 
 
@@ -115,8 +111,8 @@ def _paired(names: list[str], pictures: dict[str, Path], masks: dict[str, Path],
             there = next(iter(having.values()), None)
             place = f" in {there.parent}" if there else ", nor any other"
             raise UserError(
-                f"{says} {listed([shown(name, 60) for name in missing], 3)}, of which there is no {kind}{place}; complete "
-                "the data, or leave the sample out"
+                f"{says} {listed([shown(name, 60) for name in missing], 3)}, of which there is no {kind}{place}; "
+                "complete the data, or leave the sample out"
             )
     return [(pictures[name], masks[name]) for name in names]
 

@@ -52,7 +52,7 @@ class MaskRule:
         if (beyond := found[(found > last) & (found < VOID)]).size:
             raise UserError(
                 f"{path}: holds the number {beyond[0]}, but classes are {self.first} to {last}, and 255 is void"
-                f"{', as is 0' * self.first}; mend the mask, or give --num-classes"
+                f"{', as is 0' * self.first}; mend the mask, or give --task-kwargs num_classes"
             )
         if not (found[found < VOID] >= self.first).any():
             raise UserError(f"{path}: all void, so there is nothing to learn or to measure; leave the sample out")
@@ -76,7 +76,7 @@ class MaskRule:
         bits, colours = head[24], head[25]
         if colours not in (0, 3) or (colours == 0 and bits != 8):
             kind = _COLOURS.get(colours, f"grey of {bits} bits")
-            raise UserError(f"{path}: {kind}; a mask holds class numbers, with a palette or as grey of 8 bits; save it so")
+            raise UserError(f"{path}: {kind}; a mask holds numbers, with a palette or as grey of 8 bits; save it so")
         if (width, height) != size:
             raise UserError(
                 f"{path}: {width} x {height} pixels, and its picture has {size[0]} x {size[1]}; they must be the same"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import NonFiniteLoss
 from ...files import write_text, write_whole
 from ..task import Call, Meter
 from .masks import VOID, mask_picture
@@ -79,6 +80,8 @@ class SegmentationMeter(Meter):
         parts = gather(own)
         self.found = sorted((one for part in parts for one in part["found"]), key=lambda one: one["index"])
         losses = [loss for part in parts for loss in part["losses"]]
+        if not np.isfinite(losses).all():
+            raise NonFiniteLoss("the loss of the evaluation is not finite, though its inputs are: activations overflow")
         matrix = sum(part["matrix"] for part in parts).astype(np.float64)
         hits, truth, guesses = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         with np.errstate(invalid="ignore"):  # 0 / 0 is what a class has that isn't there
@@ -99,12 +102,13 @@ class SegmentationMeter(Meter):
         write_text(paths[0], json.dumps(own, indent=1))
         write_text(paths[1], json.dumps(self._coco()))
         masks = [one for one in self.found if one["png"]]
-        if masks:
-            (folder / "masks").mkdir(exist_ok=True)
+        if not masks:
+            return paths
+        (folder / "masks").mkdir(exist_ok=True)
         for one in masks:
-            paths.append(folder / "masks" / f"{self.samples.pairs[one['index']][0].stem}.png")
-            write_whole(paths[-1], lambda path, content=one["png"]: path.write_bytes(content))
-        return paths
+            name = f"{self.samples.pairs[one['index']][0].stem}.png"
+            write_whole(folder / "masks" / name, lambda path, content=one["png"]: path.write_bytes(content))
+        return [*paths, folder / "masks"]
 
     def _prediction(self, label: np.ndarray, index: int) -> dict[str, Any]:
         """Return a sample's prediction in plain values: run lengths of each class, and a PNG of the first samples."""

@@ -65,7 +65,8 @@ class FPNHead(nn.Module):
 class SegmentationNetwork(nn.Module):
     """A spiking backbone with a head: pictures (B, 3, H, W) to logits (B, K, H, W).
 
-    The head reads the mean of the maps over time, or each step, and then its logits are averaged. In training with an auxiliary head the result is `{"out": logits, "aux": logits}`.
+    The head reads the mean of the maps over time, or each step, and then its logits are averaged. In training with an
+    auxiliary head the result is `{"out": logits, "aux": logits}`.
 
     Args:
         backbone: see `tasks.backbone`.
@@ -88,6 +89,11 @@ class SegmentationNetwork(nn.Module):
             if len(widths) < 2:
                 raise UserError("--task-kwargs auxiliary: reads the last map but one, and the network has a single one")
             self.auxiliary = fcn(widths[-2], num_classes, dropout)
+
+    @property
+    def step(self) -> int:
+        """Time steps T of the backbone."""
+        return self.backbone.inner.step
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """Map pictures to logits."""

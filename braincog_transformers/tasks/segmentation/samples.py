@@ -22,7 +22,7 @@ __all__ = ["CentreCrop", "Sample", "Segments", "TestWhole", "TrainCrop", "ToTens
 
 Sample = tuple[Tensor, Any]
 LONGEST = 4
-"""A picture's long side is at most so many times the side that its short one is resized to, as mmsegmentation has it."""
+"""The long side of a picture is at most so many times what its short one is resized to, as in mmsegmentation."""
 _TRIES = 10
 
 
@@ -62,7 +62,7 @@ class TrainCrop:
         size: (H, W).
         resize: range of the factor by which the short side is resized beyond the shorter of H and W.
         class_share: of one class in a crop, the most; the last of ten crops is taken anyway.
-        hflip, vflip: chances of a flip.
+        hflip: chance of a horizontal flip.
         jitter: how much brightness, contrast and saturation change.
         to_tensor: normalises.
     """
@@ -71,7 +71,6 @@ class TrainCrop:
     resize: tuple[float, float]
     class_share: float
     hflip: float
-    vflip: float
     jitter: float
     to_tensor: ToTensor
 
@@ -81,9 +80,8 @@ class TrainCrop:
         picture, mask = resized(picture, side), resized(Image.fromarray(labels), side)
         box = self._box(mask)
         picture, mask = picture.crop(box), mask.crop(box)
-        for chance, flip in ((self.hflip, ImageOps.mirror), (self.vflip, ImageOps.flip)):
-            if torch.rand(()) < chance:
-                picture, mask = flip(picture), flip(mask)
+        if torch.rand(()) < self.hflip:
+            picture, mask = ImageOps.mirror(picture), ImageOps.mirror(mask)
         if self.jitter:
             picture = ColorJitter(self.jitter, self.jitter, self.jitter)(picture)
         return _padded(self.to_tensor(picture), torch.from_numpy(np.array(mask)), self.size)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...data import DatasetInfo
+from ...data.registry import TaskSet
 from ...errors import UserError
 from ...files import reason
 from .masks import VOID, mask_picture
@@ -15,22 +15,24 @@ from .masks import VOID, mask_picture
 __all__ = ["scene_folder"]
 
 _SEED = 17
+_COLOURS = np.array([(190, 90, 80), (90, 165, 90), (90, 105, 190)])
+"""Of discs, squares and triangles, which vary; a network that also sees their forms is still better."""
 _SIDES = (64, 89)
 """Sides of pictures, the second not included."""
 
 
-def scene_folder(info: DatasetInfo, data_dir: Path) -> Path:
-    """Return the folder of the scene in `data_dir`, which is written whole, or not at all, where it isn't there yet.
+def scene_folder(info: TaskSet, data_dir: Path) -> Path:
+    """Return the scene's folder VOC2012 below `data_dir`; it is written whole, or not at all, where it isn't there yet.
 
     Raises:
         UserError: the folder can't be written.
     """
-    folder = data_dir / info.name
+    folder, inside = data_dir / info.name, Path("VOCdevkit", "VOC2012")
     if folder.exists():
-        return folder
+        return folder / inside
     beside = data_dir / f".{info.name}.{os.getpid()}.tmp"
     try:
-        _write(beside / "VOCdevkit" / "VOC2012", dict(zip(("train", "val"), info.samples, strict=True)))
+        _write(beside / inside, dict(zip(("train", "val"), info.samples, strict=True)))
         beside.rename(folder)
     except OSError as error:
         if not folder.exists():  # else another process was faster
@@ -39,7 +41,7 @@ def scene_folder(info: DatasetInfo, data_dir: Path) -> Path:
             ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return folder
+    return folder / inside
 
 
 def _write(root: Path, parts: dict[str, int]) -> None:
@@ -60,17 +62,16 @@ def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
     """Return a picture of one to three shapes, and its numbers (H, W).
 
     The ground is 0, a disc 1, a square 2, a triangle 3, and the outline of a shape, one pixel wide, is void as in VOC.
-    A shape is brighter or darker than the ground; its colour says nothing about its class.
+    Shapes have colours about those of their class, the ground is nearly grey.
     """
     width, height = (int(side) for side in rng.integers(*_SIDES, size=2))
-    ground = rng.integers(70, 186, size=3)
+    ground = rng.integers(50, 201) + rng.integers(-15, 16, size=3)
     picture, mask = Image.new("RGB", (width, height), tuple(ground.tolist())), Image.new("L", (width, height))
     drawn, labelled = ImageDraw.Draw(picture), ImageDraw.Draw(mask)
     for _ in range(int(rng.integers(1, 4))):
         kind, radius = int(rng.integers(1, 4)), float(rng.uniform(10, 20))
         x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
-        shift = rng.integers(50, 70, size=3) * rng.choice((-1, 1))
-        colour = tuple(np.clip(ground + shift, 0, 255).tolist())
+        colour = tuple((_COLOURS[kind - 1] + rng.integers(-50, 51, size=3)).tolist())
         if kind == 1:
             box = (x - radius, y - radius, x + radius, y + radius)
             drawn.ellipse(box, fill=colour)

@@ -27,6 +27,7 @@ class SegmentationSettings(TaskSettings):
         class_share: largest share of a training crop, without void, that one class may have; ten crops are tried.
         train_list: of VOC's layout, the list in ImageSets/Segmentation for training, such as `trainaug`.
         test_list: likewise for the test.
+        num_classes: of your own set.
         class_names: text file with the names of your own classes, one a line, in the order of their numbers.
         skip_bad: look at all files first, and leave out samples that can't be used.
         save_masks: test samples, from the first on, whose predicted mask is written as PNG.
@@ -45,6 +46,7 @@ class SegmentationSettings(TaskSettings):
     class_share: float = 1.0
     train_list: str = "train"
     test_list: str = "val"
+    num_classes: int | None = None
     class_names: str = ""
     skip_bad: bool = False
     save_masks: int = 20
