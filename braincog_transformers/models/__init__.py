@@ -20,6 +20,7 @@ from .spikformer_v2 import SpikformerV2
 from .spiking_pose_transformer import SpikingPoseTransformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .stnet import STNet
 from .stsa import STSTransformer
 from .tim import TIMSpikformer
 
@@ -27,5 +28,5 @@ __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
     "ESpikeformerLarge", "MaskedAutoencoder", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
     "STSTransformer", "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingPoseTransformer",
-    "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe", "list_models",
+    "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe", "list_models", "STNet",
 ]  # fmt: skip
