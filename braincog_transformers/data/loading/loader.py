@@ -8,6 +8,7 @@ where an epoch has several of a sample; they are put back afterwards.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...errors import UserError
+from ...runtime.batch import tensors_of
 from ..pictures.sources import PictureStream
 from .streams import Failure, StreamLoader, collate, raising, seed_generators
 
@@ -46,14 +48,16 @@ class _SeededDataset(Dataset):
             np.random.set_state(kept[1])
             torch.set_rng_state(kept[2])
 
-    def _sample(self, epoch: int, index: int, copy: int) -> tuple[Tensor, int]:
+    def _sample(self, epoch: int, index: int, copy: int) -> tuple[Any, Any]:
         seed_generators(self.seed, _SAMPLE, epoch, index, *((copy,) if copy else ()))
         x, label = self.dataset[index]
         # the sum takes one pass; that of finite values may overflow
-        if isinstance(x, Tensor) and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+        if any(not torch.isfinite(part.sum()) and not torch.isfinite(part).all() for part in tensors_of(x)):
+            single = isinstance(label, int | np.integer) or (isinstance(label, Tensor) and not label.ndim)
+            about = f", label {label}" if single else ""
             raise UserError(
-                f"{self.part} sample {index} (counted from 0, label {label}) holds values that are not finite; check "
-                "the data, --mean and --std"
+                f"{self.part} sample {index} (counted from 0{about}) holds values that are not finite; check the data, "
+                "--mean and --std"
             )
         return x, label
 
