@@ -448,6 +448,10 @@ class STNet(BaseModule):
         spatial = self.transformer(frames.flatten(1, 3))
         return self.spiking(frames.amax(1), dynamic_threshold(spatial), nodes), spatial
 
+    def get_classifier(self) -> tuple[nn.Module, ...]:
+        """Return the last layers: of the score, the centre-ness and the box."""
+        return tuple(layer.conv for layer in (self.head.cls, self.head.ctr, self.head.box))
+
     def set_attr(self, attr: str, val: Any) -> None:
         """Set an attribute of all neurons.
 
