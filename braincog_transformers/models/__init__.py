@@ -18,15 +18,17 @@ from .spike_transformer_depth import SpikeTransformerDepth
 from .spikeformer import Spikeformer
 from .spikformer import Spikformer
 from .spikformer_v2 import SpikformerV2
+from .spiking_pose_transformer import SpikingPoseTransformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .stnet import STNet
 from .stsa import STSTransformer
 from .tim import TIMSpikformer
 
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
     "ESpikeformerLarge", "MaskedAutoencoder", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
-    "STSTransformer",
-    "SpikeDrivenTransformer", "SpikeTransformerDepth", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingResformer", "Spikingformer",
-    "TIMSpikformer", "ModelInfo", "describe", "list_models",
+    "STSTransformer", "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingPoseTransformer",
+    "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe", "list_models", "STNet",
+    "SpikeTransformerDepth",
 ]  # fmt: skip
