@@ -14,8 +14,7 @@ Facts of the official code that its weights need, kept here:
 - Where a map is smaller than the window, the biases are those of the first tokens of the whole window, which are others
   than the distances say.
 - The first decoder gets no skip connection.
-- Its settings `ape`, `norm`, `spatial_resolution`, `use_upsample_conv` and those of recurrent blocks do nothing, or only
-  one of their values works.
+Those of its settings that do nothing, or of which only one value works, are left out here.
 """
 
 from typing import Any, Literal
