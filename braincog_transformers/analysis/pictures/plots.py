@@ -104,9 +104,8 @@ def training_curves(
     parts = {name: {*name.lower().split("_")} for name in names}  # `eval_top1` belongs to `top1`
     found = {title: [name for name in names if parts[name] & {*marks}] for title, marks in CURVES.items()}
     if metric:
-        found = {LOSS: found[LOSS], metric.replace("_", " "): [name for name in names if name.endswith(f"_{metric}")]} | {
-            title: found[title] for title in found if title not in (LOSS, ACCURACY)
-        }
+        judged = metric.replace("_", " "), [name for name in names if name.endswith(f"_{metric}")]
+        found = dict(judged if title == ACCURACY else (title, columns) for title, columns in found.items())
     found = {title: columns for title, columns in found.items() if columns or title != FIRING}
     figure = new_figure(3.4 * len(found), 3.2)
     figure.get_layout_engine().set(wspace=0.05)
