@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["AttentionMatmul", "DenoisedProduct", "GatedSum", "HammingProduct", "SoftmaxProduct", "SpikeMatmul"]
-__all__ += ["SpikeSum", "SpikingProduct"]
+__all__ = ["AttentionMatmul", "DenoisedProduct", "GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum"]
+__all__ += ["SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -53,7 +53,7 @@ class DenoisedProduct(SpikingProduct):
 
 
 class SoftmaxProduct(nn.Module):
-    """`softmax(scale * Q K^T + bias) V`, attention on real numbers.
+    """`softmax(scale * Q K^T) V`, attention on real numbers.
 
     Args:
         scale: constant factor.
@@ -63,36 +63,16 @@ class SoftmaxProduct(nn.Module):
         super().__init__()
         self.scale = scale
 
-    def weights(self, q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`, where a bias
-        of that shape, or one that fits it, is added in front of the softmax."""
-        products = q @ k.transpose(-2, -1) * self.scale
-        return (products if bias is None else products + bias).softmax(-1)
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Map q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`."""
+        return (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map q `(..., N, d)`, k and v `(..., M, d)`, and a bias as in `weights`, to `(..., N, d)`."""
-        return self.weights(q, k, bias) @ v
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map q `(..., N, d)`, k and v `(..., M, d)` to `(..., N, d)`."""
+        return self.weights(q, k) @ v
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}"
-
-
-class HammingProduct(nn.Module):
-    """`softmax(1 - D) V`, where D is the share of channels in which the spikes of query and key differ.
-
-    Source: Zou et al., Highly Efficient 3D Human Pose Tracking from Events (arXiv 2303.09681). The paper multiplies
-    spikes of -1 and 1; the product of those of 0 and 1 here says the same, and only adds.
-    """
-
-    def weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """Map spikes q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`."""
-        both = q @ k.transpose(-2, -1)
-        differing = q.sum(-1).unsqueeze(-1) + k.sum(-1).unsqueeze(-2) - 2 * both
-        return (1 - differing / q.shape[-1]).softmax(-1)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Map spikes q `(..., N, d)`, k `(..., M, d)` and numbers v `(..., M, d)` to `(..., N, d)`."""
-        return self.weights(q, k) @ v
 
 
 class SpikeMatmul(nn.Module):
