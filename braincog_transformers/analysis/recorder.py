@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..nodes.valued import ValuedNode
 
 __all__ = ["NodeRecord", "all_steps", "device_of", "frozen_inference", "inputs_of", "outputs", "record"]
-__all__ += ["refuse_streaming", "unwrap", "watch"]
+__all__ += ["is_spiking", "refuse_streaming", "unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -33,6 +33,11 @@ def unwrap(model: nn.Module) -> nn.Module:
             inner = inner._orig_mod
         else:
             return inner
+
+
+def is_spiking(model: nn.Module) -> bool:
+    """Say whether a model has a spiking neuron, a node of BrainCog's."""
+    return any(isinstance(module, BaseNode) for module in model.modules())
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -194,7 +199,7 @@ def record(model: nn.Module, *, spikes: bool = True, membranes: bool = False) ->
     Raises:
         UserError: the model has no BrainCog node, so there is nothing to record.
     """
-    if not any(isinstance(module, BaseNode) for module in model.modules()):
+    if not is_spiking(model):
         raise UserError(
             f"record: needs a spiking network, made of BrainCog nodes; {type(model).__name__} has none "
             "(choose a model of --list-models)"

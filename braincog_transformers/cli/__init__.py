@@ -170,12 +170,16 @@ def _check_names(options: Options, model: str | None = None) -> None:
     """
     from ..conversion import SOURCES
     from ..models import REGISTERED
+    from ..models.task_networks import TASK_NETWORKS
     from ..models.timm_networks import list_timm
     from ..training.converted_file import converted_file, require_model
     from ..training.optim import check_optimizer
 
     check_optimizer(options.optim.opt)
     name, _, tag = options.model.model.partition(".")
+    if options.task.task:
+        _check_task(options, name)
+        return
     if (file := converted_file(options)) is not None:
         require_model(file, model)
         return
@@ -185,9 +189,24 @@ def _check_names(options: Options, model: str | None = None) -> None:
 
         find_source(options.model.model, method_of(options)[0].name)
         return
+    if name in TASK_NETWORKS:
+        raise UserError(f"--model {name} is for --task {TASK_NETWORKS[name].task}; give that too")
     if name not in REGISTERED:
         ordinary = name in SOURCES or name in list_timm()
         remedy = f"--model {name} is an ordinary network, which --convert METHOD makes a spiking one"
         raise UserError(remedy) if ordinary else unknown("model", name, list(REGISTERED))
     if tag and tag not in (tags := REGISTERED[name].variant.cfgs):
         raise unknown(f"configuration of {name}", tag, list(filter(None, tags)) or ["(it has one, without a name)"])
+
+
+def _check_task(options: Options, name: str) -> None:
+    """Raise `UserError` for --task-kwargs that the task does not take, or a network of another task."""
+    from ..models import REGISTERED
+    from ..models.task_networks import TASK_NETWORKS
+    from ..tasks import find_task
+
+    task = options.task.task
+    find_task(task)(options)
+    known = [own for own, one in TASK_NETWORKS.items() if one.task == task] or list(REGISTERED)
+    if name not in known:
+        raise unknown(f"network of --task {task}", name, known)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UserError, quoted, shown, unknown
 from ..plugins import installed, load_plugins
-from ..recipe import ENTRIES, GROUPS, Entry, Options, read_recipe
+from ..recipe import ENTRIES, GROUPS, Entry, Options, published, read_recipe
 from ..recipe.options import broken_rules, convert_all, entry_problems, given_options, raise_all
 
 __all__ = ["ACTIONS", "Command", "build_parser", "read", "resolve"]
@@ -40,7 +40,10 @@ def _data_problems(options: Options) -> Iterator[str]:
     if name not in DATASETS:
         yield str(unknown("data set", name, DATASETS))
         return
-    info = DATASETS[name]
+    info, task = DATASETS[name], options.task.task
+    if info.task != task:
+        yield _other_task(name, info.task, task, [one.name for one in DATASETS.values() if one.task == task])
+        return
     split = options.data.split or next(iter(info.splits), None)
     validates = split == "valid" and info.validation
     own = ("split_seed", "train_portion") if validates else ("split", "split_seed", "train_portion")
@@ -51,10 +54,20 @@ def _data_problems(options: Options) -> Iterator[str]:
     elif split not in SEEDED and options.data.split_seed:
         yield f"--split-seed: split {split} has no seed; choose --split {' or '.join(SEEDED)}, or leave it out"
     flat = f"needs height and width, and {name} holds sequences, which have none; leave it out"
+    kind = getattr(info, "holds", info.kind)
+    if task and task not in ("detect", "segment"):  # their options are listed by name
+        return
     for kinds in (("event",), ("image",), ("event", "image")):
         unfit = [entry.name for entry in ENTRIES.values() if entry.metadata["kinds"] == kinds]
-        only = f"for {kinds[0]} data only; {name} holds {info.kind} data"
-        yield from broken_rules(options, [(info.kind not in kinds, unfit, only if len(kinds) == 1 else flat)])
+        only = f"for {kinds[0]} data only; {name} holds {kind} data"
+        yield from broken_rules(options, [(kind not in kinds, unfit, only if len(kinds) == 1 else flat)])
+
+
+def _other_task(name: str, its: str, task: str, fitting: list[str]) -> str:
+    """Say what to change where a data set is for another task than the one that is named."""
+    if not task:
+        return f"--dataset {name} is for --task {its}; give that too"
+    return f"--dataset {name} is not for --task {task}; it reads {' and '.join(fitting) or 'none of the data sets'}"
 
 
 def _launch_problems(options: Options) -> Iterator[str]:
@@ -203,6 +216,8 @@ def read(argv: Sequence[str]) -> Command:
                 problems += found
                 del recipe[name]
         problems = [f"{shown(given['config'])}: {problem}" for problem in problems]
+    elif given.get("task") and "dataset" not in given and f"{given['task']}_scene" in published():
+        recipe, _ = convert_all(read_recipe(f"{given['task']}_scene"))  # a task alone runs on its own scene
     problems += [
         f"{entry.flag} is empty; name {entry.metadata['named']}, or leave it out"
         for name, entry in ENTRIES.items()

@@ -240,6 +240,7 @@ class TaskSet(DatasetInfo):
         task: which `--task` reads it.
         layout: name of the layout of its files, by which the task chooses a reader. A set of your own with the files
             of a known one has its layout.
+        holds: what a sample is read from, "image" or "event", where a backbone of the zoo sees it.
         num_classes: of objects or regions; 0 where there are none.
         in_chans: channels of a picture or frame.
         colours: mean and deviation of pictures.
@@ -250,6 +251,7 @@ class TaskSet(DatasetInfo):
     fewest_classes: ClassVar[int] = 0
     task: str
     layout: str
+    holds: str = "image"
     num_classes: int = 0
     in_chans: int = 3
     size: tuple[int, int]

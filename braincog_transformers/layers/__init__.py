@@ -29,12 +29,13 @@ from .linear import (
 from .membrane import ConvMLP, MembraneAttention
 from .products import AttentionMatmul, DenoisedProduct, GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
 from .transforms import FixedTransform, FourierTransform, HaarTransform
+from .windows import WindowAttention, WindowBlock
 
 __all__ = [
     "ENCODINGS", "AttentionMatmul", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "DenoisedProduct",
     "Encoder", "FixedTransform", "Foldable", "FourierTransform", "GatedSum", "HaarTransform", "LayerScale", "LinearBN",
     "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention",
     "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
-    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "baked", "checkpoint_module",
-    "fire_after", "foldable",
+    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "WindowAttention", "WindowBlock",
+    "baked", "checkpoint_module", "fire_after", "foldable",
 ]  # fmt: skip

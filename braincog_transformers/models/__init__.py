@@ -19,13 +19,14 @@ from .spikformer import Spikformer
 from .spikformer_v2 import SpikformerV2
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
+from .stnet import STNet
 from .stsa import STSTransformer
 from .tim import TIMSpikformer
 
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
     "ESpikeformerLarge", "MaskedAutoencoder", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
-    "STSTransformer",
+    "STNet", "STSTransformer",
     "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingResformer", "Spikingformer",
     "TIMSpikformer", "ModelInfo", "describe", "list_models",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """BrainCog nodes over `ops`: neurons that run all T steps in one call, BrainCog's own, and `accelerate`."""
 
-from .adaptive import ALIFNode, CLIFNode
+from .adaptive import ALIFNode, CLIFNode, DynamicThresholdNode
 from .analog import PLIAFNode
 from .base import SpikingNode
 from .brain_cog import WrappedNode, accelerate, fires_levels, make_node, node_class, register_node
@@ -12,6 +12,7 @@ __all__ = [
     "ALIFNode",
     "BurstNode",
     "CLIFNode",
+    "DynamicThresholdNode",
     "FusableNode",
     "ILIFNode",
     "IFNode",

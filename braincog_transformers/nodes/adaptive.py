@@ -1,4 +1,4 @@
-"""Neurons with a second state variable, each written as one step."""
+"""Neurons with a second state variable, or a threshold that follows their input; each is written as one step."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import UserError
 from .base import SpikingNode
 
-__all__ = ["ALIFNode", "CLIFNode"]
+__all__ = ["ALIFNode", "CLIFNode", "DynamicThresholdNode"]
 
 
 class ALIFNode(SpikingNode):
@@ -90,3 +90,56 @@ class CLIFNode(SpikingNode):
         s = fire(h - p.threshold)
         m = state.m * torch.sigmoid(h * k) + s
         return s, CLIFNode.State(v=h - s * (p.threshold + torch.sigmoid(m)), m=m)
+
+
+class DynamicThresholdNode(SpikingNode):
+    """Leaky neuron whose threshold somebody sets anew for every call, as a tensor; it gets no gradient.
+
+    It fires above the threshold only. For t = 0, 1, ...
+
+        m[t] = decay m[t-1] (1 - s[t-1]) + x[t]
+        s[t] = 1 if m[t] > threshold else 0
+
+    from m = s = 0. The reset belongs to the next step, so the potential `mem` is the charged one, and the gradient goes
+    through it. The surrogate is a rectangle of height 1, for potentials closer than 1/2 to the threshold.
+
+    Args:
+        threshold: the threshold as long as none is set, dimensionless.
+        decay: share of the potential that is left after a step, in [0, 1].
+        **kwargs: see `SpikingNode`.
+
+    Attributes:
+        dynamic: the threshold that was set, a scalar tensor; `n_reset` forgets it.
+
+    Source: Zhang et al., Spiking Transformers for Event-based Single Object Tracking (CVPR 2022), official code.
+    """
+
+    dynamic: Tensor | None = None
+
+    class State(NamedTuple):
+        m: Tensor = 0.0
+        s: Tensor = 0.0
+
+    class Parameters(NamedTuple):
+        threshold: Tensor
+        decay: Tensor
+
+    def __init__(self, threshold: float = 0.3, decay: float = 0.2, act_fun: str | type = "GateGrad", **kwargs: Any):
+        super().__init__(threshold, act_fun, **kwargs)
+        if not 0 <= decay <= 1:
+            raise UserError(f"DynamicThresholdNode: decay must be a share from 0 to 1; got {decay}")
+        self.decay = float(decay)
+
+    def get_thres(self) -> Tensor:
+        """Return the threshold that was set, or else the one to begin with."""
+        return super().get_thres() if self.dynamic is None else self.dynamic.detach()
+
+    def n_reset(self) -> None:
+        """Forget the state, what was recorded and the threshold that was set."""
+        super().n_reset()
+        self.dynamic = None
+
+    @staticmethod
+    def advance(x, state, p, fire):
+        m = state.m * p.decay * (1 - state.s) + x
+        return (s := fire(m - p.threshold)), DynamicThresholdNode.State(m=m, s=s)

@@ -16,7 +16,7 @@ __all__ = ["FACTS", "Entry", "entries", "option"]
 
 FACTS: dict[str, Any] = dict(
     aliases=(), choices=(), low=None, above=None, high=None, count=(), repeats=False, empty=False, named="",
-    saved=True, kinds=(), needs="", numbers=True, refused="",
+    saved=True, kinds=(), tasks=(), needs="", numbers=True, refused="",
 )  # fmt: skip
 """The facts of an option beside its help text, with their defaults."""
 
@@ -45,6 +45,7 @@ def option(default: Any, text: str, *aliases: str, **facts: Any) -> Any:
                 from a variable that a script has not set.
             saved: whether the option belongs into `args.yaml`, and counts when two sets of options are compared.
             kinds: kinds of data ("image", "event", "sequence") that the option is for; empty for all.
+            tasks: those of `--task` that a task's option is for; empty for all.
             needs: option without which this one has no effect.
             numbers: whether it may change a number of a training. Paths, speed and output don't, so a run may be
                 resumed with another value of such an option.

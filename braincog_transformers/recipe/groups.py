@@ -315,14 +315,16 @@ class TaskOptions:
         "it generates", choices=("", "track", "depth", "pose", "detect", "segment"),
     )  # fmt: skip
     task_kwargs: tuple[str, ...] | None = _tasked(None, "options of the task: clip_length=8")
-    detector: str = _tasked("retinanet", "detect: torchvision's detector", choices=("retinanet", "fasterrcnn"))
+    detector: str = _tasked(
+        "retinanet", "detect: torchvision's detector", choices=("retinanet", "fasterrcnn"), tasks=("detect",)
+    )
     head_time: str = _tasked(
         "mean", "detect, segment: the head reads the mean of the features over time, or each step, and its outputs are "
-        "averaged", choices=("mean", "each"),
+        "averaged", choices=("mean", "each"), tasks=("detect", "segment"),
     )  # fmt: skip
     score_threshold: float = _tasked(
         0.3, "detect: least confidence of a box that is drawn and written; figures use all boxes", low=0, high=1,
-        numbers=False,
+        numbers=False, tasks=("detect",),
     )  # fmt: skip
 
 

@@ -28,6 +28,27 @@ _OF_LABELS = (
     *("loss_fn", "smoothing", "tet_loss", "teacher"),
     *("report", "visualize", "tsne", "conf_mat", "mem_dist", "analyze", "doctor", "audit"),
 )
+_OF_EVENTS = frozenset(
+    name for name, entry in ENTRIES.items() if entry.group == "data" and entry.metadata["kinds"] == ("event",)
+)
+_OF_ALL_TASKS = frozenset((
+    *("dataset", "data_dir", "batch_size", "validation_batch_size_multiplier", "workers", "pin_mem", "no_prefetcher"),
+    *("use_multi_epochs_loader", "model", "pretrained", "initial_checkpoint", "model_kwargs"),
+    *("bn_tf", "bn_momentum", "bn_eps", "amp", "amp_dtype", "compile", "channels_last", "sync_bn", "dist_bn"),
+    *("dist_backend", "model_ema", "model_ema_force_cpu", "model_ema_decay", "max_steps"),
+))
+_OF_BACKBONES = frozenset((
+    *(name for name, entry in ENTRIES.items() if entry.group == "neuron"),
+    *("step", "drop_path", "grad_checkpointing", "pack_spikes", "integer_products", "img_size", "mean", "std", "hflip"),
+))
+_OF_TASK = {
+    "track": frozenset(),
+    "depth": frozenset(("img_size", "hflip")),
+    "pose": frozenset(("step", "event_size", "hflip")),
+    "detect": _OF_BACKBONES | (_OF_EVENTS - {"skip_bad", "label_order"}),
+    "segment": _OF_BACKBONES | {"scale", "color_jitter", "max_pixels"},
+}
+"""Options of data, model, augmentation and training that a task other than classification takes besides."""
 TRAINING_FREE = ("rate", "sta")
 """Methods of --convert that train nothing."""
 _OF_TRAINING = (
@@ -223,6 +244,8 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
         (made.convert, OF_ZOO, "for networks that spike from the start, not for --convert; leave it out"),
         (made.convert in TRAINING_FREE, ("calibrate_only",), f"{said}: the method trains nothing; leave it out"),
         (free and not options.run.eval_checkpoint, _OF_TRAINING, f"{said} trains nothing; leave it out"),
+        (not options.task.task, _needing("task"), "without effect as long as no --task is given"),
+        *_conditions_of_task(options),
         (not data.dataset_source, _needing("dataset_source"), "without effect as long as no --dataset-source is named"),
         (not options.train.teacher, _needing("teacher"), "without effect as long as no --teacher is named"),
         (not options.train.pretrain, _needing("pretrain"), "without effect without --pretrain"),
@@ -245,6 +268,19 @@ def _conditions(options: Options) -> tuple[tuple[object, Sequence[str], str], ..
         (data.frames == "voxel", ("merge_polarity", "polarity_sum"),
          "--frames voxel has one channel, in which the polarity is the sign; leave it out"),
     )  # fmt: skip
+
+
+def _conditions_of_task(options: Options) -> Iterator[tuple[object, Sequence[str], str]]:
+    """Yield the rules about options that a task does not take, for `broken_rules`."""
+    task = options.task.task
+    if not task:
+        return
+    taken = _OF_ALL_TASKS | _OF_TASK[task]
+    groups = ("data", "model", "neuron", "aug", "mix", "train", "convert")
+    unused = [name for name, entry in ENTRIES.items() if entry.group in groups and name not in taken]
+    unused += ["tsne", "conf_mat", "doctor", "spiking_inference", "eval_metric"]
+    unused += [name for name, entry in ENTRIES.items() if task not in (entry.metadata["tasks"] or (task,))]
+    yield True, unused, f"without effect in --task {task}; leave it out"
 
 
 def _contradictions(options: Options) -> tuple[tuple[object, str], ...]:

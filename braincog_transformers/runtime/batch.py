@@ -1,12 +1,12 @@
 """Samples of several tensors: what stands in the place of a tensor where a network or a loss reads more than one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "tensors_of"]
+__all__ = ["Batch", "in_float32", "tensors_of"]
 
 
 class Batch:
@@ -69,3 +69,15 @@ def tensors_of(x: Any) -> tuple[Tensor, ...]:
     if isinstance(x, Tensor):
         return (x,)
     return x.tensors() if hasattr(x, "tensors") else ()
+
+
+def in_float32(output: Any) -> Any:
+    """Return what a network puts out with its floating-point tensors in float32, or as they are in float64: a tensor, a
+    `Batch`, or a mapping or sequence of them."""
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() and output.dtype != torch.float64 else output
+    if isinstance(output, Batch):
+        return output.map(in_float32)
+    if isinstance(output, Mapping):
+        return {name: in_float32(value) for name, value in output.items()}
+    return [in_float32(value) for value in output] if isinstance(output, list | tuple) else output

@@ -3,6 +3,8 @@
 import math
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +12,10 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from ..data.build import DataBundle
+from ..data.registry import lookup
 from ..errors import UserError
 from ..recipe import Options
+from ..tasks import Meter, Task, find_task
 from ..version import __version__
 from .converted_file import converted_file, open_converted, require_classes
 from .distributed import Ranks, wrap
@@ -20,7 +24,8 @@ from .learner import Learner, Plan, UpdateRules
 from .loaders import Loaders, build_data, build_loaders
 from .loop import evaluate
 from .losses import build_losses
-from .network import Shape, build_network, find_shape
+from .meters import ClassMeter
+from .network import Shape, build_network, create_backbone, evaluates, find_shape, tune_batch_norm
 from .optim import build_optimizer, build_schedule, scaled_rate
 from .precision import Precision
 from .source import Start, build_start, source_shape
@@ -35,6 +40,7 @@ class Parts:
 
     Args:
         start: what a conversion starts from; None in other runs.
+        task: what is done other than classification; None for that.
     """
 
     options: Options
@@ -47,6 +53,7 @@ class Parts:
     loaders: Loaders
     precision: Precision
     start: Start | None = None
+    task: Task | None = None
 
     def around(self, network: nn.Module) -> "Parts":
         """Return the same run with another network."""
@@ -64,11 +71,15 @@ class Parts:
         samples = min(options.data.batch_size, max(1, len(self.bundle.train) // processes))
         return samples, processes, min(options.optim.grad_accum, len(self.loaders.train))
 
-    def evaluate(self) -> dict[str, float]:
-        """Measure the network on the test samples."""
+    def meter(self) -> Meter:
+        """Return a new meter of what the run is judged by."""
+        return ClassMeter(build_losses(self.options.train)[1]) if self.task is None else self.task.meter(self.bundle)
+
+    def evaluate(self, meter: Meter | None = None) -> dict[str, float]:
+        """Measure the network on the test samples, by a new meter or one that is given."""
         self.network.eval()
         return evaluate(
-            self.test_call, self.loaders.test, criterion=build_losses(self.options.train)[1],
+            self.test_call, self.loaders.test, meter=self.meter() if meter is None else meter,
             to_device=self.loaders.to_device, ranks=self.ranks, autocast=self.precision.autocast,
             seed=self.options.run.seed,
         )  # fmt: skip
@@ -83,6 +94,8 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     """
     seed_everything(options.run.seed)
     precision = Precision(ranks.device.type, options.train.amp_dtype if options.train.amp else None)
+    if options.task.task:
+        return _build_task(options, ranks, precision)
     file, converts, held = converted_file(options), bool(options.convert.convert), None
     if file is not None:
         options, shape, held = open_converted(options, file)
@@ -108,6 +121,25 @@ def build_parts(options: Options, ranks: Ranks) -> Parts:
     return Parts(options, ranks, shape, bundle, *calls, loaders, precision)
 
 
+def _build_task(options: Options, ranks: Ranks, precision: Precision) -> Parts:
+    """Build the parts of a run with another task than classification."""
+    task, info = find_task(options.task.task)(options), lookup(options.data.dataset)
+    bundle = ranks.first_alone(lambda: task.build_data(info, Path(options.data.data_dir)))
+    for part, dataset in (("training", bundle.train), ("test", bundle.test)):
+        if not len(dataset) and not (part == "training" and evaluates(options)):
+            raise UserError(f"--dataset {info.name}: its {part} part is empty (--data-dir {options.data.data_dir})")
+    shape = Shape(info, tuple(bundle.input_shape[-2:]), options.model.step or 0, bundle.num_classes)
+    loaders = build_loaders(options, bundle, shape, ranks, test_batch=task.test_batch)
+    seed_everything(options.run.seed)  # the weights do not depend on what reading the data drew
+    network = task.build_network(bundle, partial(create_backbone, options, shape, bundle), ranks.say)
+    tune_batch_norm(network, options.model)
+    layout = torch.channels_last if options.train.channels_last else torch.preserve_format
+    network = network.to(ranks.device).to(memory_format=layout)
+    calls = wrap(network, ranks, sync_bn=options.train.sync_bn, compile_network=options.train.compile)
+    shape = replace(shape, step=getattr(network, "step", None) or shape.step)
+    return Parts(options, ranks, shape, bundle, *calls, loaders, precision, task=task)
+
+
 def check_batch(parts: Parts) -> None:
     """Refuse a batch of one sample if a normalisation would see a single value.
 
@@ -116,7 +148,7 @@ def check_batch(parts: Parts) -> None:
     """
     options, processes = parts.options, parts.ranks.world_size
     smallest = min(options.data.batch_size, len(parts.bundle.train) // processes)
-    if smallest > 1 or (options.train.sync_bn and processes > 1):
+    if parts.task is not None or smallest > 1 or (options.train.sync_bn and processes > 1):
         return
     probe = deepcopy(parts.network).to("meta").train()
     x, _ = parts.loaders.to_device(torch.zeros(1, *parts.bundle.input_shape), torch.zeros(1))
@@ -137,22 +169,26 @@ def _ranking_metric(parts: Parts) -> str:
     train, metric, bundle = parts.options.train, parts.options.run.eval_metric, parts.bundle
     if metric == "top5" and bundle.num_classes < 5:
         raise UserError(f"--eval-metric top5 needs five classes; {bundle.info.name} has {bundle.num_classes}.")
-    metric = "loss" if train.pretrain else metric
+    metric = "loss" if train.pretrain else metric if parts.task is None else parts.task.metric
     averaged = train.model_ema and not train.model_ema_force_cpu
     return f"{'ema' if averaged else 'test'}_{metric}"
 
 
 def build_learner(parts: Parts) -> tuple[Learner, Plan]:
     """Build what learns, and the plan of the run."""
-    options, train, metric = parts.options, parts.options.train, _ranking_metric(parts)
+    options, train, metric, task = parts.options, parts.options.train, _ranking_metric(parts), parts.task
+    decreasing = metric.endswith("loss") if task is None else task.decreasing
     lr = scaled_rate(options.sched.lr, batch=math.prod(parts.batch), base=options.sched.lr_base_size)
     optimizer = build_optimizer(parts.network, options.optim, lr=lr)
     rules = UpdateRules(
         grad_accum=options.optim.grad_accum, clip_grad=options.optim.clip_grad, noisy_grad=options.optim.noisy_grad,
         random_steps=parts.shape.step if options.model.rand_step else 0, step_outputs=train.tet_loss,
+        gives_target=task is not None and task.takes_target,
     )  # fmt: skip
     updates = rules.updates_of(len(parts.loaders.train))
-    scheduler, epochs = build_schedule(optimizer, options.sched, metric=metric, seed=options.run.seed, updates=updates)
+    scheduler, epochs = build_schedule(
+        optimizer, options.sched, decreasing=decreasing, seed=options.run.seed, updates=updates
+    )
     average = None
     if train.model_ema:
         device = torch.device("cpu") if train.model_ema_force_cpu else None
@@ -161,7 +197,7 @@ def build_learner(parts: Parts) -> tuple[Learner, Plan]:
         network=parts.network, optimizer=optimizer, precision=parts.precision, seed=options.run.seed,
         rank=parts.ranks.rank, scheduler=scheduler, ema=average, train_call=parts.train_call, test_call=parts.test_call,
     )  # fmt: skip
-    criterion, test_criterion = build_losses(train)
+    criterion = build_losses(train)[0] if task is None else task.criterion()
     about = {
         "version": __version__,
         "arch": options.model.model,
@@ -169,9 +205,9 @@ def build_learner(parts: Parts) -> tuple[Learner, Plan]:
         "classes": [] if train.pretrain else list(parts.bundle.classes),
     }
     plan = Plan(
-        epochs=epochs, rules=rules, criterion=criterion, test_criterion=test_criterion, metric=metric,
+        epochs=epochs, rules=rules, criterion=criterion, meter=parts.meter, metric=metric, decreasing=decreasing,
         max_steps=train.max_steps, recovery_interval=options.run.recovery_interval, bn_mode=train.dist_bn,
-        seed=options.run.seed, about=about, teacher=_teacher(parts), labelled=not train.pretrain,
+        seed=options.run.seed, about=about, teacher=_teacher(parts), labelled=not train.pretrain and task is None,
     )  # fmt: skip
     return learner, plan
 

@@ -33,6 +33,8 @@ def export_trained(options: Options, path: str) -> list[str]:
         raise UserError(
             "--export writes a network that is converted: run --convert, then name its folder with --eval_checkpoint"
         )
+    if options.task.task:
+        raise UserError(f"--export writes classifiers, not networks of --task {options.task.task}; leave one out")
     form_of(path)  # a wrong ending shows before anything is built
     weights = options.run.eval_checkpoint or options.run.resume
     if not (weights or options.model.initial_checkpoint or options.model.pretrained):

@@ -22,6 +22,8 @@ from ..files import reason, write_text
 
 __all__ = ["Journal", "name_left_out", "open_tensorboard"]
 
+_SHOWN = 4
+"""Figures of a task in the line of an epoch; summary.csv has all of them."""
 _NAMED = 10
 """Damaged recordings that are named one by one."""
 
@@ -63,6 +65,7 @@ def _hush_writing_thread() -> None:
 
 
 _COLUMNS = {"epoch", "lr", "firing_rate"}
+_OF_CLASSES = {"loss", "top1", "top5"}
 
 
 def _percent(top1: float | None) -> str:
@@ -80,8 +83,12 @@ def _describe_row(row: dict[str, float], *, epochs: int) -> str:
     """Write one epoch's measurements as a line."""
     parts = [f"epoch {int(row['epoch']) + 1}/{epochs}"]
     for kind, title in (("train", "train"), ("test", "test"), ("ema", "average:")):
-        if f"{kind}_loss" in row:
-            parts.append(f"{title} loss {row[f'{kind}_loss']:.4f}" + _percent(row.get(f"{kind}_top1")))
+        own = {name: row[name] for name in row if name.startswith(f"{kind}_")}
+        others = [name for name in own if name.partition("_")[2] not in _OF_CLASSES]
+        texts = [f"loss {row[f'{kind}_loss']:.4f}" + _percent(row.get(f"{kind}_top1"))] if f"{kind}_loss" in row else []
+        texts += [f"{name.partition('_')[2].replace('_', ' ')} {row[name]:.4g}" for name in others[:_SHOWN]]
+        if texts:
+            parts.append(f"{title} {' '.join(texts)}")
         if kind == "test" and "test_top5" in row:
             parts[-1] += f" top-5 {row['test_top5']:.2f} %"
     parts += _own(row)

@@ -11,6 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..tasks import Meter
 from .precision import Precision
 
 __all__ = ["Learner", "Plan", "Progress", "UpdateRules"]
@@ -98,6 +99,7 @@ class UpdateRules:
         noisy_grad: standard deviation of Gaussian noise added to each gradient.
         random_steps: greatest number of time steps T to draw from for each batch; 0 to leave T alone.
         step_outputs: ask the network for the logits of every time step.
+        gives_target: call the network with the target too.
     """
 
     grad_accum: int = 1
@@ -105,6 +107,7 @@ class UpdateRules:
     noisy_grad: float = 0.0
     random_steps: int = 0
     step_outputs: bool = False
+    gives_target: bool = False
 
     def updates_of(self, batches: int) -> int:
         """Return the updates that so many batches of an epoch make; the last may have fewer batches than the others."""
@@ -119,22 +122,24 @@ class Plan:
         epochs: number of epochs, cool-down included.
         rules: what a training step does.
         criterion: loss of training; takes the teacher's logits too where there is one.
-        test_criterion: loss of evaluation, on class indices.
+        meter: makes what measures the network in an evaluation.
         metric: column of the rows that ranks epochs: `test_top1`, `ema_loss` and so on.
+        decreasing: whether a smaller metric is a better one.
         max_steps: stop after so many updates of the weights; None for no limit.
         recovery_interval: updates between two recovery states; 0 for none.
         bn_mode: how ranks agree on running statistics.
         seed: seed of evaluation.
         about: numbers and texts that are saved with every state.
         teacher: what the network learns from beside the labels; None for labels alone.
-        labelled: whether there are labels to learn from and to be judged by.
+        labelled: whether the network puts out logits of classes, whose accuracy is shown.
     """
 
     epochs: int
     rules: UpdateRules
     criterion: nn.Module
-    test_criterion: nn.Module
+    meter: Callable[[], Meter]
     metric: str = "test_top1"
+    decreasing: bool = False
     max_steps: int | None = None
     recovery_interval: int = 0
     bn_mode: str = ""

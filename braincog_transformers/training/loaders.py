@@ -46,9 +46,11 @@ class ToDevice:
     channels_last: bool = False
     flatten_steps: bool = False
 
-    def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Any, target: Any) -> tuple[Any, Any]:
         x = x.to(self.device, non_blocking=True)
         target = target.to(self.device, non_blocking=True)
+        if not isinstance(x, Tensor):
+            return x, target
         if self.flatten_steps and x.ndim == 5:
             x = x.flatten(1, 2)
         if self.channels_last and x.ndim == 4:
@@ -158,8 +160,17 @@ def _source(data: DataOptions) -> Source | None:
     return Source(name=data.dataset_source, root=data.data_dir, **{name: getattr(data, name) for name in names})
 
 
-def build_loaders(options: Options, bundle: DataBundle, shape: Shape, ranks: Ranks) -> Loaders:
+def build_loaders(
+    options: Options, bundle: DataBundle, shape: Shape, ranks: Ranks, *, test_batch: int | None = None
+) -> Loaders:
     """Build the loaders of both parts, and the mixing; `train` is None where an evaluation has no training data.
+
+    Args:
+        options: of the run.
+        bundle: the data.
+        shape: of the network's input and output.
+        ranks: the processes of the run.
+        test_batch: test samples in a batch, where the options don't say it.
 
     Raises:
         UserError: for a batch size that leaves no whole batch, or that can't be mixed.
@@ -173,7 +184,7 @@ def build_loaders(options: Options, bundle: DataBundle, shape: Shape, ranks: Ran
     def prefetched(loader: Any) -> Any:
         return Prefetcher(loader, ranks.device) if cuda and not data.no_prefetcher else loader
 
-    test_batch = data.batch_size * data.validation_batch_size_multiplier
+    test_batch = test_batch or data.batch_size * data.validation_batch_size_multiplier
     test = make_loader(bundle.test, batch_size=test_batch, train=False, drop_last=False, **shared)
     train = None
     if len(bundle.train):

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..errors import NonFiniteLoss, UserError
 from ..files import reason
+from ..tasks import Meter
 from .diagnose import bad_batch, has_sound_sum, require_finite
 from .distributed import Ranks, share_batch_norm
 from .generators import isolated
 from .journal import Journal
 from .learner import Learner, Plan, Progress
 from .loaders import Loaders, ToDevice
-from .losses import mean_over_steps
 from .network import own_figures
 from .saving import Checkpoints
 from .state import collect
@@ -41,15 +41,15 @@ def _ask_for_steps(network: nn.Module, wanted: bool) -> None:
 
 @torch.no_grad()
 def evaluate(
-    call: Callable[[Tensor], Tensor], loader: Any, *, criterion: nn.Module, to_device: ToDevice, ranks: Ranks,
+    call: Callable[[Any], Any], loader: Any, *, meter: Meter, to_device: ToDevice, ranks: Ranks,
     autocast: Callable, seed: int = 0, most: int | None = None, stop: StopRequest | None = None,
 ) -> dict[str, float] | None:  # fmt: skip
-    """Measure loss and accuracy over all ranks; the generators of training stay untouched.
+    """Measure a network over all ranks; the generators of training stay untouched.
 
     Args:
         call: the network in evaluation mode, or its compiled form.
         loader: gives this rank's share of the samples.
-        criterion: loss of logits and class indices, a mean over the batch.
+        meter: runs the network on each batch and measures, as `meters.ClassMeter`.
         to_device: brings a batch to the device.
         ranks: the processes of the run.
         autocast: returns the context of a forward pass.
@@ -58,14 +58,12 @@ def evaluate(
         stop: give up when asked to.
 
     Returns:
-        `loss`, `top1` in percent, and `top5` where there are five classes; the loss alone of a network that computes it
-        itself, without labels; None when given up.
+        The meter's figures; None when given up.
 
     Raises:
         NonFiniteLoss: for an input or a loss that is infinite or not a number, on any rank.
     """
-    sums, classes, sound = torch.zeros(4, dtype=torch.float64, device=to_device.device), 0, []
-    stop = _own_stop(stop, ranks)
+    sound, stop = [], _own_stop(stop, ranks)
     with isolated(seed):
         for batch in islice(stop.until(loader), most):
             if stop.requested:
@@ -73,20 +71,11 @@ def evaluate(
             x, target = to_device(*batch)
             sound.append(has_sound_sum(x))
             with autocast():
-                logits = mean_over_steps(call(x)).float()
-            classes = logits.shape[1] if logits.ndim > 1 else 0
-            best = logits.topk(min(5, classes), dim=1).indices if classes else None
-            hits = sums.new_zeros(1, 1) if best is None else best == target[:, None]
-            loss = criterion(logits, target).double() * len(x)
-            sums += torch.stack([loss, hits[:, 0].sum().double(), hits.sum().double(), sums.new_tensor(len(x))])
+                meter.update(call, x, target)
         if stop.cut_short:
             return None
     _require_sound(sound, loader, ranks)
-    loss, top1, top5, count = ranks.sum(sums).tolist()
-    if not math.isfinite(loss):
-        raise NonFiniteLoss("the loss of the evaluation is not finite, though its inputs are: activations overflow.")
-    found = {"loss": loss / count} | ({"top1": 100.0 * top1 / count} if classes else {})
-    return found | {"top5": 100.0 * top5 / count} if classes >= 5 else found
+    return meter.compute(ranks.gather)
 
 
 def _require_sound(sound: list[Tensor], loader: Any, ranks: Ranks) -> None:
@@ -122,7 +111,7 @@ def train_one_epoch(
     while group := list(islice(batches, plan.rules.grad_accum)):
         progress.sums += update_weights(
             learner, group, update=progress.updates, criterion=plan.criterion, to_device=loaders.to_device,
-            rules=plan.rules, ranks=ranks, mixer=mixer, teacher=plan.teacher,
+            rules=plan.rules, ranks=ranks, mixer=mixer, teacher=plan.teacher, labelled=plan.labelled,
         )  # fmt: skip
         progress.batch += len(group)
         progress.updates += 1
@@ -159,7 +148,7 @@ def _measure(
         calls["ema"] = learner.ema.module
     for name, call in calls.items():
         found = evaluate(
-            call, loaders.test, criterion=plan.test_criterion, to_device=loaders.to_device, ranks=ranks,
+            call, loaders.test, meter=plan.meter(), to_device=loaders.to_device, ranks=ranks,
             autocast=learner.precision.autocast, seed=plan.seed, most=most, stop=stop,
         )  # fmt: skip
         if found is None:
@@ -174,7 +163,7 @@ def _measure(
 
 def _finish_epoch(learner: Learner, progress: Progress, row: dict[str, float], *, plan: Plan, better: Callable) -> None:
     progress.rows.append(row)
-    if progress.best is None or better(row[plan.metric], progress.best):
+    if progress.best is None or math.isnan(progress.best) or better(row[plan.metric], progress.best):
         progress.best, progress.best_epoch = row[plan.metric], progress.epoch
     if learner.scheduler is not None:
         learner.scheduler.step(progress.epoch + 1, row[plan.metric])

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..checkpoints import load_content, read_checkpoint
 from ..data import DatasetInfo
+from ..data.build import DataBundle
 from ..data.events.frames import event_channels
 from ..data.registry import lookup
 from ..errors import UserError, listed, shown, unknown
@@ -24,7 +25,7 @@ from ..recipe.groups import ModelOptions
 from .class_names import compare_classes
 from .distributed import Ranks
 
-__all__ = ["Shape", "build_network", "evaluates", "find_shape", "own_figures", "tune_batch_norm"]
+__all__ = ["Shape", "build_network", "create_backbone", "evaluates", "find_shape", "own_figures", "tune_batch_norm"]
 
 
 def own_figures(network: nn.Module) -> dict[str, float]:
@@ -70,7 +71,9 @@ def _input_arguments(options: Options, shape: Shape) -> dict[str, Any]:
     }
 
 
-def _create(options: Options, shape: Shape, *, step: int | None, pretrained: bool = False) -> nn.Module:
+def _create(
+    options: Options, shape: Shape, *, step: int | None, pretrained: bool = False, **of_task: Any
+) -> nn.Module:
     model, pretrain = options.model, _masking(options).arguments if options.train.pretrain else {}
     chosen = {
         **_input_arguments(options, shape),
@@ -84,6 +87,7 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
         "as_released": model.as_released and not options.train.pretrain,
         "distilled": model.distilled,
         **pretrain,
+        **of_task,
     }
     given = {name: value for name, value in chosen.items() if value is not None and value is not False}
     further = keywords(model.model_kwargs)
@@ -103,6 +107,30 @@ def _create(options: Options, shape: Shape, *, step: int | None, pretrained: boo
             raise
         given, cause = shown(" ".join(model.model_kwargs), 150), f"{type(error).__name__}: {shown(error, 150)}"
         raise UserError(f"--model-kwargs {given}: the network can't be built ({cause})") from error
+
+
+def create_backbone(options: Options, shape: Shape, bundle: DataBundle, **further: Any) -> nn.Module:
+    """Build a network of the zoo for a task other than classification, with the options of the run.
+
+    Args:
+        options: of the run.
+        shape: of its input.
+        bundle: the data, whose samples say the channels.
+        **further: arguments of the network's constructor, as `features_only=True`.
+
+    Raises:
+        UserError: for a name that no network of the zoo has, or an option that this network does not have.
+    """
+    name = options.model.model
+    if name.partition(".")[0] not in REGISTERED:
+        raise unknown("network of the zoo", name, REGISTERED)
+    given = {"in_chans": bundle.input_shape[-3], "num_classes": 0} | further
+    network = _create(options, shape, step=options.model.step, pretrained=options.model.pretrained, **given)
+    for inner in (module for module in network.modules() if isinstance(module, SpikingTransformer)):
+        inner.pack_spikes = options.model.pack_spikes
+        inner.set_attr("integer_products", options.model.integer_products)
+        inner.set_grad_checkpointing(options.model.grad_checkpointing)
+    return network
 
 
 def _masking(options: Options) -> Masking:

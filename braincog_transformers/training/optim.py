@@ -54,14 +54,14 @@ def build_optimizer(network: nn.Module, options: OptimOptions, *, lr: float) -> 
 
 
 def build_schedule(
-    optimizer: Optimizer, options: SchedOptions, *, metric: str, seed: int, updates: int
+    optimizer: Optimizer, options: SchedOptions, *, decreasing: bool, seed: int, updates: int
 ) -> tuple[Scheduler, int]:
     """Build timm's schedule, by epoch or by update of the weights.
 
     Args:
         optimizer: whose learning rates are set, to those of epoch 0 at once.
         options: names and numbers of the schedule.
-        metric: what the plateau schedule watches; a loss should fall, an accuracy rise.
+        decreasing: whether what the plateau schedule watches should fall, as a loss, or rise, as an accuracy.
         seed: seed of the noise on the rate.
         updates: updates of an epoch.
 
@@ -74,7 +74,7 @@ def build_schedule(
     # timm's poly reads its exponent from the decay rate
     rate = options.power if options.sched == "poly" else options.decay_rate
     given = SimpleNamespace(**asdict(options) | {"decay_rate": rate}, seed=seed)
-    kwargs = scheduler_kwargs(given, decreasing_metric="loss" in metric)
+    kwargs = scheduler_kwargs(given, decreasing_metric=decreasing)
     try:
         return create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates)
     except (TypeError, ValueError, AssertionError, ArithmeticError) as error:

@@ -14,6 +14,7 @@ import torch
 
 from ..files import write_text
 from ..models import REGISTERED, describe
+from ..models.task_networks import TASK_NETWORKS
 from ..recipe import Options, arguments
 from ..report import write_report
 from ..version import __version__
@@ -89,7 +90,7 @@ def conclude(
     with isolated(parts.options.run.seed):
         rate, drawn = visualize_run(parts, journal)
     paths = [str(path) for path in (*pictures, *drawn)]
-    figures = figures | {"firing_rate": rate}
+    figures = figures | ({} if rate is None else {"firing_rate": rate})
     write_results(journal.folder, parts, results=figures, checkpoint=checkpoint, kind=kind, pictures=paths)
     if parts.options.analysis.report:
         journal.say(f"report {write_report([journal.folder])}")
@@ -98,17 +99,18 @@ def conclude(
 
 def _facts(folder: Path, parts: Parts) -> dict[str, Any]:
     """Describe network, data, settings and machine."""
-    options, network, bundle = parts.options, parts.network, parts.bundle
+    options, network, bundle, task = parts.options, parts.network, parts.bundle, parts.task
     return {
         "experiment": folder.name,
         "model": {
             "name": options.model.model,
             **_paper(options.model.model),
             "parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
-            "step": network.step,
+            "step": parts.shape.step or None,
             "input_shape": list(bundle.input_shape),
             "num_classes": bundle.num_classes,
         },
+        **({} if task is None else {"task": {"name": task.name, "metric": task.metric, "decreasing": task.decreasing}}),
         "dataset": bundle.info.name,
         "samples": {"train": len(bundle.train), "test": len(bundle.test)},
         "options": options.to_dict(),
@@ -120,6 +122,9 @@ def _facts(folder: Path, parts: Parts) -> dict[str, Any]:
 def _paper(model: str) -> dict[str, Any]:
     """Say where a network of the zoo comes from; a network of the user's own has no paper here."""
     name = model.partition(".")[0]
+    if name in TASK_NETWORKS:
+        paper = TASK_NETWORKS[name].paper
+        return {"family": paper.name, "paper": paper.venue, "ids": paper.ids, "code": paper.code}
     if name not in REGISTERED:
         return {}
     info = next(describe(name))

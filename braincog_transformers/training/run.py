@@ -1,5 +1,6 @@
 """Assemble a run from its options, train or evaluate, and report what came of it."""
 
+from dataclasses import replace
 from typing import Any
 
 from ..analysis.doctor import diagnose, format_checkup
@@ -7,6 +8,7 @@ from ..analysis.pictures.plots import training_curves
 from ..conversion import Converted
 from ..errors import UserError
 from ..recipe import Options
+from ..tasks import Meter
 from .assembly import Parts, build_parts, check_batch
 from .class_names import compare_classes
 from .converted_file import converted_file
@@ -88,12 +90,19 @@ def _evaluate(parts: Parts) -> dict[str, Any]:
         name_left_out(parts.bundle.left_out, journal)
         if options.run.spiking_inference:
             parts.network.eval().set_spiking_inference()
-        measured, own = parts.evaluate(), own_figures(parts.network)
+        meter = parts.meter()
+        measured, own = parts.evaluate(meter), own_figures(parts.network)
         journal.say("evaluation | " + " ".join(f"{name} {value:.4f}" for name, value in (measured | own).items()))
         found = {f"test_{name}": value for name, value in measured.items()} | own
         if not ranks.first:
             return found | {"folder": str(folder)}
+        _write_predictions(meter, journal)
         return found | conclude(parts, found, journal, checkpoint=weights)
+
+
+def _write_predictions(meter: Meter, journal: Journal) -> None:
+    for path in meter.write(journal.folder):
+        journal.say(f"wrote {path}")
 
 
 def _load_weights(parts: Parts, journal: Journal) -> str | None:
@@ -117,7 +126,13 @@ def _train(parts: Parts) -> dict[str, Any]:
     if parts.options.run.resume and not goes_on:
         start_from_resumed(parts)
     with run_folder(parts.options, parts.ranks, fresh=not goes_on, say=parts.ranks.say) as folder:
-        return _report(parts, train_in(folder, parts))
+        trained = train_in(folder, parts)
+        if parts.task is not None:  # predictions are those of the network that the run ends with
+            parts, meter = replace(parts, network=trained.network, test_call=trained.network), parts.meter()
+            parts.evaluate(meter)
+            if parts.ranks.first:
+                _write_predictions(meter, trained.journal)
+        return _report(parts, trained)
 
 
 def _report(parts: Parts, trained: Trained) -> dict[str, Any]:

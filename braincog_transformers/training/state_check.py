@@ -13,9 +13,9 @@ __all__ = ["check_optimizer", "check_state", "hyperparameters"]
 
 _WORDS = 624
 """Words of the Mersenne twister's state: NumPy reads beyond them where the position says so."""
-_COLUMNS = {"epoch", "train_loss", "lr", "test_loss"}
-_OF_LABELS = {"train_top1", "test_top1"}
-"""What each row of a run has measured, and each of a run with labels."""
+_COLUMNS = {"epoch", "train_loss", "lr"}
+_OF_CLASSES = ("test_loss", "train_top1", "test_top1")
+"""What each row of a run has; those of classifiers and of masked pre-training have more."""
 
 
 def _whole(value: Any) -> bool:
@@ -87,8 +87,9 @@ def check_state(state: Mapping[Any, Any]) -> None:
             raise UserError(f"the state has no {name!r}; it was changed or comes from elsewhere")
         if not kind(state[name]):
             raise _unwritten(state, name)
-    labelled = not state.get("options", {}).get("pretrain")
-    if labelled and not all(row.keys() >= _OF_LABELS for row in state["rows"]):
+    asked = state.get("options", {})
+    columns = () if asked.get("task") else ("test_loss",) if asked.get("pretrain") else _OF_CLASSES
+    if not all(row.keys() >= {*columns} for row in state["rows"]):
         raise _unwritten(state, "rows")
     for name in ("state_dict", "state_dict_ema", UNRANKED):
         weights = state.get(name) or {}

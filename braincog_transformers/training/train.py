@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from torch import nn
 
+from ..analysis.recorder import is_spiking
 from ..checkpoints import load_content
 from ..errors import Interrupted, UserError
 from ..files import write_text
@@ -84,7 +85,7 @@ def train_in(folder: Path, parts: Parts) -> Trained:
     options, ranks, goes_on = parts.options, parts.ranks, continues(parts.options)
     path, state = _find_continued(parts) if goes_on else (None, None)
     learner, plan = build_learner(parts)
-    checkpoints = Checkpoints(folder, decreasing=plan.metric.endswith("loss"), history=options.run.checkpoint_hist)
+    checkpoints = Checkpoints(folder, decreasing=plan.decreasing, history=options.run.checkpoint_hist)
     progress = Progress(epoch=options.sched.start_epoch or 0)
     seed_everything(options.run.seed + ranks.rank)
     if goes_on:
@@ -100,7 +101,8 @@ def train_in(folder: Path, parts: Parts) -> Trained:
         with isolated(options.run.seed), journal.optional("pictures of the first batch"):
             draw_first_batch(parts, journal)
     # an ordinary network that is to be converted has no spikes yet
-    rate = None if options.convert.convert else mean_rate(parts.network, parts.loaders, journal.say)
+    spiking = not options.convert.convert and is_spiking(parts.network)
+    rate = mean_rate(parts, journal.say) if spiking else None
     with StopRequest(patient=ranks.world_size > 1) as stop:
         rows = fit(
             learner, progress, loaders=parts.loaders, plan=plan, checkpoints=checkpoints, ranks=ranks, journal=journal,
@@ -135,10 +137,12 @@ def _announce(parts: Parts, learner: Learner, plan: Plan, progress: Progress, jo
     options, bundle, ranks = parts.options, parts.bundle, parts.ranks
     count = sum(parameter.numel() for parameter in parts.network.parameters() if parameter.requires_grad)
     shape = "x".join(map(str, bundle.input_shape))
+    steps = f", T={parts.shape.step}" if parts.shape.step else ""
+    classes = f", {bundle.num_classes} classes" if bundle.num_classes else ""
     journal.say(
-        f"{options.model.model}: {count:,} parameters, T={parts.shape.step} | {options.data.dataset}: "
-        f"{len(bundle.train):,} training and {len(bundle.test):,} test samples of {shape}, "
-        f"{bundle.num_classes} classes | {ranks.device}, {ranks.world_size} process{'es' * (ranks.world_size > 1)}"
+        f"{options.model.model}: {count:,} parameters{steps} | {options.data.dataset}: "
+        f"{len(bundle.train):,} training and {len(bundle.test):,} test samples of {shape}"
+        f"{classes} | {ranks.device}, {ranks.world_size} process{'es' * (ranks.world_size > 1)}"
     )
     name_left_out(parts.bundle.left_out, journal)
     base = learner.scheduler.base_values[0] if learner.scheduler else learner.learning_rate
@@ -175,7 +179,8 @@ def _say_end(trained: Trained) -> None:
     if "test_top1" in last:
         journal.say(f"final test accuracy {last['test_top1']:.2f} % (loss {last['test_loss']:.4f})")
     else:
-        journal.say(f"final test loss {last['test_loss']:.4f}")
+        name = trained.metric.partition("_")[2]
+        journal.say(f"final test {name} {last['test_' + name]:.4f}")
     if progress.best is not None:
         best, epoch = f"{progress.best:.4f}", progress.best_epoch + 1
         journal.say(f"best {trained.metric} {best} in epoch {epoch}: {trained.checkpoints.best}")

@@ -1,11 +1,14 @@
 """One training step: forward and backward of each accumulated batch, then clip, noise, update, average."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..errors import NonFiniteLoss
 from ..models.base import SpikingTransformer
+from ..runtime.batch import in_float32
 from .diagnose import bad_gradients, describe_non_finite, has_sound_sum, is_finite
 from .distributed import Ranks, last_sync_only
 from .learner import Learner, UpdateRules
@@ -21,23 +24,26 @@ class _FiniteCheck:
     """
 
     def __init__(self) -> None:
-        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.batches: list[tuple[Tensor, tuple, Tensor]] = []
         self.arrived: torch.cuda.Event | None = None
 
-    def add(self, x: Tensor, loss: Tensor, sound: Tensor) -> None:
+    def add(self, inputs: tuple, loss: Tensor, sound: Tensor) -> None:
         """Note a batch and its loss, and the flag of its input before mixing, see `has_sound_sum`."""
         flag = sound.to(loss.device) & torch.isfinite(loss)
-        self.batches.append((flag.to("cpu", non_blocking=True), x, loss))
+        self.batches.append((flag.to("cpu", non_blocking=True), inputs, loss))
         if loss.is_cuda:
             self.arrived = torch.cuda.Event()
             self.arrived.record()
 
-    def failed(self) -> Tensor | None:
-        """Return the first batch that is not finite, or whose loss isn't; the sum of a finite one may overflow."""
+    def failed(self) -> tuple | None:
+        """Return the inputs of the first batch that is not finite, or whose loss isn't.
+
+        The sum of finite values may overflow, so each suspect is looked at closely.
+        """
         if self.arrived is not None:
             self.arrived.synchronize()
-        suspects = ((x, loss) for flag, x, loss in self.batches if not flag)
-        return next((x for x, loss in suspects if not (is_finite(loss) and is_finite(x))), None)
+        suspects = ((inputs, loss) for flag, inputs, loss in self.batches if not flag)
+        return next((inputs for inputs, loss in suspects if not (is_finite(loss) and is_finite(inputs[0]))), None)
 
 
 def _draw_steps(learner: Learner, x: Tensor, most: int) -> Tensor:
@@ -84,11 +90,11 @@ def _descend(learner: Learner, rules: UpdateRules, *, update: int) -> None:
         learner.ema.update(learner.network, step=update)
 
 
-def _stop_non_finite(learner: Learner, x: Tensor | None, *, update: int) -> None:
+def _stop_non_finite(learner: Learner, inputs: tuple | None, *, update: int) -> None:
     where = "it arose on another rank"
-    if x is not None:
+    if inputs is not None:
         with learner.precision.autocast():
-            where = describe_non_finite(learner.network, x)
+            where = describe_non_finite(learner.network, *inputs)
     raise NonFiniteLoss(
         f"the numbers are no longer finite at step {update}, learning rate {learner.learning_rate:.3g}: {where}. "
         "Nothing was saved after it; lower --lr, or set --clip-grad."
@@ -96,17 +102,19 @@ def _stop_non_finite(learner: Learner, x: Tensor | None, *, update: int) -> None
 
 
 def _forward(
-    learner: Learner, x: Tensor, target: Tensor, *, criterion: nn.Module, teacher: nn.Module | None
-) -> tuple[Tensor, Tensor]:
+    learner: Learner, inputs: tuple, target: Any, *, criterion: nn.Module, teacher: nn.Module | None, labelled: bool
+) -> tuple[Tensor, Tensor | None]:
     """Return the loss, the network's own term in it, and the logits; of a network with a distillation head, the mean of
-    both heads' logits, and of one that learns without labels its losses."""
+    both heads' logits, and None of one that has no classes."""
     with learner.precision.autocast():
-        output = learner.train_call(x)
+        output = learner.train_call(*inputs)
+    if not labelled:
+        return _with_own(learner.network, criterion(in_float32(output), target)), None
     logits, distilled = (one.float() for one in (output if isinstance(output, tuple) else (output, output)))
     if teacher is None:
         return _with_own(learner.network, criterion(logits, target)), logits.detach()
     with torch.no_grad(), learner.precision.autocast():
-        taught = teacher(x)
+        taught = teacher(*inputs)
     loss = criterion(logits, distilled, target, taught.float())
     return _with_own(learner.network, loss), (logits.detach() + distilled.detach()) / 2
 
@@ -118,8 +126,9 @@ def _with_own(network: nn.Module, loss: Tensor) -> Tensor:
 
 
 def update_weights(
-    learner: Learner, batches: list[tuple[Tensor, Tensor]], *, update: int, criterion: nn.Module, to_device: ToDevice,
+    learner: Learner, batches: list[tuple[Any, Any]], *, update: int, criterion: nn.Module, to_device: ToDevice,
     rules: UpdateRules, ranks: Ranks, mixer: Mixer | None = None, teacher: nn.Module | None = None,
+    labelled: bool = True,
 ) -> Tensor:  # fmt: skip
     """Update the weights once with the mean gradient of the batches.
 
@@ -133,6 +142,7 @@ def update_weights(
         ranks: the processes of the run.
         mixer: mixes the samples of a batch into soft targets.
         teacher: maps the mixed batch to the logits that the network learns beside the labels.
+        labelled: whether the network puts out logits of classes.
 
     Returns:
         `(3,)`: loss x samples, right answers, samples, on the device in float64.
@@ -149,11 +159,12 @@ def update_weights(
             x, target = mixer(x, target, learner.generators["mixing"])
         if rules.random_steps:
             x = _draw_steps(learner, x, rules.random_steps)
+        inputs = (x, target) if rules.gives_target else (x,)
         with last_sync_only(learner.train_call, last=number == len(batches)):
-            loss, logits = _forward(learner, x, target, criterion=criterion, teacher=teacher)
-            check.add(x, loss.detach(), sound)
+            loss, logits = _forward(learner, inputs, target, criterion=criterion, teacher=teacher, labelled=labelled)
+            check.add(inputs, loss.detach(), sound)
             learner.precision.scaler.scale(loss / len(batches)).backward()
-        right = right_answers(logits, target).double()
+        right = sums.new_zeros(()) if logits is None else right_answers(logits, target).double()
         sums += torch.stack([loss.detach().double() * len(x), right, sums.new_tensor(len(x))])
     failed = check.failed()
     if ranks.any(failed is not None):

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
 
 from ..analysis.audit import format_audit, judge, write_audit
 from ..analysis.energy import EnergyRules, charge, count_by, format_energy, write_energy
@@ -24,24 +24,25 @@ from ..analysis.firing import (
 )
 from ..analysis.operations import Operations, counting
 from ..analysis.pictures import visualize as pictures
-from ..analysis.recorder import outputs
-from ..data.loading.loader import make_loader
+from ..analysis.recorder import is_spiking, outputs
+from ..data.loading.loader import Loader, make_loader
+from ..data.loading.streams import StreamLoader
 from ..errors import listed
 from ..recipe.groups import AnalysisOptions
 from .assembly import Parts
 from .journal import Journal
-from .loaders import Loaders, ToDevice
+from .loaders import ToDevice
 
 __all__ = ["RATE_BATCHES", "draw_first_batch", "energy_rules", "mean_rate", "evaluated", "visualize_run"]
 
 RATE_BATCHES = 4
 
 
-def _placed(batches: Any, to_device: ToDevice) -> Iterator[tuple[Tensor, Tensor]]:
+def _placed(batches: Any, to_device: ToDevice) -> Iterator[tuple[Any, Any]]:
     return (to_device(x, target) for x, target in batches)
 
 
-def mean_rate(network: nn.Module, loaders: Loaders, say: Callable[[str], object]) -> Callable[[], float]:
+def mean_rate(parts: Parts, say: Callable[[str], object]) -> Callable[[], float]:
     """Return a function that measures the mean firing rate, in spikes per neuron and step, on one test batch.
 
     It prints which layers are silent or saturated, whenever that has changed.
@@ -51,8 +52,8 @@ def mean_rate(network: nn.Module, loaders: Loaders, say: Callable[[str], object]
     def measure() -> float:
         nonlocal reported
         if not batch:  # kept, so that no loader has to start again for it
-            batch.extend(islice(loaders.test, 1))
-        rows = firing_rates(network, _placed(batch, loaders.to_device))
+            batch.extend(islice(_watched(parts) if parts.bundle.watched else parts.loaders.test, 1))
+        rows = firing_rates(parts.network, _placed(batch, parts.loaders.to_device))
         found = extremes(rows)
         if found and found != reported:
             say(found)
@@ -62,14 +63,18 @@ def mean_rate(network: nn.Module, loaders: Loaders, say: Callable[[str], object]
     return measure
 
 
-def evaluated(parts: Parts, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    # its own loader: among several ranks, each test loader holds a share of the samples only
-    options = parts.options
-    loader = make_loader(
-        parts.bundle.test, batch_size=options.data.batch_size, train=False, drop_last=False, seed=options.run.seed,
-        workers=0,
+def _watched(parts: Parts) -> Loader | StreamLoader:
+    """Return a loader of the samples that an analysis sees: among several ranks, each test loader holds a share."""
+    options, bundle = parts.options, parts.bundle
+    return make_loader(
+        bundle.test if bundle.watched is None else bundle.watched, batch_size=options.data.batch_size, train=False,
+        drop_last=False, seed=options.run.seed, workers=0,
     )  # fmt: skip
-    return _placed(islice(loader, most), parts.loaders.to_device)
+
+
+def evaluated(parts: Parts, most: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """Yield batches of test samples, or of what stands for them in an analysis, on the device."""
+    return _placed(islice(_watched(parts), most), parts.loaders.to_device)
 
 
 def _scale(parts: Parts) -> dict[str, Any]:
@@ -93,12 +98,14 @@ def draw_first_batch(parts: Parts, journal: Journal) -> None:
 def _count(parts: Parts, asked: AnalysisOptions) -> tuple[list[Row], Operations | None]:
     """Run test samples through the network once; return firing rates and, where they are needed, operations."""
     with ExitStack() as raters, ExitStack() as counters:
-        rates, counted = raters.enter_context(rating(parts.network)), None
-        lasts = {raters: None if asked.spike_rate else RATE_BATCHES}
+        rates, counted, lasts = list, None, {}
+        if is_spiking(parts.network):
+            rates = raters.enter_context(rating(parts.network))
+            lasts[raters] = None if asked.spike_rate else RATE_BATCHES
         if asked.audit or (asked.analyze and asked.energy_method != "sdt"):  # that method counts the network fused
             counted = counters.enter_context(counting(parts.network))
             lasts[counters] = asked.analyze_batches
-        batches = evaluated(parts, None if None in lasts.values() else max(lasts.values()))
+        batches = evaluated(parts, None if None in lasts.values() else max(lasts.values(), default=0))
         for number, _ in enumerate(outputs(parts.network, batches), start=1):
             for watchers, last in lasts.items():
                 if number == last:  # what is watched is slower
@@ -150,24 +157,42 @@ def _draw(parts: Parts, asked: AnalysisOptions, rows: list[Row], folder: Path) -
         yield pictures.draw_membranes(network, batch, folder)
 
 
-def visualize_run(parts: Parts, journal: Journal) -> tuple[float, list[Path]]:
-    """Print and write what was asked for.
+def _asked(parts: Parts) -> AnalysisOptions:
+    """Return what is asked for: by --report all that there is for the task and the network."""
+    asked = parts.options.analysis
+    if asked.report:
+        names = ["analyze", "audit"]
+        names += ["visualize", "spike_rate", "mem_dist"] if is_spiking(parts.network) else []
+        names += ["conf_mat", "tsne"] if parts.task is None else []
+        return replace(asked, **dict.fromkeys(names, True))
+    given = [name for name in ("visualize", "spike_rate", "mem_dist") if getattr(asked, name)]
+    if given and not is_spiking(parts.network):
+        parts.ranks.say(f"--{given[0].replace('_', '-')}: {parts.options.model.model} has no spiking neurons to show")
+        return replace(asked, **dict.fromkeys(given, False))
+    return asked
+
+
+def visualize_run(parts: Parts, journal: Journal) -> tuple[float | None, list[Path]]:
+    """Print and write what was asked for, and of a task its predictions.
 
     Returns:
-        The mean firing rate, in spikes per neuron and step, and the paths of the pictures.
+        The mean firing rate, in spikes per neuron and step, None of a network that doesn't spike, and the paths of the
+        pictures.
     """
-    asked, folder = parts.options.analysis, journal.folder
-    if asked.report:
-        names = ("analyze", "audit", "visualize", "spike_rate", "conf_mat", "tsne", "mem_dist")
-        asked = replace(asked, **dict.fromkeys(names, True))
+    asked, folder = _asked(parts), journal.folder
     rows, counted = _count(parts, asked)
-    rate, written = overall_rate(rows), []
+    rate, written = overall_rate(rows) if rows else None, []
     if asked.spike_rate:
         journal.say(format_table(rows))
         written += [*write_rates(rows, folder), *write_silent(rows, folder)]
-    journal.say(f"mean firing rate {rate:.4f} spikes per neuron and step, {rows[0].samples} samples")
+    if rows:
+        journal.say(f"mean firing rate {rate:.4f} spikes per neuron and step, {rows[0].samples} samples")
     if names := real_outputs(rows):
         journal.say(f"{listed(names)} put out real numbers, not spikes: their rate is their mean")
+    if parts.task is not None:
+        with torch.no_grad(), parts.precision.autocast():
+            parts.network.eval()
+            written += parts.task.draw(parts.test_call, parts.bundle, folder, parts.loaders.to_device)
     written += [*_report_energy(parts, asked, counted, journal), *_draw(parts, asked, rows, folder)]
     for path in written:
         journal.say(f"wrote {path}")

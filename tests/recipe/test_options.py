@@ -146,7 +146,8 @@ def test_what_a_run_may_be_resumed_with_is_what_changes_no_number():
     eval_checkpoint experiment initial_checkpoint integer_products log_interval max_pixels max_steps mem_dist no_cache
     no_prefetcher no_resume_opt output pack_spikes pin_mem plugin pretrained recovery_interval report resume save_images
     search_crossovers search_depths search_dims search_file search_generations search_heads search_layer_prob
-    search_mutations search_params search_patch search_population search_ratios search_results search_size_prob
+    score_threshold search_mutations search_params search_patch search_population search_ratios search_results
+    search_size_prob
     search_space search_top_k spike_rate spiking_inference suffix tensorboard_dir tsne use_ema use_multi_epochs_loader
     visualize workers
     """

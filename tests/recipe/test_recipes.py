@@ -52,7 +52,7 @@ def test_a_recipe_builds_its_network(path):
 def test_a_recipe_has_an_optimizer_and_a_schedule(path):
     options = resolve(["-c", str(path)])
     optimizer = build_optimizer(nn.Linear(2, 2), options.optim, lr=1.0)
-    _, epochs = build_schedule(optimizer, options.sched, metric="test_top1", seed=0, updates=7)
+    _, epochs = build_schedule(optimizer, options.sched, decreasing=False, seed=0, updates=7)
     before = options.sched.warmup_epochs if options.sched.warmup_prefix else 0
     assert epochs == before + options.sched.epochs + options.sched.cooldown_epochs
 

@@ -15,6 +15,7 @@ from braincog_transformers.training.learner import Learner, UpdateRules
 from braincog_transformers.training.loaders import ToDevice
 from braincog_transformers.training.loop import evaluate
 from braincog_transformers.training.losses import build_loss
+from braincog_transformers.training.meters import ClassMeter
 from braincog_transformers.training.precision import Precision
 from braincog_transformers.training.stopping import StopRequest
 from braincog_transformers.training.update import update_weights
@@ -182,8 +183,9 @@ def test_evaluation_counts_each_sample_once_and_leaves_the_generators():
         return network(x) + 0 * torch.rand(())  # as a random encoding draws
 
     found = evaluate(
-        call, loader, criterion=build_loss("ce"), to_device=ToDevice(), ranks=ALONE, autocast=Precision("cpu").autocast
-    )
+        call, loader, meter=ClassMeter(build_loss("ce")), to_device=ToDevice(), ranks=ALONE,
+        autocast=Precision("cpu").autocast,
+    )  # fmt: skip
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
         logits = network(x)
@@ -197,8 +199,8 @@ def test_few_classes_have_no_top5():
     x, y = samples(8)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     found = evaluate(
-        network, MemoryLoader(x, y % 4, 5, train=False), criterion=build_loss("ce"), to_device=ToDevice(), ranks=ALONE,
-        autocast=Precision("cpu").autocast,
+        network, MemoryLoader(x, y % 4, 5, train=False), meter=ClassMeter(build_loss("ce")), to_device=ToDevice(),
+        ranks=ALONE, autocast=Precision("cpu").autocast,
     )  # fmt: skip
     assert found.keys() == {"loss", "top1"}
 

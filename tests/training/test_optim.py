@@ -16,7 +16,7 @@ from braincog_transformers.training.optim import build_optimizer, build_schedule
 def _rates(**options):
     network = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=options.pop("rate"))
-    scheduler, epochs = build_schedule(optimizer, SchedOptions(**options), metric="test_top1", seed=1, updates=1)
+    scheduler, epochs = build_schedule(optimizer, SchedOptions(**options), decreasing=False, seed=1, updates=1)
     rates = []
     for epoch in range(epochs):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -46,7 +46,7 @@ def test_half_cosine_by_optimizer_step_with_warm_up_from_zero():
         epochs=8, warmup_epochs=2, warmup_lr=0.0, warmup_prefix=True, min_lr=1e-6, cooldown_epochs=0,
         sched_on_updates=True,
     )  # fmt: skip
-    scheduler, epochs = build_schedule(optimizer, options, metric="test_top1", seed=1, updates=5)
+    scheduler, epochs = build_schedule(optimizer, options, decreasing=False, seed=1, updates=5)
     assert epochs == 10
     for step in range(50):
         if step < 10:
@@ -121,7 +121,7 @@ def test_layer_decay_lowers_the_rate_from_the_classifier_to_the_stem():
     network = timm.create_model("sdt_v3_83m", embed_dim=16, depth=2, num_heads=2, img_size=16)
     optimizer = build_optimizer(network, OptimOptions(layer_decay=0.5, weight_decay=0.05), lr=1.0)
     options = SchedOptions(epochs=4, warmup_epochs=0, min_lr=0.0, cooldown_epochs=0)
-    scheduler, _ = build_schedule(optimizer, options, metric="test_top1", seed=1, updates=1)
+    scheduler, _ = build_schedule(optimizer, options, decreasing=False, seed=1, updates=1)
     names = {parameter: name for name, parameter in network.named_parameters()}
     shares = {"patch_embed": 1 / 8, "blocks.0": 1 / 4, "blocks.1": 1 / 2, "head": 1.0}
     for epoch, rate in enumerate([1.0, (1 + math.cos(math.pi / 4)) / 2]):

@@ -16,6 +16,7 @@ from braincog_transformers.training.learner import Learner, Plan, Progress, Upda
 from braincog_transformers.training.loaders import ImageMixer, Loaders, ToDevice
 from braincog_transformers.training.loop import fit
 from braincog_transformers.training.losses import build_loss
+from braincog_transformers.training.meters import ClassMeter
 from braincog_transformers.training.precision import Precision
 from braincog_transformers.training.saving import Checkpoints, find_state
 from braincog_transformers.training.state import restore
@@ -142,7 +143,7 @@ class Run:
             "epochs": epochs,
             "rules": rules or UpdateRules(grad_accum=grad_accum),
             "criterion": loss or build_loss("ce", smoothing=0.1),
-            "test_criterion": build_loss("ce"),
+            "meter": lambda: ClassMeter(build_loss("ce")),
             "metric": "ema_top1" if ema else "test_top1",
             "recovery_interval": recovery_interval,
             "teacher": teacher,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...errors import UserError
+from ...runtime.batch import tensors_of
 from ..pictures.sources import PictureStream
 from .streams import Failure, StreamLoader, collate, raising, seed_generators
 
@@ -50,10 +51,11 @@ class _SeededDataset(Dataset):
         seed_generators(self.seed, _SAMPLE, epoch, index, *((copy,) if copy else ()))
         x, label = self.dataset[index]
         # the sum takes one pass; that of finite values may overflow
-        if isinstance(x, Tensor) and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+        if any(not torch.isfinite(part.sum()) and not torch.isfinite(part).all() for part in tensors_of(x)):
+            about = f", label {label}" if isinstance(label, int | np.integer) else ""
             raise UserError(
-                f"{self.part} sample {index} (counted from 0, label {label}) holds values that are not finite; check "
-                "the data, --mean and --std"
+                f"{self.part} sample {index} (counted from 0{about}) holds values that are not finite; check the data, "
+                "--mean and --std"
             )
         return x, label
 
