@@ -15,7 +15,7 @@ from .geometry import crop_matrix, fit_translation, plane_rotation, transform, w
 
 __all__ = ["PoseClips", "merged", "unpacked"]
 
-_TURNED, _TURN, _MIRRORED = 0.6, 20.0, 0.5
+_TURNED, _TURN = 0.6, 20.0
 _CROP = (0.8, 1.3)
 
 
@@ -43,7 +43,8 @@ class PoseClips(Dataset):
         gaps: smallest and largest number of frames between two poses, of which one is drawn.
         side: of a stored event frame.
         frame_size: of a frame in a sample; a pixel has an event if one of those that it covers has one.
-        augment: whether samples are turned, cropped and mirrored, as in the published training.
+        augment: whether samples are turned and cropped, as in the published training.
+        mirrored: share of samples that are mirrored, if their action has mirrored poses.
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class PoseClips(Dataset):
         gaps: tuple[int, int],
         side: int,
         frame_size: int,
-        augment: bool,
+        augment: bool = False,
+        mirrored: float = 0.0,
     ):
         self.clips, self.steps, self.gaps = list(clips), steps, gaps
-        self.side, self.frame_size, self.augment = side, frame_size, augment
+        self.side, self.frame_size, self.augment, self.mirrored = side, frame_size, augment, mirrored
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -72,7 +74,7 @@ class PoseClips(Dataset):
         low, high = self.gaps
         gap = low if low == high else int(torch.randint(low, high + 1, ()))
         action, frames = self.clips[index].action, self.frames(index, gap)
-        mirror = self.augment and action.mirrored and bool(torch.rand(()) < _MIRRORED)
+        mirror = bool(self.mirrored) and action.mirrored and bool(torch.rand(()) < self.mirrored)
         poses = [read_pose(action.pose(frame, mirrored=mirror)) for frame in frames]
         pose = {name: torch.from_numpy(np.stack([one[name] for one in poses])) for name in poses[0]}
         rotations = matrices_from_axis_angles(pose["body_pose"])

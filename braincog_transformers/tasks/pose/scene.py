@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from ...models.body_model import PARENTS
 from ...models.rotations import Camera, matrices_from_axis_angles, project
 from .files import JOINTS
 from .geometry import fit_translation
-from .skeleton import PARENTS
 
 __all__ = ["make_scene"]
 
