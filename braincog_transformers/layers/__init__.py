@@ -27,15 +27,24 @@ from .linear import (
     fire_after,
 )
 from .membrane import ConvMLP, MembraneAttention
-from .products import AttentionMatmul, DenoisedProduct, GatedSum, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
+from .products import (
+    AttentionMatmul,
+    DenoisedProduct,
+    GatedSum,
+    HammingProduct,
+    SoftmaxProduct,
+    SpikeMatmul,
+    SpikeSum,
+    SpikingProduct,
+)
 from .transforms import FixedTransform, FourierTransform, HaarTransform
 from .windows import WindowAttention, WindowBlock
 
 __all__ = [
     "ENCODINGS", "AttentionMatmul", "Block", "ConvBN", "ConvBNNode", "ConvMLP", "ConvSequence", "DenoisedProduct",
-    "Encoder", "FixedTransform", "Foldable", "FourierTransform", "GatedSum", "HaarTransform", "LayerScale", "LinearBN",
-    "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting", "MembraneSelfAttention",
-    "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum", "SpikingMLP",
-    "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "WindowAttention", "WindowBlock",
-    "baked", "checkpoint_module", "fire_after", "foldable",
+    "Encoder", "FixedTransform", "Foldable", "FourierTransform", "GatedSum", "HaarTransform", "HammingProduct",
+    "LayerScale", "LinearBN", "LinearBNNode", "MakeNode", "MembraneAttention", "MembraneMLP", "MembranePatchSplitting",
+    "MembraneSelfAttention", "NodeConvBN", "NodeLinearBN", "SoftmaxProduct", "SpikeInput", "SpikeMatmul", "SpikeSum",
+    "SpikingMLP", "SpikingPatchSplitting", "SpikingProduct", "SpikingSelfAttention", "StepDropPath", "WindowAttention",
+    "WindowBlock", "baked", "checkpoint_module", "fire_after", "foldable",
 ]  # fmt: skip

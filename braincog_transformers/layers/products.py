@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from ..ops.attention import spiking_attention
 
-__all__ = ["AttentionMatmul", "DenoisedProduct", "GatedSum", "SoftmaxProduct", "SpikeMatmul", "SpikeSum"]
-__all__ += ["SpikingProduct"]
+__all__ = ["AttentionMatmul", "DenoisedProduct", "GatedSum", "HammingProduct", "SoftmaxProduct", "SpikeMatmul"]
+__all__ += ["SpikeSum", "SpikingProduct"]
 
 
 class SpikingProduct(nn.Module):
@@ -75,6 +75,24 @@ class SoftmaxProduct(nn.Module):
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}"
+
+
+class HammingProduct(nn.Module):
+    """`softmax(1 - D) V`, where D is the share of channels in which the spikes of query and key differ.
+
+    Source: Zou et al., Highly Efficient 3D Human Pose Tracking from Events (arXiv 2303.09681). The paper multiplies
+    spikes of -1 and 1; the product of those of 0 and 1 here says the same, and only adds.
+    """
+
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Map spikes q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`."""
+        both = q @ k.transpose(-2, -1)
+        differing = q.sum(-1).unsqueeze(-1) + k.sum(-1).unsqueeze(-2) - 2 * both
+        return (1 - differing / q.shape[-1]).softmax(-1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map spikes q `(..., N, d)`, k `(..., M, d)` and numbers v `(..., M, d)` to `(..., N, d)`."""
+        return self.weights(q, k) @ v
 
 
 class SpikeMatmul(nn.Module):

@@ -17,6 +17,7 @@ from .sglformer import SGLFormer, SGLFormerImageNet
 from .spikeformer import Spikeformer
 from .spikformer import Spikformer
 from .spikformer_v2 import SpikformerV2
+from .spiking_pose_transformer import SpikingPoseTransformer
 from .spikingformer import Spikingformer
 from .spikingresformer import SpikingResformer
 from .stnet import STNet
@@ -26,7 +27,6 @@ from .tim import TIMSpikformer
 __all__ = [
     "DISTA", "OST", "REGISTERED", "AttentionFreeSpikformer", "AutoST", "DynamicSpikformer", "ESpikeformer",
     "ESpikeformerLarge", "MaskedAutoencoder", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
-    "STNet", "STSTransformer",
-    "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingResformer", "Spikingformer",
-    "TIMSpikformer", "ModelInfo", "describe", "list_models",
+    "STSTransformer", "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingPoseTransformer",
+    "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe", "list_models", "STNet",
 ]  # fmt: skip

@@ -180,7 +180,7 @@ class SpikingTransformer(ArgumentChecks, TimmCalls, BrainCogCalls, BaseModule):
     head_bias = True
     """Whether the classifier has a bias."""
     multiple = 1
-    """What height and width of a pyramid's input must be multiples of."""
+    """What height and width of the input must be multiples of."""
     mixes_time = ""
     """Why the network can't run one step at a time; empty if it can."""
     masking: ClassVar[Masking | None] = None

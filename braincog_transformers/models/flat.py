@@ -68,9 +68,14 @@ class FlatTransformer(SpikingTransformer):
         self.head = self._new_head(self.num_classes)
         self.apply(init_linear)
 
+    @property
+    def multiple(self) -> int:
+        """What height and width of the input must be multiples of: the side of a token."""
+        return self.patch_size
+
     def _layout(self) -> tuple[int, int]:
         """Return height and width of the map of tokens; raise `UserError` unless the patches fill the input."""
-        self._require_sides(self.patch_size)
+        self._require_sides(self.multiple)
         return self.img_size[0] // self.patch_size, self.img_size[1] // self.patch_size
 
     def _build_stem(self, stem: Callable[..., nn.Module], in_chans: int | None = None, **options: Any) -> nn.Module:

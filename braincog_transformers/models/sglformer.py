@@ -181,9 +181,10 @@ class LocalGlobalTransformer(FlatTransformer):
         dead=((r"^blocks\.\d+\.norm[12]\.(weight|bias)$", "layer norm that the block never calls"),),
     )
 
-    def _layout(self) -> tuple[int, int]:
-        self._require_sides(2 * self.patch_size)  # two sub-grids each way
-        return super()._layout()
+    @property
+    def multiple(self) -> int:
+        """What height and width of the input must be multiples of: two sub-grids each way."""
+        return 2 * self.patch_size
 
     def _convolutions(self, first_share: int, pooled: list[bool]) -> nn.Module:
         """Build the stem, whose first convolution has the width over `first_share`."""

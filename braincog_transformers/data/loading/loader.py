@@ -8,6 +8,7 @@ where an epoch has several of a sample; they are put back afterwards.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,12 +48,13 @@ class _SeededDataset(Dataset):
             np.random.set_state(kept[1])
             torch.set_rng_state(kept[2])
 
-    def _sample(self, epoch: int, index: int, copy: int) -> tuple[Tensor, int]:
+    def _sample(self, epoch: int, index: int, copy: int) -> tuple[Any, Any]:
         seed_generators(self.seed, _SAMPLE, epoch, index, *((copy,) if copy else ()))
         x, label = self.dataset[index]
         # the sum takes one pass; that of finite values may overflow
         if any(not torch.isfinite(part.sum()) and not torch.isfinite(part).all() for part in tensors_of(x)):
-            about = f", label {label}" if isinstance(label, int | np.integer) else ""
+            single = isinstance(label, int | np.integer) or (isinstance(label, Tensor) and not label.ndim)
+            about = f", label {label}" if single else ""
             raise UserError(
                 f"{self.part} sample {index} (counted from 0{about}) holds values that are not finite; check the data, "
                 "--mean and --std"
