@@ -15,7 +15,7 @@ from ...models.body_model import SMPL, Skeleton
 from ...models.rotations import matrices_from_axis_angles
 from ..task import Call, Task, TaskSettings
 from .clips import PoseClips
-from .files import LAYOUTS, Action, clips_of, find_actions, read_pose
+from .files import LAYOUTS, Action, Clip, clips_of, find_actions, read_pose
 from .losses import WEIGHTS, PoseLoss
 from .meter import PoseMeter
 from .scene import make_scene
@@ -71,6 +71,17 @@ class PoseSettings(TaskSettings):
         return {name: getattr(self, f"{name}_weight") for name in WEIGHTS}
 
 
+def _clips(actions: list[Action], part: str, *, length: int, reach: int, stride: int) -> list[Clip]:
+    """Return `clips_of` some actions; raise `UserError` where there are actions and no clip."""
+    clips = clips_of(actions, length=length, reach=reach, stride=stride)
+    if actions and not clips:
+        raise UserError(
+            f"{actions[0].folder}: no {part} clip here or in the other {part} actions; a clip needs {length + 2} frames "
+            "in a row, without gaps in their numbers (--step, and --task-kwargs largest_gap and test_gap, set how many)"
+        )
+    return clips
+
+
 class PoseEstimation(Task):
     """Poses of a person at the borders of T time slices, from the events in them."""
 
@@ -92,35 +103,21 @@ class PoseEstimation(Task):
             raise UserError(f"--event-size {frame_size}: must divide the {side} pixels of a stored frame; take a half")
         steps, settings, hflip = self.options.model.step or _STEPS, self.settings, self.options.aug.hflip
         if not info.folders:
-            data_dir = data_dir / info.name
-            make_scene(data_dir / LAYOUTS[info.layout].folder)
+            make_scene(data_dir / info.name / LAYOUTS[info.layout].folder)
         mirrored = 0.0 if not settings.augment else _MIRRORED if hflip is None else hflip
-        halves = find_actions(info, data_dir, settings.test_actions, mirrored=mirrored > 0)
+        train, test = find_actions(info, data_dir, settings.test_actions, mirrored=mirrored > 0)
         shared = {"steps": steps, "side": side, "frame_size": frame_size}
-        reach = steps * settings.largest_gap
+        # as published, a training clip has room for a gap that is one larger than any that is drawn
+        stride, reach = max(1, steps // LAYOUTS[info.layout].share), steps * settings.largest_gap
         train = PoseClips(
-            # as published, a training clip has room for a gap that is one larger than any that is drawn
-            clips_of(halves[0], length=reach + steps, reach=reach, stride=max(1, steps // LAYOUTS[info.layout].share)),
+            _clips(train, "training", length=reach + steps, reach=reach, stride=stride),
             gaps=(1, settings.largest_gap), augment=settings.augment, mirrored=mirrored, **shared,
         )  # fmt: skip
         reach = steps * settings.test_gap
         test = PoseClips(
-            clips_of(halves[1], length=reach, reach=reach, stride=2 * steps), gaps=(settings.test_gap,) * 2, **shared
+            _clips(test, "test", length=reach, reach=reach, stride=2 * steps), gaps=(settings.test_gap,) * 2, **shared
         )
-        for part, dataset, actions, reach in (
-            ("training", train, halves[0], (settings.largest_gap + 1) * steps),
-            ("test", test, halves[1], reach),
-        ):
-            if actions and not dataset:
-                raise UserError(self._without_clips(actions, part, reach + 2))
-        shape = (steps, info.in_chans, frame_size, frame_size)
-        return DataBundle(info, train, test, 0, shape, ())
-
-    def _without_clips(self, actions: list[Action], part: str, frames: int) -> str:
-        return (
-            f"{actions[0].folder.parent}: no {part} clip in {len(actions)} actions; a clip needs {frames} frames in a row, "
-            "without gaps in the numbers of poses and events (--step, --task-kwargs largest_gap and test_gap set that)"
-        )
+        return DataBundle(info, train, test, 0, (steps, info.in_chans, frame_size, frame_size), ())
 
     # Network
 
@@ -142,13 +139,13 @@ class PoseEstimation(Task):
             say(f"joints are those of the body model {path}")
             return body
         # an evaluation may have no training data
-        part, clips = next((part, clips.clips) for part, clips in (("training", bundle.train), ("test", bundle.test)) if clips)
+        part, clips = next(
+            (part, clips.clips) for part, clips in (("training", bundle.train), ("test", bundle.test)) if clips
+        )
         clips = clips[:: -(-len(clips) // _FITTED)]
         poses = [read_pose(clip.action.pose(clip.start)) for clip in clips]
         pose = {name: torch.stack([torch.from_numpy(one[name]) for one in poses]) for name in poses[0]}
-        body = Skeleton.fit(
-            matrices_from_axis_angles(pose["body_pose"]), pose["beta"], pose["joints3d"], pose["trans"]
-        )
+        body = Skeleton.fit(matrices_from_axis_angles(pose["body_pose"]), pose["beta"], pose["joints3d"], pose["trans"])
         say(
             f"no body model: joints are those of a skeleton, fitted to {len(clips)} {part} poses "
             f"({1000 * body.error:.1f} mm root mean square); --task-kwargs body_model=FILE takes SMPL's"

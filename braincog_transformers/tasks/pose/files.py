@@ -99,7 +99,7 @@ def find_actions(
 
     Args:
         info: entry of the set.
-        data_dir: folder in which it is looked for.
+        data_dir: folder in which it is looked for; a scene is in a folder of its name there.
         test: how the names of test actions begin; by default the layout's.
         mirrored: whether mirrored poses are wanted; a warning names actions that lack them.
 
@@ -109,7 +109,7 @@ def find_actions(
     if info.layout not in LAYOUTS:
         raise unknown(f"layout of poses (data set {info.name})", info.layout, LAYOUTS)
     layout = LAYOUTS[info.layout]
-    root = find_root(info, data_dir) / layout.folder
+    root = (find_root(info, data_dir) if info.folders else data_dir / info.name) / layout.folder
     folders = [path for path in visible(root, "/".join("*" * layout.depth)) if path.is_dir()]
     wanted = mirrored and layout.mirrored
     actions = [_action(path, path.relative_to(root).as_posix(), info.in_chans, wanted) for path in folders]

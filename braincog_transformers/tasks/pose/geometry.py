@@ -10,6 +10,7 @@ from ...models.rotations import Camera
 
 __all__ = ["aligned", "crop_matrix", "fit_translation", "plane_rotation", "transform", "warp"]
 
+
 def fit_translation(joints3d: Tensor, joints2d: Tensor, camera: Camera) -> Tensor:
     """Find the translation (..., 3) that brings joints closest to where the camera sees them, by least squares.
 

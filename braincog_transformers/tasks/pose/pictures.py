@@ -53,11 +53,16 @@ def plot_poses(
             ax.set(xticks=[], yticks=[], xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
         column[0].set_title(f"pose {time} of {steps}")
         for ax, axes in ((column[2], [0, 1]), (column[3], [2, 1])):
-            for name, colour, joints in (("true", BLUE, truth["joints3d"][time]), ("predicted", RED, pred["joints3d"][time])):
+            for name, colour, joints in (
+                ("true", BLUE, truth["joints3d"][time]),
+                ("predicted", RED, pred["joints3d"][time]),
+            ):
                 centred = joints - joints[list(_HIPS)].mean(axis=0)
                 _draw_bones(ax, centred[:, axes], colour, name)
             ax.set(xlim=(-1.1, 1.1), ylim=(1.1, -1.1), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
-    for ax, text in zip(grid[:, 0], ("events and truth", "events and prediction", "front (m)", "side (m)"), strict=True):
+    for ax, text in zip(
+        grid[:, 0], ("events and truth", "events and prediction", "front (m)", "side (m)"), strict=True
+    ):
         ax.set_ylabel(text)
     figure.legend(*grid[2, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     if title:

@@ -21,8 +21,10 @@ from .geometry import fit_translation
 __all__ = ["make_scene"]
 
 _SEED = 17
-_SUBJECTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
-_FRAMES, _RATE = 72, 15
+_SUBJECTS, _TEST = range(1, 12), (1, 2, 7)
+_GROUPS, _TEST_GROUPS = 3, 2
+"""Actions of a subject that trains, and of one that tests."""
+_FRAMES, _RATE = 36, 15
 _SIDE, _CHANNELS, _FINER = 256, 4, 2
 _CHANGE, _NOISE = 0.15, 3e-4
 """Change of the logarithm of the brightness that makes an event, and share of pixels with an event for no reason."""
@@ -113,8 +115,8 @@ def _drawn(joints: np.ndarray) -> np.ndarray:
     return np.asarray(picture.reduce(_FINER), dtype=np.float32) / 255
 
 
-def _write_action(folder: Path, rng: np.random.Generator) -> None:
-    beta = np.concatenate([rng.normal(size=len(_SHAPES)).clip(-2, 2), np.zeros(10 - len(_SHAPES))])
+def _write_action(folder: Path, shape: np.ndarray, rng: np.random.Generator) -> None:
+    beta = np.concatenate([shape, np.zeros(10 - len(shape))])
     bones = _shaped(beta)
     times = np.arange(_FRAMES * _CHANNELS + 1) / (_RATE * _CHANNELS)
     turns, trans = _motion(rng, times)
@@ -163,8 +165,11 @@ def make_scene(folder: Path) -> None:
         return
     partial = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
     try:
-        for subject in tqdm(_SUBJECTS, "figure of pose_scene", unit="action", mininterval=0.5):
-            _write_action(partial / f"subject{subject:02d}_group1_time1", np.random.default_rng((_SEED, subject)))
+        for subject in tqdm(_SUBJECTS, "figure of pose_scene", unit="subject", mininterval=0.5):
+            shape = np.random.default_rng((_SEED, subject)).normal(size=len(_SHAPES)).clip(-2, 2)
+            for group in range(1, 1 + (_TEST_GROUPS if subject in _TEST else _GROUPS)):
+                rng = np.random.default_rng((_SEED, subject, group))
+                _write_action(partial / f"subject{subject:02d}_group{group}_time1", shape, rng)
         try:
             partial.rename(folder)
         except OSError:
