@@ -128,6 +128,8 @@ def _recordings(folder: Path, endings: tuple[str, ...], smallest: int = 0, *, ne
 def _holds(info: DatasetInfo, root: Path, train: bool) -> bool:
     if info.marks:
         return any((root / mark).exists() for mark in info.marks)
+    if info.kind == "task":  # whose reader names the files that are missing
+        return root.is_dir()
     if info.kind == "image":
         return bool(photo_parts(root, VALIDATION_FOLDERS) and (photo_parts(root, ["train"]) or not train))
     if info.kind == "sequence":

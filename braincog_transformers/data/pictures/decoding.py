@@ -39,18 +39,21 @@ def is_photo(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES
 
 
-def decoded(file: str | Path | BinaryIO, name: str, max_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Return a photo in RGB.
+def decoded(
+    file: str | Path | BinaryIO, name: str, max_pixels: int = MOST_PIXELS, mode: str | None = "RGB"
+) -> Image.Image:
+    """Return a photo of 8 bits.
 
     Args:
         file: path, or an open file.
         name: of the photo in messages.
         max_pixels: of a photo; a larger one is refused before it is decoded.
+        mode: Pillow's name of the colours that it gets; None leaves it its own, such as the numbers of a palette.
 
     Raises:
         UserError: for what is not a complete picture, too large, or has values of an unknown range.
     """
-    return _decode(file, name, max_pixels, mode="RGB")
+    return _decode(file, name, max_pixels, mode)
 
 
 @contextmanager

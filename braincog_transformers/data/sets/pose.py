@@ -9,7 +9,7 @@ _ASK = "ask the authors of https://github.com/JimmyZou/HumanPoseTracking_SNN"
 
 register_dataset(
     TaskSet(
-        name="pose_scene", layout="mmhpsd", folders=(), samples=(312, 12), **_SHARED,
+        name="pose_scene", layout="mmhpsd", folders=(), **_SHARED,
         tree="nothing, a moving figure is drawn at first use", note="layout of mmhpsd; written to --data-dir",
         source="it is made here", licence="that of this package", citation="none",
     )
