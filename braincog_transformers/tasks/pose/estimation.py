@@ -76,7 +76,7 @@ def _clips(actions: list[Action], part: str, *, length: int, reach: int, stride:
     clips = clips_of(actions, length=length, reach=reach, stride=stride)
     if actions and not clips:
         raise UserError(
-            f"{actions[0].folder}: no {part} clip here or in the other {part} actions; a clip needs {length + 2} frames "
+            f"{actions[0].folder}: no {part} clip, as in all {part} actions; each needs {length + 2} frames "
             "in a row, without gaps in their numbers (--step, and --task-kwargs largest_gap and test_gap, set how many)"
         )
     return clips
