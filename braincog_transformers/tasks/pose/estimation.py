@@ -10,6 +10,7 @@ from torch import nn
 
 from ...data import DatasetInfo
 from ...data.build import DataBundle
+from ...data.formats.body_models import read_body_model
 from ...errors import UserError
 from ...models.body_model import SMPL, Skeleton
 from ...models.rotations import matrices_from_axis_angles
@@ -133,8 +134,6 @@ class PoseEstimation(Task):
 
     def _body(self, bundle: DataBundle, say: Callable[[str], object]) -> SMPL | Skeleton:
         if path := self.settings.body_model:
-            from ...data.formats.body_models import read_body_model
-
             body = SMPL(**read_body_model(Path(path)))
             say(f"joints are those of the body model {path}")
             return body
