@@ -58,18 +58,32 @@ def relative_positions(window: Sequence[int]) -> Tensor:
     return found
 
 
-def different_regions(sizes: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Tensor:
+def different_regions(
+    sizes: Sequence[int], window: Sequence[int], shift: Sequence[int], device: torch.device | None = None
+) -> Tensor:
     """Return which pairs of tokens of a rolled map's windows were no neighbours before, boolean `(n, N, N)`.
 
     Along an axis that shifts, the last window consists of two regions, and the windows in front of it are a third one.
     """
-    regions = torch.zeros(*sizes, dtype=torch.long)
+    regions = torch.zeros(*sizes, dtype=torch.long, device=device)
     for axis, (size, side, by) in enumerate(zip(sizes, window, shift, strict=True)):
-        place = torch.arange(size)
+        place = torch.arange(size, device=device)
         region = (place >= size - side).long() + (place >= size - by) if by else torch.zeros_like(place)
         regions = regions * 3 + region.view(-1, *(1,) * (len(sizes) - axis - 1))
     regions = split_windows(regions[None, ..., None], window)[0, ..., 0]
     return regions[:, :, None] != regions[:, None]
+
+
+class WindowProduct(SoftmaxProduct):
+    """`softmax(scale * Q K^T + bias) V` among the tokens of each window."""
+
+    def weights(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+        """Map q and k `(..., N, d)`, and biases that fit `(..., N, N)`, to the weight of each key for each query."""
+        return (q @ k.transpose(-2, -1) * self.scale + bias).softmax(-1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Map q, k and v `(..., N, d)`, and biases that fit `(..., N, N)`, to `(..., N, d)`."""
+        return self.weights(q, k, bias) @ v
 
 
 class WindowAttention(nn.Module):
@@ -88,7 +102,7 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_positions(window), persistent=False)
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.product = SoftmaxProduct((dim // num_heads) ** -0.5)
+        self.product = WindowProduct((dim // num_heads) ** -0.5)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -156,7 +170,7 @@ class WindowBlock(nn.Module):
         mask, padded = None, x.shape[1:-1]
         if any(shift):
             x = x.roll([-by for by in shift], axes)
-            mask = different_regions(padded, window, shift).to(x.device)
+            mask = different_regions(padded, window, shift, x.device)
         x = join_windows(self.attn(split_windows(x, window), mask), window, padded)
         if any(shift):
             x = x.roll(shift, axes)
