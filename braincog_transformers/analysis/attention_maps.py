@@ -18,6 +18,7 @@ own, and each map says in `what` which one it is:
   goes; both for the single step of its blocks.
 - `SoftmaxProduct` (Spikeformer): the share of attention that each place receives, the mean over the queries; it adds up
   to 1. Attention between the steps of a place has no map.
+- `HammingProduct` (the pose transformer): the same of each place at each step, the mean over the queries of all steps.
 - `ExplicitAttention` and timm's `Attention` (converted networks): the weights that each place receives, the mean over
   the queries; where only changes leave the softmax, those so far added up. Attention within windows (Swin) has no map.
 """
@@ -40,6 +41,7 @@ from ..layers.products import (
     AttentionMatmul,
     DenoisedProduct,
     GatedSum,
+    HammingProduct,
     SoftmaxProduct,
     SpikeMatmul,
     SpikeSum,
@@ -73,6 +75,7 @@ Shown = tuple[tuple[str, str], nn.Module, Callable]
 PRODUCT = "$QK^T$", "attention that each place receives: $QK^T$ without softmax, mean over the queries"
 DENOISED = "denoised $QK^T$", "attention that each place receives: large entries of $QK^T$, mean over the queries"
 SHARE = "softmax $QK^T$", "share of attention that each place receives, mean over the queries"
+AGREEMENT = "softmax $1 - D$", "share of attention that each place receives, mean over the queries of all steps"
 PAIRS = "$K \\odot V$", "spikes that key and value share, mean over channels; their sum over places fires the gates"
 GATED = "gated $Q$", "spikes of the query that the gates let through, mean over channels"
 MASK = "mask", "spikes of the token mask: which places Q-K attention lets through"
@@ -139,6 +142,11 @@ def _by_place(attention: Tensor) -> Tensor:
     return attention.float().mean(-2).unflatten(-1, (-1, attention.shape[-2])).sum(-2)
 
 
+def _by_step(attention: Tensor, step: int) -> Tensor:
+    """Map attention `(B, h, T*N, T*N)` between all steps to what each place receives, `(T*B, h, N)`."""
+    return rearrange(attention.float().mean(-2), "b h (t n) -> (t b) h n", t=step)
+
+
 def _shown(attention: nn.Module, product: nn.Module, others: int) -> Iterator[Shown]:
     """Yield the maps that a product stands for: what each is, a module, and a function of its inputs and output.
 
@@ -163,6 +171,8 @@ def _shown(attention: nn.Module, product: nn.Module, others: int) -> Iterator[Sh
         yield BIASED, product, lambda inputs, _output: _by_place(inputs[0])
     elif type(product) is SoftmaxProduct:
         yield SHARE, product, lambda inputs, _output: product.weights(*inputs[:2]).mean(-2)
+    elif type(product) is HammingProduct:
+        yield AGREEMENT, product, lambda inputs, _output: _by_step(product.weights(*inputs[:2]), attention.step)
     elif type(product) is SpikeMatmul:
         # the first of two makes the map, the last one reads it
         if product is [module for module in attention.children() if isinstance(module, SpikeMatmul)][-1]:

@@ -39,11 +39,24 @@ def joint_positions(rotations: Tensor, offsets: Tensor, parents: Sequence[int] =
     Returns:
         Rotations against the camera `(N, 24, 3, 3)`, and positions `(N, 24, 3)`.
     """
-    turned, places = [rotations[:, 0]], [offsets[:, 0]]
+    turned = {0: rotations[:, 0]}
+    for joints in _generations(parents):
+        before = torch.stack([turned[parents[joint]] for joint in joints], 1)
+        turned.update(zip(joints, (before @ rotations[:, joints]).unbind(1), strict=True))
+    turned = torch.stack([turned[joint] for joint in range(len(parents))], 1)
+    steps = (turned[:, list(parents[1:])] @ offsets[:, 1:].unsqueeze(-1)).squeeze(-1)
+    places = [offsets[:, 0]]
     for joint, parent in enumerate(parents[1:], 1):
-        turned.append(turned[parent] @ rotations[:, joint])
-        places.append(places[parent] + (turned[parent] @ offsets[:, joint].unsqueeze(-1)).squeeze(-1))
-    return torch.stack(turned, 1), torch.stack(places, 1)
+        places.append(places[parent] + steps[:, joint - 1])
+    return turned, torch.stack(places, 1)
+
+
+def _generations(parents: Sequence[int]) -> list[list[int]]:
+    """Return the joints that are one, two, three and so on bones away from the root."""
+    ages = [0]
+    for parent in parents[1:]:
+        ages.append(ages[parent] + 1)
+    return [[joint for joint, age in enumerate(ages) if age == wanted] for wanted in range(1, max(ages) + 1)]
 
 
 def _bones(joints: Tensor, parents: Sequence[int]) -> Tensor:
@@ -189,7 +202,9 @@ class Skeleton(_Body):
 def _numbers(name: str, given: Any, shape: tuple[int, ...], *, more: bool = False) -> Tensor:
     """Return a field as float32; with `more`, its last axis may be longer."""
     try:
-        found = torch.as_tensor(given).float()
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is named below
+            numbers = given.detach() if isinstance(given, Tensor) else torch.from_numpy(np.array(given, np.float32))
+        found = numbers.float()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"body model: {name} must be numbers; got {type(given).__name__}") from error
     fits = found.shape[:-1] == shape[:-1] and found.dim() and (more or found.shape[-1] == shape[-1])

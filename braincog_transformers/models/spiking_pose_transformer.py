@@ -192,7 +192,7 @@ def between_steps(x: Tensor) -> Tensor:
 class SpikingPoseTransformer(nn.Module):
     """SEW-ResNet, layers of spatiotemporal attention, mean over places and neighbouring steps, three linear regressors.
 
-    T follows from the input.
+    Each call takes the number of steps T of its input.
 
     Args:
         backbone: the SEW-ResNet.
@@ -209,6 +209,7 @@ class SpikingPoseTransformer(nn.Module):
         camera: fx, fy, cx, cy, width, height of `rotations.Camera`, for a picture of that size, whatever the input's.
         body_model: maps rotations `(N, 24, 3, 3)` and shapes `(N, 10)` to a `Batch` of joints3d `(N, 24, 3)` and, if it
             has a surface, vertices `(N, V, 3)`, metres; see `set_body`.
+        step: T until the first call.
         **neuron: the fields of `NodeOptions`.
 
     Attributes:
@@ -272,6 +273,7 @@ class SpikingPoseTransformer(nn.Module):
         img_size: int | tuple[int, int] = 256,
         camera: tuple[float, float, float, float, float, float] = Camera(),
         body_model: nn.Module | None = None,
+        step: int = 8,
         **neuron: Any,
     ):
         if strange := neuron.keys() - {option.name for option in fields(NodeOptions)}:
@@ -286,7 +288,7 @@ class SpikingPoseTransformer(nn.Module):
             )
         self.camera = Camera(*camera)
         self.neurons = NodeOptions.chosen(neuron, self.neuron_defaults)
-        self.step, self.pack_spikes, self.grad_checkpointing = 1, True, False
+        self.step, self.pack_spikes, self.grad_checkpointing = step, True, False
         self.v_reset = v_reset
         self.backbone = SEWResNet(backbone, tuple(widths), in_chans, cnf=cnf, node=self._node)
         dim, grid_size = self.backbone.out_chans, tuple(-(-side // 32) for side in self.img_size)
@@ -296,6 +298,7 @@ class SpikingPoseTransformer(nn.Module):
         self.num_features = dim
         self.decpose, self.dectrans, self.decbeta = (nn.Linear(dim, size) for size in (6 * JOINTS, 3, SHAPES))
         self.set_body(body_model)
+        self.set_steps(step)
 
     def _node(self) -> nn.Module:
         """Build a neuron."""

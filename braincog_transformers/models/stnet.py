@@ -156,6 +156,10 @@ class SpikingBranch(nn.Module):
         return F.relu(self.bn(potentials / frames.shape[1]))
 
 
+class RowProduct(SoftmaxProduct):
+    """The product between rows that are channels, or places of maps of two sizes."""
+
+
 class SelfSimilarity(nn.Module):
     """`x + gamma softmax(scale x x^T) x`, gamma learnt from 0 on.
 
@@ -165,7 +169,7 @@ class SelfSimilarity(nn.Module):
 
     def __init__(self, scale: float):
         super().__init__()
-        self.product = SoftmaxProduct(scale)
+        self.product = RowProduct(scale)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -447,6 +451,10 @@ class STNet(BaseModule):
         """Return the maps of the spiking branch, with its threshold from the other one, and of the transformer."""
         spatial = self.transformer(frames.flatten(1, 3))
         return self.spiking(frames.amax(1), dynamic_threshold(spatial), nodes), spatial
+
+    def get_classifier(self) -> tuple[nn.Module, ...]:
+        """Return the last layers: of the score, the centre-ness and the box."""
+        return tuple(layer.conv for layer in (self.head.cls, self.head.ctr, self.head.box))
 
     def set_attr(self, attr: str, val: Any) -> None:
         """Set an attribute of all neurons.

@@ -74,6 +74,7 @@ _NONLINEAR = {
         "bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor",
     ), _COMPARISON),
     **dict.fromkeys(("round", "floor", "ceil", "trunc", "frac", "floor_divide", "fmod", "remainder"), _ROUNDING),
+    "linalg_cross": "cross product",
     "native_layer_norm": "layer norm", "native_group_norm": "group norm", "_fused_rms_norm": "rms norm",
     "_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "_log_softmax": "log softmax",
     "log_sigmoid_forward": "log sigmoid", "linalg_vector_norm": "norm", "sgn": "sign",

@@ -47,9 +47,7 @@ def _attention(block, x, window, shift):
     for members in windows.values():
         members.sort()
         inside = torch.stack([tokens[(slice(None), *place)] for _, _, place in members], 1)
-        q, k, v = (
-            part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in attn.qkv(inside).chunk(3, -1)
-        )
+        q, k, v = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in attn.qkv(inside).chunk(3, -1))
         products = q @ k.mT * q.shape[-1] ** -0.5
         corner = list(itertools.product(*map(range, block.window)))[: len(members)]
         for a, b in itertools.product(range(len(members)), repeat=2):

@@ -262,6 +262,18 @@ def test_the_small_network_trains():
     assert not [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
 
 
+def test_half_precision_keeps_potentials_threshold_and_boxes_in_32_bits():
+    torch.manual_seed(0)
+    network = STNet(**TINY)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = network(crops(network, 2))
+    node = network.spiking.search_nodes[0]
+    assert {out.boxes.dtype, node.mem.dtype, node.get_thres().dtype} == {torch.float32}
+    assert out.cls.dtype is torch.bfloat16
+    joined(out.map(torch.Tensor.float)).square().mean().backward()
+    assert network.spiking.convs[0].weight.grad.isfinite().all()
+
+
 # State
 
 
@@ -276,6 +288,14 @@ def test_a_call_starts_from_zeros_and_tracking_goes_on(tiny):
     second = joined(network.track(later.search, kernels))
     network.reset()
     assert not torch.equal(joined(network.track(later.search, kernels)), second)
+
+
+@torch.no_grad()
+def test_a_template_is_read_from_zeros(tiny):
+    x = crops(tiny)
+    first, second = (tiny.embed_template(x.template) for _ in range(2))
+    assert torch.equal(first.cls, second.cls)
+    assert torch.equal(first.box, second.box)
 
 
 @torch.no_grad()

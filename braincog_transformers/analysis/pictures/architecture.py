@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from braincog.base.node.node import BaseNode
 from torch import nn
 
-from ...layers.products import SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
+from ...layers.products import HammingProduct, SoftmaxProduct, SpikeMatmul, SpikeSum, SpikingProduct
 from ..recorder import unwrap
 from .dataflow import INPUT, Call, follow, least
 
@@ -93,6 +93,8 @@ def _describe(call: Call) -> tuple[str, str, str]:
         return "product", f"$Q\\,K^T V\\;\\times$ {module.scale:g}", ""
     if isinstance(module, SoftmaxProduct):
         return "join", f"softmax$\\,(Q\\,K^T \\times\\,${module.scale:g}$)\\;V$", ""
+    if isinstance(module, HammingProduct):
+        return "join", "softmax$\\,(1 - D)\\;V$", ""
     product = isinstance(module, _PRODUCTS) or call.op == "matmul"
     name = "BN" if isinstance(module, _NORMS) else call.op or type(module).__name__
     return "product" if product else "join" if call.joins else "other", _NAMES.get(name, name), ""

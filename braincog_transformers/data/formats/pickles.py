@@ -1,16 +1,18 @@
-"""Arrays of objects in `.npy` files, which are pickles: a parser of the two layouts that recordings have.
+"""Pickles read as descriptions, and arrays of objects in `.npy` files, which are pickles, in the layouts of recordings.
 
 Bullying10K's files are an array of packets, each a structured array; N-Omniglot's, as BrainCog cuts them, one
-dictionary of columns. Loading a pickle normally calls whatever it names, and even NumPy's own types can be made to
-point anywhere in memory. Here nothing that a file names is looked up: the pickle becomes simple values and descriptions
-of arrays, and arrays of numbers are made from those after their sizes were compared.
+dictionary of columns. Body models are pickles of Python 2 (`body_models`). Loading a pickle normally calls whatever it
+names, and even NumPy's own types can be made to point anywhere in memory. Here nothing that a file names is looked up:
+the pickle becomes simple values and descriptions of arrays, and arrays of numbers are made from those after their sizes
+were compared.
 """
 
+import codecs
 import io
 import math
 import pickletools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +24,27 @@ from ...errors import UserError, shown
 from .arrays import npy_array, npy_heading
 from .opening import complete, file_bytes, named
 
-__all__ = ["Packet", "load_npy", "packets_needed"]
+__all__ = ["ARRAY_PARTS", "Described", "Packet", "array_of", "load_npy", "packets_needed", "parsed"]
 
 Packet = np.ndarray | dict[str, np.ndarray]
 
-_KNOWN = {"numpy.ndarray": "ndarray", "numpy.dtype": "dtype"} | {
+ARRAY_PARTS = {"numpy.ndarray": "ndarray", "numpy.dtype": "dtype"} | {
     f"numpy.{core}.{name}": name.split(".")[1]
     for core in ("core", "_core")  # of NumPy 1 and 2
     for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
 }
+"""Names that arrays ask for, and what descriptions call them."""
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
     "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "INT", "LONG", "FLOAT", "UNICODE", "STRING", "SHORT_BINSTRING", "BINSTRING",  # of Python 2
 }  # fmt: skip
 _TAKEN = {
     "EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "TUPLE": None, "APPEND": 1, "APPENDS": None, "SETITEM": 2,
-    "SETITEMS": None, "STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1,
+    "SETITEMS": None, "STACK_GLOBAL": 2, "REDUCE": 2, "NEWOBJ": 2, "BUILD": 1, "LIST": None, "DICT": None, "POP": 1,
 }  # fmt: skip
+_KEYS = (str, int, float, bool, type(None))
 """How many values an instruction takes from the stack; None for all above the last mark."""
 _COLUMNS = {"timestamp", "t", "x", "y", "polarity", "p"}
 _SMALLEST = 32
@@ -68,9 +73,9 @@ def load_npy(path: Path) -> list[Packet]:
         file = io.BytesIO(raw)
         file.seek(start)
         with complete(".npy array"):
-            stored = _parsed(file)
+            stored = parsed(file, _known)
         with packets_needed():
-            return list(_packets(_array(stored), len(raw)))
+            return list(_packets(array_of(stored), len(raw)))
 
 
 def _packets(parts: Any, most: int) -> Iterator[Packet]:
@@ -78,9 +83,9 @@ def _packets(parts: Any, most: int) -> Iterator[Packet]:
     total = 0
     for part in _of(parts, list):
         if type(part) is dict:
-            packet = {name: _array(column) for name, column in part.items() if name in _COLUMNS}
+            packet = {name: array_of(column) for name, column in part.items() if name in _COLUMNS}
         else:
-            packet = _array(part)
+            packet = array_of(part)
         columns = packet.values() if type(packet) is dict else [packet]
         # The same bytes can be named any number of times, with two bytes each.
         total += _SMALLEST + sum(_of(column, np.ndarray).size for column in columns)
@@ -94,26 +99,52 @@ class _Named(str):
 
 
 @dataclass
-class _Described:
-    """Stand for what a pickle would make by calling something that it names."""
+class Described:
+    """Stand for what a pickle would make by calling something that it names.
+
+    Args:
+        name: what is called.
+        arguments: what with.
+        state: what is then set.
+    """
 
     name: str
     arguments: tuple
     state: Any = None
 
 
-def _parsed(file: io.BytesIO) -> Any:
-    """Follow a pickle's instructions; those that arrays and simple containers don't need are refused."""
+def _instructions(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    """Yield a pickle's instructions, each with its value. Texts of Python 2, which may be bytes, keep each byte."""
+    while code := file.read(1):
+        instruction = pickletools.code2op.get(code.decode("latin-1"))
+        if instruction is None:
+            raise ValueError(f"it has the instruction {code!r}")
+        if instruction.name == "STRING":  # pickletools would refuse what is not ASCII
+            yield "STRING", codecs.escape_decode(file.readline().strip()[1:-1])[0].decode("latin-1")
+        else:
+            yield instruction.name, instruction.arg and instruction.arg.reader(file)
+    raise ValueError("it doesn't end")
+
+
+def parsed(file: io.BytesIO, known: Callable[[str], str]) -> Any:
+    """Follow a pickle's instructions; those that arrays and simple containers don't need are refused.
+
+    Args:
+        file: the pickle.
+        known: gives a name that the pickle asks for as descriptions shall have it, or raises.
+
+    Returns:
+        Numbers, texts, lists, tuples and dictionaries, and a `Described` for whatever would be called.
+    """
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
-    for instruction, value, _ in pickletools.genops(file):
-        name = instruction.name
+    for name, value in _instructions(file):
         if name in _VALUES:
             stack.append(value)
-        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if name == "MEMOIZE" else value] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[value])
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
@@ -122,7 +153,7 @@ def _parsed(file: io.BytesIO) -> Any:
         elif name == "MARK":
             marks.append(len(stack))
         elif name == "GLOBAL":
-            stack.append(_known(value.replace(" ", ".", 1)))
+            stack.append(_Named(known(value.replace(" ", ".", 1))))
         elif name in _TAKEN:
             count = _TAKEN[name]
             place = marks.pop() if count is None else len(stack) - count
@@ -130,7 +161,7 @@ def _parsed(file: io.BytesIO) -> Any:
                 raise ValueError("it takes what is not there")
             taken = stack[place:]
             del stack[place:]
-            _compose(name, taken, stack)
+            _compose(name, taken, stack, known)
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
@@ -138,21 +169,31 @@ def _parsed(file: io.BytesIO) -> Any:
     raise ValueError("it doesn't end")
 
 
-def _compose(name: str, taken: list[Any], stack: list[Any]) -> None:
+def _compose(name: str, taken: list[Any], stack: list[Any], known: Callable[[str], str]) -> None:
     """Follow an instruction that makes a value of those taken from the stack, or adds them to its last one."""
     if "TUPLE" in name:
         stack.append(tuple(taken))
     elif "APPEND" in name:
         _of(stack[-1], list).extend(taken)
-    elif "SETITEM" in name:
-        _of(stack[-1], dict).update(zip((_of(key, str) for key in taken[::2]), taken[1::2], strict=True))
+    elif name == "LIST":
+        stack.append(taken)
+    elif "SETITEM" in name or name == "DICT":
+        if name == "DICT":
+            stack.append({})
+        _of(stack[-1], dict).update(zip(map(_key, taken[::2]), taken[1::2], strict=True))
     elif name == "STACK_GLOBAL":
-        stack.append(_known(".".join(_of(part, str) for part in taken)))
-    elif name == "REDUCE":
+        stack.append(_Named(known(".".join(_of(part, str) for part in taken))))
+    elif name in ("REDUCE", "NEWOBJ"):
         called, arguments = taken
-        stack.append(_Described(str(_of(called, _Named)), _of(arguments, tuple)))
-    else:
-        _of(stack[-1], _Described).state = taken[0]
+        stack.append(Described(str(_of(called, _Named)), _of(arguments, tuple)))
+    elif name == "BUILD":
+        _of(stack[-1], Described).state = taken[0]
+
+
+def _key(value: Any) -> Any:
+    if type(value) not in _KEYS:  # tuples in tuples would crash Python's hash
+        raise ValueError(f"{type(value).__name__} in the place of a key")
+    return value
 
 
 def _of(value: Any, kind: type) -> Any:
@@ -162,19 +203,19 @@ def _of(value: Any, kind: type) -> Any:
     return value
 
 
-def _known(name: str) -> _Named:
-    if name not in _KNOWN:
+def _known(name: str) -> str:
+    if name not in ARRAY_PARTS:
         raise UserError(f"asks for {shown(name, 120)}, which is no part of an array and might run code; not loaded")
-    return _Named(_KNOWN[name])
+    return ARRAY_PARTS[name]
 
 
-def _array(part: Any) -> Any:
+def array_of(part: Any) -> Any:
     """Return the array that is described, one of objects as a list; a list of numbers becomes an array."""
     if type(part) in (list, tuple):
         if not all(type(number) in (bool, int, float) for number in part):
             raise ValueError("a list holds more than numbers")
         return np.array(part)
-    described = _of(part, _Described)
+    described = _of(part, Described)
     if described.name == "_reconstruct":
         _, shape, dtype, fortran, content = _of(described.state, tuple)
         if type(content) is list:
@@ -192,6 +233,7 @@ def _array(part: Any) -> Any:
 def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     kind = _dtype(dtype)
     sides = [_of(side, int) for side in _of(shape, tuple)]
+    content = _bytes(content)
     if type(content) not in (bytes, bytearray) or min(sides, default=0) < 0:
         raise ValueError("an array has no numbers")
     if math.prod(sides) * kind.itemsize != len(content):
@@ -199,9 +241,16 @@ def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     return np.frombuffer(content, kind).reshape(sides, order=order)
 
 
+def _bytes(content: Any) -> Any:
+    """Return the bytes of Python 2, as which a text stands there, and those that Python 3 writes for it."""
+    if type(content) is Described and content.name == "_codecs.encode":
+        content = content.arguments[0]
+    return content.encode("latin-1") if type(content) is str else content
+
+
 def _dtype(part: Any, *, of_field: bool = False) -> np.dtype:
     """Return the type that is described, of numbers or, except for a field, of fields of numbers."""
-    described = _of(part, _Described)
+    described = _of(part, Described)
     code, state = _of(described.arguments[0], str), _of(described.state, tuple)
     if described.name != "dtype":
         raise ValueError(f"{described.name} in the place of a type")
