@@ -53,7 +53,7 @@ class DenoisedProduct(SpikingProduct):
 
 
 class SoftmaxProduct(nn.Module):
-    """`softmax(scale * Q K^T + bias) V`, attention on real numbers.
+    """`softmax(scale * Q K^T) V`, attention on real numbers.
 
     Args:
         scale: constant factor.
@@ -63,15 +63,13 @@ class SoftmaxProduct(nn.Module):
         super().__init__()
         self.scale = scale
 
-    def weights(self, q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`, where a bias
-        of that shape, or one that fits it, is added in front of the softmax."""
-        products = q @ k.transpose(-2, -1) * self.scale
-        return (products if bias is None else products + bias).softmax(-1)
+    def weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """Map q `(..., N, d)` and k `(..., M, d)` to the weight of each key for each query, `(..., N, M)`."""
+        return (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map q `(..., N, d)`, k and v `(..., M, d)`, and a bias as in `weights`, to `(..., N, d)`."""
-        return self.weights(q, k, bias) @ v
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Map q `(..., N, d)`, k and v `(..., M, d)` to `(..., N, d)`."""
+        return self.weights(q, k) @ v
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:g}"

@@ -74,6 +74,18 @@ def different_regions(
     return regions[:, :, None] != regions[:, None]
 
 
+class WindowProduct(SoftmaxProduct):
+    """`softmax(scale * Q K^T + bias) V` among the tokens of each window."""
+
+    def weights(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+        """Map q and k `(..., N, d)`, and biases that fit `(..., N, N)`, to the weight of each key for each query."""
+        return (q @ k.transpose(-2, -1) * self.scale + bias).softmax(-1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Map q, k and v `(..., N, d)`, and biases that fit `(..., N, N)`, to `(..., N, d)`."""
+        return self.weights(q, k, bias) @ v
+
+
 class WindowAttention(nn.Module):
     """Self-attention among the tokens of each window, with a learnt bias for each distance of two tokens and head.
 
@@ -90,7 +102,7 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_positions(window), persistent=False)
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.product = SoftmaxProduct((dim // num_heads) ** -0.5)
+        self.product = WindowProduct((dim // num_heads) ** -0.5)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, windows: Tensor, mask: Tensor | None = None) -> Tensor:

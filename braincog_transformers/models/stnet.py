@@ -156,6 +156,10 @@ class SpikingBranch(nn.Module):
         return F.relu(self.bn(potentials / frames.shape[1]))
 
 
+class RowProduct(SoftmaxProduct):
+    """The product between rows that are channels, or places of maps of two sizes."""
+
+
 class SelfSimilarity(nn.Module):
     """`x + gamma softmax(scale x x^T) x`, gamma learnt from 0 on.
 
@@ -165,7 +169,7 @@ class SelfSimilarity(nn.Module):
 
     def __init__(self, scale: float):
         super().__init__()
-        self.product = SoftmaxProduct(scale)
+        self.product = RowProduct(scale)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -68,14 +68,13 @@ class Segmentation(Task):
         to_tensor = self._to_tensor(info)
         varied, centre = self._varied(info, size, to_tensor), CentreCrop(size, to_tensor)
         train, test = Segments(pairs[0], rule, varied), Segments(pairs[1], rule, TestWhole(min(size), to_tensor))
-        bad: tuple[str, ...] = ()
-        if self.settings.skip_bad:
-            bad = (*left_out(train, self.options.data.workers), *left_out(test, self.options.data.workers))
-            for part, samples, needed in (("training", train, needs_train), ("test", test, True)):
-                if needed and not len(samples):
-                    raise UserError(f"data set {info.name}: no sample of the {part} part can be used; first, {bad[0]}")
+        bad: list[str] = []
+        for part, samples in (("training", train), ("test", test)) if self.settings.skip_bad else ():
+            bad += (own := left_out(samples, self.options.data.workers))
+            if own and not len(samples):
+                raise UserError(f"data set {info.name}: no sample of its {part} part can be used; first, {own[0]}")
         watched = Segments(test.pairs, rule, centre)
-        return DataBundle(info, train, test, len(classes), (3, *size), classes, bad, watched)
+        return DataBundle(info, train, test, len(classes), (3, *size), classes, tuple(bad), watched)
 
     def _classes(self, info: TaskSet) -> tuple[str, ...]:
         """Return the names of the set's classes, or of the user's own."""

@@ -55,7 +55,7 @@ def read_lines(path: Path, what: str) -> list[str]:
             raise UserError(f"{path}: {path.stat().st_size:,} bytes are too many for {what}; name another file")
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise UserError(f"{path}: {what} can't be read ({reason(error)}); complete the folder") from None
+        raise UserError(f"{path}: {what} can't be read ({reason(error)}); correct its name or the folder") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: {what} is no text in UTF-8; save it as such") from None
     if not (lines := [line.strip() for line in lines if line.strip()]):
@@ -75,7 +75,7 @@ def _voc_pairs(root: Path, part: str) -> list[Pair]:
     path = root / "ImageSets" / "Segmentation" / f"{part}.txt"
     names = read_lines(path, "the list of names")
     for name in names:
-        if Path(name).name != name or "\\" in name or "\0" in name:
+        if Path(name).name != name or name == ".." or "\\" in name or "\0" in name:
             raise UserError(f"{path}: {shown(name, 80)!r} is no name of a picture in JPEGImages; correct the line")
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])

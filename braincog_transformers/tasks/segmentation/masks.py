@@ -55,7 +55,8 @@ class MaskRule:
                 f"{', as is 0' * self.first}; mend the mask, or give --task-kwargs num_classes"
             )
         if not (found[found < VOID] >= self.first).any():
-            raise UserError(f"{path}: all void, so there is nothing to learn or to measure; leave the sample out")
+            remedy = "leave the sample out, as --task-kwargs skip_bad=True does"
+            raise UserError(f"{path}: all void, so there is nothing to learn or to measure; {remedy}")
         # 0 becomes 255, as numbers of 8 bits go round
         return np.where(numbers == VOID, VOID, numbers - np.uint8(self.first)).astype(np.uint8)
 

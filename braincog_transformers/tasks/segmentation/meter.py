@@ -76,7 +76,7 @@ class SegmentationMeter(Meter):
     def compute(self, gather: Callable[[dict], list[dict]]) -> dict[str, float]:
         """Return `miou`, `pixel_accuracy` and `mean_class_accuracy` in percent, and `loss`."""
         losses = torch.stack(self.losses).cpu().tolist() if self.losses else []
-        own = {"matrix": self.matrix.compute().cpu().numpy(), "losses": losses, "found": self.found}
+        own = {"matrix": self.matrix.confmat.cpu().numpy(), "losses": losses, "found": self.found}
         parts = gather(own)
         self.found = sorted((one for part in parts for one in part["found"]), key=lambda one: one["index"])
         losses = [loss for part in parts for loss in part["losses"]]

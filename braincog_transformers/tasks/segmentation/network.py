@@ -89,6 +89,10 @@ class SegmentationNetwork(nn.Module):
             if len(widths) < 2:
                 raise UserError("--task-kwargs auxiliary: reads the last map but one, and the network has a single one")
             self.auxiliary = fcn(widths[-2], num_classes, dropout)
+        if settings.head == "fcn" and backbone.pyramid is not None:
+            # what no head reads gets no gradient, which several processes would wait for
+            for stage in backbone.pyramid.stages[: -2 if settings.auxiliary else -1]:
+                stage.requires_grad_(False)
 
     @property
     def step(self) -> int:

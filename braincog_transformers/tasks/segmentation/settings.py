@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
 
 from ...errors import UserError, quoted
 from ..task import TaskSettings
@@ -36,7 +35,7 @@ class SegmentationSettings(TaskSettings):
         UserError: for a value out of range.
     """
 
-    head: Literal["fpn", "fcn"] = "fpn"
+    head: str = "fpn"
     channels: int = 128
     dropout: float = 0.1
     auxiliary: float = 0.0
@@ -54,6 +53,7 @@ class SegmentationSettings(TaskSettings):
     def __post_init__(self) -> None:
         weights = self.class_weights
         rules = (
+            ("head", self.head in ("fpn", "fcn"), "fpn or fcn"),
             ("channels", 1 <= self.channels <= _WIDEST, f"from 1 to {_WIDEST}"),
             ("dropout", 0 <= self.dropout < 1, "0 or more, and below 1"),
             ("auxiliary", 0 <= self.auxiliary <= 100, "from 0 to 100"),
