@@ -252,6 +252,22 @@ def _with_second(dense, test):
     return wrong(dense)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_smaller_pictures_and_hostile_headings_are_named_wherever_they_are(dense, first):
+    number = 1 if first else 2
+    place = dense / "DENSE" / "test" / "seq1"
+    path = place / f"spike/r16/spike_{number:010d}.npy"
+    np.save(path, ONES[:, :12, :12])
+    np.save(place / f"depth/data/depth_{number:010d}.npy", NEAR[:12, :12])
+    assert f"{path}: 12x12 pixels" in wrong(dense)
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 20, 28)})
+    path.write_bytes(stream.getvalue() + b"\0" * 10)
+    found = wrong(dense)
+    assert str(path) in found
+    assert "for its heading" in found
+
+
 def test_other_sizes_are_named_before_training(dense):
     assert "20x28 pixels are fewer than the 24x24 of a crop; give a smaller --img-size" in wrong(dense, side=24)
     only = dense / "DENSE" / "test" / "seq1" / "spike" / "r16" / "timestamps.txt"
