@@ -6,7 +6,6 @@ The layout of a sequence is the official one: `spike/r128/spike_0000000001.npy` 
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -19,10 +18,11 @@ from torch.utils.data import Dataset
 from ...data.loading.folders import visible
 from ...errors import UserError, listed
 from ...runtime.batch import Batch
-from .files import Stream, array_shape, read_depth, read_spikes, read_times
+from .files import Stream, read_depth, read_spikes, read_times, spikes_shape
 from .labels import to_label
 
-__all__ = ["DepthFrames", "Pair", "Reading", "StreamWindows", "centre_crop", "find_sequences", "flip", "pair_files"]
+__all__ = ["DepthFrames", "Pair", "Reading", "StreamWindows", "centre_crop", "count_frames", "find_sequences", "flip"]
+__all__ += ["pair_files"]
 
 EARLIER = 0.01
 """Seconds by which the first depth map that is not earlier than the spikes may be later; else the one before counts."""
@@ -126,31 +126,21 @@ def pair_files(sequence: Path, spikes: Path) -> list[Pair]:
     return pairs
 
 
-def check_shapes(pair: Pair, frames: int | None, size: tuple[int, int]) -> int:
-    """Return the number of frames of a pair's spikes, by the headings of its files.
+def count_frames(pair: Pair, frames: int | None, size: tuple[int, int]) -> int:
+    """Return the number of frames of a pair's spikes, by the heading of their file.
 
     Raises:
-        UserError: for another number than `frames`, a depth map of another size, or frames smaller than `size`.
+        UserError: for another number than `frames`, or for pictures smaller than `size`.
     """
-    shape, depth = array_shape(pair.spikes), array_shape(pair.depth)
-    if len(shape) == 3 and frames not in (None, shape[0]):
-        raise UserError(f"{pair.spikes}: holds {shape[0]} frames; the first sequence has {frames}")
-    if len(shape) == 3 and len(depth) in (2, 3):
-        _require_size(pair, shape[1:], depth[:2])
-        if any(side < wanted for side, wanted in zip(shape[1:], size, strict=True)):
-            raise UserError(
-                f"{pair.spikes}: {shape[1]}x{shape[2]} pixels are fewer than the {size[0]}x{size[1]} of a crop; give a "
-                "smaller --img-size"
-            )
-    return shape[0] if shape else 0
-
-
-def _require_size(pair: Pair, spikes: Sequence[int], depth: Sequence[int]) -> None:
-    if tuple(spikes) != tuple(depth):
+    count, height, width = spikes_shape(pair.spikes)
+    if frames not in (None, count):
+        raise UserError(f"{pair.spikes}: holds {count} frames; the first sequence has {frames}")
+    if height < size[0] or width < size[1]:
         raise UserError(
-            f"{pair.depth}: a depth map of {depth[0]}x{depth[1]} pixels; its spikes {pair.spikes.name} have "
-            f"{spikes[0]}x{spikes[1]}"
+            f"{pair.spikes}: {height}x{width} pixels are fewer than the {size[0]}x{size[1]} of a crop; give a smaller "
+            "--img-size"
         )
+    return count
 
 
 def flip(x: Tensor, flipped: bool) -> Tensor:
@@ -192,7 +182,14 @@ class DepthFrames(Dataset):
         depth = torch.from_numpy(read_depth(pair.depth))[None]
         if len(spikes) != self.frames:
             raise UserError(f"{pair.spikes}: holds {len(spikes)} frames; the first one of the set has {self.frames}")
-        _require_size(pair, spikes.shape[1:], depth.shape[1:])
+        (*_, height, width), (*_, rows, columns) = spikes.shape, depth.shape
+        if (height, width) != (rows, columns):
+            raise UserError(
+                f"{pair.depth}: a depth map of {rows}x{columns} pixels; its spikes {pair.spikes.name} have "
+                f"{height}x{width}"
+            )
+        if height < how.size[0] or width < how.size[1]:
+            raise UserError(f"{pair.spikes}: {height}x{width} pixels; the first of the sequence has more")
         label = to_label(depth, how.clip_distance, how.reg_factor)
         spikes, label = self._varied(spikes, label) if how.flip is not None else self._centred(pair, spikes, label)
         return spikes, Batch(depth=label, index=torch.tensor(index))
