@@ -141,10 +141,11 @@ def test_spikes_and_depth_are_paired_by_the_official_rule(tmp_path, spike_times,
     [
         ([0, 1, 2], [0, 1.005, 2]),  # later by less than 0.01 s, and by more than 1e-5 s
         ([0, 1, 2], [0, 1]),
+        ([0, 1, 2], [0, 1, 1.995]),  # where the official code fails
         ([0, 1, 2], [5, 6, 7]),
         ([0, 1, 2], [0, 0.5, 1.5, 3]),  # earlier by half a second, which the official code takes
     ],
-    ids=["near", "short", "behind", "early"],
+    ids=["near", "short", "last", "behind", "early"],
 )
 def test_times_that_do_not_belong_together_are_refused(tmp_path, spike_times, depth_times):
     times = {"spike_times": np.array(spike_times, float), "depth_times": np.array(depth_times, float)}

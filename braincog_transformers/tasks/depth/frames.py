@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -101,29 +102,34 @@ def pair_files(sequence: Path, spikes: Path) -> list[Pair]:
     Raises:
         UserError: for missing files, or a tensor without a depth map of its time.
     """
-    depths, (lists, ends) = sequence / "depth" / "data", ([], [])
-    for folder in (spikes, depths):
-        lists.append(read_times(folder / "timestamps.txt"))
-        ends.append({path.name for path in folder.glob("*.npy")})
-    times, stamps = (one - lists[0][0] for one in lists)
+    depths = sequence / "depth" / "data"
+    times, stamps = (read_times(folder / "timestamps.txt") for folder in (spikes, depths))
     if len(times) < 2:
         raise UserError(f"{spikes / 'timestamps.txt'}: needs two spike tensors or more, of which the first is skipped")
-    pairs = []
-    for number, time in enumerate(times.tolist()[1:], 1):
-        place = bisect_left(stamps, time)
-        if place == len(stamps) or stamps[place] - time > EARLIER:
-            place -= 1
-        if place < 0 or not -EARLIER <= stamps[place] - time < LATER:
+    there, pairs = {path for folder in (spikes, depths) for path in folder.glob("*.npy")}, []
+    since_start = stamps - times[0]
+    for number in range(1, len(times)):
+        place = _match(since_start, times[number] - times[0])
+        if place is None:
             raise UserError(
                 f"{depths / 'timestamps.txt'}: no depth map has the time of spike tensor {number}, "
-                f"{times[number] + lists[0][0]:.9g} s; the two lists of times don't belong together"
+                f"{times[number]:.9g} s; the two lists of times don't belong together"
             )
-        names = f"spike_{number:010d}.npy", f"depth_{place:010d}.npy"
-        for folder, name, there in zip((spikes, depths), names, ends, strict=True):
-            if name not in there:
-                raise UserError(f"{folder / name}: is missing, though timestamps.txt lists it; complete the folder")
-        pairs.append(Pair(spikes / names[0], depths / names[1], sequence.name, place, number - 1))
+        files = spikes / f"spike_{number:010d}.npy", depths / f"depth_{place:010d}.npy"
+        if missing := [path for path in files if path not in there]:
+            raise UserError(f"{missing[0]}: is missing, though timestamps.txt lists it; complete the folder")
+        pairs.append(Pair(*files, sequence.name, place, number - 1))
     return pairs
+
+
+def _match(stamps: np.ndarray, time: float) -> int | None:
+    """Return the place of the depth map that belongs to a time, None if there is none."""
+    place = bisect_left(stamps, time)
+    if place == len(stamps):
+        return None
+    if stamps[place] - time > EARLIER:
+        place -= 1
+    return place if place >= 0 and -EARLIER <= stamps[place] - time < LATER else None
 
 
 def count_frames(pair: Pair, frames: int | None, size: tuple[int, int]) -> int:
