@@ -321,6 +321,19 @@ class SpikingPoseTransformer(nn.Module):
         that a checkpoint holds no licensed data."""
         self.body = body_model
 
+    @torch.no_grad()
+    def start_at(self, rotations: Tensor, trans: Tensor, beta: Tensor) -> None:
+        """Set the regressors' biases, so that training starts near one pose.
+
+        Args:
+            rotations: of the joints, `(24, 3, 3)`, or means of such matrices.
+            trans: `(3,)`, metres.
+            beta: numbers of shape, `(10,)`.
+        """
+        self.decpose.bias.copy_(rotations[..., :2].mT.flatten())
+        self.dectrans.bias.copy_(trans)
+        self.decbeta.bias.copy_(beta)
+
     @property
     def nodes(self) -> dict[str, BaseNode]:
         """The neurons by name, in the order in which they were built."""

@@ -20,8 +20,10 @@ from braincog_transformers.checkpoints import load_checkpoint, load_state
 from braincog_transformers.errors import UserError
 from braincog_transformers.layers import HammingProduct
 from braincog_transformers.models import SpikingPoseTransformer
+from braincog_transformers.models.base import NodeOptions
 from braincog_transformers.models.body_model import SMPL, Skeleton
 from braincog_transformers.models.rotations import matrices_from_six
+from braincog_transformers.models.sew_resnet import BasicBlock, Bottleneck
 from braincog_transformers.models.spiking_pose_transformer import StepDropout, between_steps, position_table
 from braincog_transformers.models.task_networks import TASK_NETWORKS
 
@@ -382,6 +384,28 @@ def test_leaks_do_not_decay(lively):
 # Parts
 
 
+@pytest.mark.parametrize(
+    ("cnf", "basic", "bottleneck"),
+    [
+        ("ADD", lambda x, branch: x + branch, lambda x, branch: x + branch),
+        ("AND", lambda x, branch: x * branch, lambda x, branch: x * branch),
+        ("IAND", lambda x, branch: x * (1 - branch), lambda x, branch: branch * (1 - x)),
+    ],
+    ids=["add", "and", "iand"],
+)
+def test_blocks_join_shortcut_and_branch_as_their_name_says(cnf, basic, bottleneck):
+    node = NodeOptions(threshold=0.1).constructor(1)
+    x = (torch.rand(4, 8, 6, 6) < 0.5).float()
+    for block, expected in ((BasicBlock(8, 8, 1, cnf=cnf, node=node), basic),
+                            (Bottleneck(8, 2, 2, cnf=cnf, node=node), bottleneck)):  # fmt: skip
+        branch = x
+        for name in ("conv1", "conv2", "conv3"):
+            branch = getattr(block, name)(branch) if hasattr(block, name) else branch
+        shortcut = block.shortcut(x)
+        assert 0 < branch.mean() < 1
+        assert torch.equal(block(x), expected(shortcut, branch))
+
+
 def test_hamming_weights_are_those_of_the_definition():
     q, k = ((torch.rand(2, 3, n, 8) < 0.5).double() for n in (5, 4))
     agreeing = (q.unsqueeze(-2) == k.unsqueeze(-3)).double().mean(-1)
@@ -448,7 +472,13 @@ def test_operations_are_counted_and_the_product_is_named(lively):
 def test_attention_has_a_map_for_each_step(lively):
     (found,) = attention_maps(lively, events())
     assert (found.name, found.values.shape) == ("layers.0.attn", (3, 2, 2, 2))
-    np.testing.assert_allclose(found.values.sum((0, 2, 3)), 1, rtol=1e-5)
+    weights, product = [], lively.layers[0].attn.product
+    hook = product.register_forward_hook(lambda _module, inputs, _out: weights.append(product.weights(*inputs[:2])))
+    lively(events()[:1])
+    hook.remove()
+    expected = weights[0][0].mean(1).unflatten(1, (3, 2, 2)).transpose(0, 1)
+    np.testing.assert_allclose(found.values, expected.detach(), rtol=1e-4)
+    assert found.values[0].sum() != pytest.approx(found.values[2].sum(), rel=1e-4)
 
 
 # Mistakes

@@ -21,7 +21,9 @@ def scale_invariant_loss(error: Tensor, si_lambda: float = 1.0) -> Tensor:
         A scalar, 0 where nothing is known.
     """
     known = error[~error.isnan()]
-    return known.square().mean() - si_lambda * known.mean().square() if len(known) else error.new_zeros(())
+    if not len(known):
+        return known.sum()  # 0 that has a gradient
+    return known.square().mean() - si_lambda * known.mean().square()
 
 
 def gradient_loss(error: Tensor, scales: int = 4) -> Tensor:

@@ -18,7 +18,7 @@ def draw_depth(
         spikes: mean over the frames of each sample `(H, W)`.
         truth: metres `(H, W)`, grey where not known; None if there is none.
         predicted: metres `(H, W)`.
-        names: what stands beside each row.
+        names: what stands above each row.
         path: the PNG to write.
     """
     from matplotlib import colormaps
@@ -32,7 +32,7 @@ def draw_depth(
         low, high = (float(np.nanquantile(np.concatenate([one.ravel() for one in shown]), q)) for q in (0.01, 0.99))
         scale = LogNorm(low, max(high, 1.01 * low))
         colours = colormaps["viridis_r"].with_extremes(bad="#d0d3d8")
-        columns = {"spikes, mean": spikes} | ({"truth": truth} if truth else {}) | {"prediction": predicted}
+        columns = {"mean of the spikes": spikes} | ({"truth": truth} if truth else {}) | {"prediction": predicted}
         height, width = predicted[0].shape
         side = 2.2
         figure = new_figure(side * len(columns) * max(1, width / height) + 1.2, side * len(predicted) + 0.4)
@@ -46,10 +46,7 @@ def draw_depth(
                     drawn = ax.imshow(one, cmap=colours, norm=scale, interpolation="nearest")
                 ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
-                if row == 0:
-                    ax.set_title(title)
-                if column == 0:
-                    ax.set_ylabel(names[row], fontsize=7)
+                ax.set_title(f"{title}, {names[row]}" if maps is spikes else title, fontsize=8)
         bar = figure.colorbar(drawn, ax=axes, label="depth (m)", fraction=0.04, pad=0.02)
         bar.ax.yaxis.set_major_formatter("{x:g}")
         bar.ax.yaxis.set_minor_formatter("{x:g}")

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...data import DatasetInfo
 from ...data.build import DataBundle
 from ...data.formats.body_models import read_body_model
+from ...data.formats.opening import named
 from ...errors import UserError
 from ...models.body_model import SMPL, Skeleton
 from ...models.rotations import matrices_from_axis_angles
@@ -26,8 +28,8 @@ __all__ = ["PoseEstimation", "PoseSettings"]
 _STEPS = 8
 """T, as in the paper's shorter clips."""
 _MIRRORED = 0.5
-_FITTED = 2000
-"""Poses to which a skeleton is fitted, at most."""
+_KNOWN = 2000
+"""Poses that are read before training, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class PoseSettings(TaskSettings):
         augment: turn, crop and mirror training clips; `--hflip` is the share of mirrored ones.
         test_actions: how the names of test actions begin; by default those of the set's test subjects.
         body_model: file of the body model SMPL; by default a skeleton that is fitted to training poses.
+        mean_start: start from the mean pose of the training data, as other networks for poses do, and not from a random
+            one; without effect on given weights.
         trans_weight, theta_weight, beta_weight, joints3d_weight, joints2d_weight: of the terms of the loss.
         geodesic: measure rotations by their angle in the loss, or else by the squared error of their matrices.
     """
@@ -49,6 +53,7 @@ class PoseSettings(TaskSettings):
     augment: bool = True
     test_actions: tuple[str, ...] = ()
     body_model: str = ""
+    mean_start: bool = False
     trans_weight: float = WEIGHTS["trans"]
     theta_weight: float = WEIGHTS["theta"]
     beta_weight: float = WEIGHTS["beta"]
@@ -81,6 +86,15 @@ def _clips(actions: list[Action], part: str, *, length: int, reach: int, stride:
             "in a row, without gaps in their numbers (--step, and --task-kwargs largest_gap and test_gap, set how many)"
         )
     return clips
+
+
+def _known_poses(bundle: DataBundle) -> tuple[str, dict[str, Tensor]]:
+    """Return the name of a part of the data, and poses spread over it; an evaluation may have test data alone."""
+    part, clips = ("training", bundle.train.clips) if len(bundle.train) else ("test", bundle.test.clips)
+    clips = clips[:: -(-len(clips) // _KNOWN)]
+    poses = [read_pose(clip.action.pose(clip.start)) for clip in clips]
+    stacked = {name: torch.from_numpy(np.stack([pose[name] for pose in poses])) for name in poses[0]}
+    return part, {**stacked, "rotations": matrices_from_axis_angles(stacked["body_pose"])}
 
 
 class PoseEstimation(Task):
@@ -125,28 +139,26 @@ class PoseEstimation(Task):
     def build_network(self, bundle: DataBundle, create: Callable[..., nn.Module], say: Callable[[str], object]) -> Any:
         """Build the network with the body whose joints it puts out, and say which body that is."""
         network = super().build_network(bundle, create, say)
-        network.set_body(self._body(bundle, say))
+        part, poses = _known_poses(bundle)
+        network.set_body(self._body(part, poses, say))
+        if self.settings.mean_start and not (self.options.model.initial_checkpoint or self.options.model.pretrained):
+            network.start_at(*(poses[name].mean(dim=0) for name in ("rotations", "trans", "beta")))
         return network
 
     def network_arguments(self, bundle: DataBundle) -> dict[str, Any]:
         """See `Task`."""
         return {"img_size": bundle.input_shape[-1], "in_chans": bundle.input_shape[-3]}
 
-    def _body(self, bundle: DataBundle, say: Callable[[str], object]) -> SMPL | Skeleton:
+    def _body(self, part: str, poses: dict[str, Tensor], say: Callable[[str], object]) -> SMPL | Skeleton:
         if path := self.settings.body_model:
-            body = SMPL(**read_body_model(Path(path)))
+            arrays = read_body_model(Path(path))
+            with named(path):
+                body = SMPL(**arrays)
             say(f"joints are those of the body model {path}")
             return body
-        # an evaluation may have no training data
-        part, clips = next(
-            (part, clips.clips) for part, clips in (("training", bundle.train), ("test", bundle.test)) if clips
-        )
-        clips = clips[:: -(-len(clips) // _FITTED)]
-        poses = [read_pose(clip.action.pose(clip.start)) for clip in clips]
-        pose = {name: torch.stack([torch.from_numpy(one[name]) for one in poses]) for name in poses[0]}
-        body = Skeleton.fit(matrices_from_axis_angles(pose["body_pose"]), pose["beta"], pose["joints3d"], pose["trans"])
+        body = Skeleton.fit(poses["rotations"], poses["beta"], poses["joints3d"], poses["trans"])
         say(
-            f"no body model: joints are those of a skeleton, fitted to {len(clips)} {part} poses "
+            f"no body model: joints are those of a skeleton, fitted to {len(poses['beta'])} {part} poses "
             f"({1000 * body.error:.1f} mm root mean square); --task-kwargs body_model=FILE takes SMPL's"
         )
         return body

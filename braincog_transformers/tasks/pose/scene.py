@@ -22,7 +22,7 @@ __all__ = ["make_scene"]
 
 _SEED = 17
 _SUBJECTS, _TEST = range(1, 12), (1, 2, 7)
-_GROUPS, _TEST_GROUPS = 3, 2
+_GROUPS, _TEST_GROUPS = 4, 2
 """Actions of a subject that trains, and of one that tests."""
 _FRAMES, _RATE = 36, 15
 _SIDE, _CHANNELS, _FINER = 256, 4, 2
@@ -75,7 +75,7 @@ def _motion(rng: np.random.Generator, times: np.ndarray) -> tuple[np.ndarray, np
     """Return axis-angle turns (N, 24, 3) and translations (N, 3) at some times in seconds."""
 
     def swing(middle: float, size: float) -> np.ndarray:
-        slow, fast = rng.uniform(0.2, 0.4), rng.uniform(0.5, 0.8)
+        slow, fast = rng.uniform(0.4, 0.6), rng.uniform(0.7, 1.0)
         phases = rng.uniform(0, 2 * np.pi, 2)
         waves = 0.7 * np.sin(2 * np.pi * slow * times + phases[0]) + 0.3 * np.sin(2 * np.pi * fast * times + phases[1])
         return middle + size * waves
@@ -138,7 +138,7 @@ def _write_action(folder: Path, shape: np.ndarray, rng: np.random.Generator) -> 
     ):
         (folder / name).mkdir(parents=True)
         for frame in range(_FRAMES):
-            np.savez(
+            np.savez_compressed(
                 folder / name / f"pose_{frame:04d}.npz",
                 joints3d=points[frame].astype(np.float32),
                 joints2d=(flat[frame] * _SIDE).astype(np.float32),
