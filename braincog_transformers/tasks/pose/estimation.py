@@ -147,7 +147,8 @@ class PoseEstimation(Task):
 
     def network_arguments(self, bundle: DataBundle) -> dict[str, Any]:
         """See `Task`."""
-        return {"img_size": bundle.input_shape[-1], "in_chans": bundle.input_shape[-3]}
+        steps, channels, _, side = bundle.input_shape
+        return {"step": steps, "in_chans": channels, "img_size": side}
 
     def _body(self, part: str, poses: dict[str, Tensor], say: Callable[[str], object]) -> SMPL | Skeleton:
         if path := self.settings.body_model:
