@@ -26,6 +26,9 @@ from .train import Trained, start_from_resumed, train_in
 
 __all__ = ["run"]
 
+MOST_FIGURES = 10
+"""Figures in the line of an evaluation; results.json has all of them."""
+
 
 def run(options: Options) -> dict[str, Any]:
     """Train, evaluate or convert, as the options say.
@@ -92,7 +95,8 @@ def _evaluate(parts: Parts) -> dict[str, Any]:
             parts.network.eval().set_spiking_inference()
         meter = parts.meter()
         measured, own = parts.evaluate(meter), own_figures(parts.network)
-        journal.say("evaluation | " + " ".join(f"{name} {value:.4f}" for name, value in (measured | own).items()))
+        texts = [f"{name} {value:.4f}" for name, value in (measured | own).items()]
+        journal.say(f"evaluation | {' '.join(texts[:MOST_FIGURES])}" + " ..." * (len(texts) > MOST_FIGURES))
         found = {f"test_{name}": value for name, value in measured.items()} | own
         if not ranks.first:
             return found | {"folder": str(folder)}

@@ -141,10 +141,11 @@ def test_spikes_and_depth_are_paired_by_the_official_rule(tmp_path, spike_times,
     [
         ([0, 1, 2], [0, 1.005, 2]),  # later by less than 0.01 s, and by more than 1e-5 s
         ([0, 1, 2], [0, 1]),
+        ([0, 1, 2], [0, 1, 1.995]),  # where the official code fails
         ([0, 1, 2], [5, 6, 7]),
         ([0, 1, 2], [0, 0.5, 1.5, 3]),  # earlier by half a second, which the official code takes
     ],
-    ids=["near", "short", "behind", "early"],
+    ids=["near", "short", "last", "behind", "early"],
 )
 def test_times_that_do_not_belong_together_are_refused(tmp_path, spike_times, depth_times):
     times = {"spike_times": np.array(spike_times, float), "depth_times": np.array(depth_times, float)}
@@ -250,6 +251,22 @@ def test_sequences_that_lack_a_side_are_named(dense):
 def _with_second(dense, test):
     shutil.copytree(test / "seq0" / "spike" / "r16", test / "seq0" / "spike" / "r8")
     return wrong(dense)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_smaller_pictures_and_hostile_headings_are_named_wherever_they_are(dense, first):
+    number = 1 if first else 2
+    place = dense / "DENSE" / "test" / "seq1"
+    path = place / f"spike/r16/spike_{number:010d}.npy"
+    np.save(path, ONES[:, :12, :12])
+    np.save(place / f"depth/data/depth_{number:010d}.npy", NEAR[:12, :12])
+    assert f"{path}: 12x12 pixels" in wrong(dense)
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 20, 28)})
+    path.write_bytes(stream.getvalue() + b"\0" * 10)
+    found = wrong(dense)
+    assert str(path) in found
+    assert "for its heading" in found
 
 
 def test_other_sizes_are_named_before_training(dense):

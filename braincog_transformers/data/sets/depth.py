@@ -29,7 +29,8 @@ register_dataset(
 register_dataset(
     TaskSet(
         name="depth_scene", task="depth", layout="sequences", holds="event", in_chans=32, size=(48, 48),
-        tree="nothing, it is made at first use", folders=(), note="planes at 5 to 120 m, in DENSE-spike's files",
-        source="nothing to get", licence="as this package", citation="this package",
+        tree="nothing, it is made at first use", folders=(), samples=(36, 12),
+        note="planes at 5 to 120 m, in DENSE-spike's files", source="nothing to get", licence="as this package",
+        citation="this package",
     )
 )  # fmt: skip

@@ -16,7 +16,7 @@ from ...files import reason
 from ...runtime.batch import Batch
 from ..task import Meter, Task
 from .files import Stream
-from .frames import DepthFrames, Reading, StreamWindows, check_shapes, find_sequences, pair_files
+from .frames import DepthFrames, Reading, StreamWindows, count_frames, find_sequences, pair_files
 from .labels import to_metres
 from .losses import DepthLoss
 from .meter import DepthMeter
@@ -66,7 +66,7 @@ class DepthEstimation(Task):
             pairs = []
             for sequence, spikes in find_sequences(root / part, self.settings.spikes):
                 pairs += (found := pair_files(sequence, spikes))
-                frames = check_shapes(found[0], frames, self._size(info))
+                frames = count_frames(found[0], frames, self._size(info))
             parts.append(pairs)
         if not parts[1]:
             raise UserError(
@@ -118,6 +118,6 @@ class DepthEstimation(Task):
                      for part in map(list, zip(*(samples[index] for index in chosen), strict=True)))  # fmt: skip
         predicted = call(to_device(x, target)[0]).float().cpu()
         truth, predicted = (to_metres(one[:, 0], *ends).numpy() for one in (target.depth, predicted))
-        names = [f"{sequence} {number}" for sequence, number, _ in map(samples.place, chosen)]
+        names = [f"{sequence} no. {number}" for sequence, number, _ in map(samples.place, chosen)]
         truth = list(truth) if samples.labelled else None
         yield draw_depth(list(x.mean(1).numpy()), truth, list(predicted), names, folder / "depth.png")

@@ -16,19 +16,28 @@ from ...data.formats.opening import file_bytes, named
 from ...data.formats.text import read_lines
 from ...errors import UserError, shown
 
-__all__ = ["Stream", "array_shape", "pack_frames", "read_depth", "read_spikes", "read_times"]
+__all__ = ["Stream", "pack_frames", "read_depth", "read_spikes", "read_times", "spikes_shape"]
 
 _HEADING = 1 << 16
 
 
-def array_shape(path: Path) -> tuple[int, ...]:
-    """Return the shape of a `.npy` file, from its heading alone.
+def spikes_shape(path: Path) -> tuple[int, int, int]:
+    """Return the frames, rows and columns of a file of spikes, from its heading alone.
 
     Raises:
-        UserError: for a file that is missing or no such array.
+        UserError: for a file that is missing, holds something else, or is too short for its heading.
     """
     with named(path), path.open("rb") as file:
-        return npy_heading(file.read(_HEADING))[0]
+        shape, _, dtype, start = npy_heading(file.read(_HEADING))
+        _require_spikes(shape)
+        if math.prod(shape) * max(dtype.itemsize, 1) > path.stat().st_size - start:
+            raise UserError("is too short for its heading; fetch it anew")
+        return shape
+
+
+def _require_spikes(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise UserError(f"spikes are (frames, rows, columns), none of them 0; this has the shape {shape}")
 
 
 def read_spikes(path: Path, *, normalize: bool = False) -> np.ndarray:
@@ -44,8 +53,7 @@ def read_spikes(path: Path, *, normalize: bool = False) -> np.ndarray:
     """
     with named(path):
         spikes = npy_array(file_bytes(path))
-        if spikes.ndim != 3 or not spikes.size:
-            raise UserError(f"spikes are (frames, rows, columns), none of them 0; this has the shape {spikes.shape}")
+        _require_spikes(spikes.shape)
         if spikes.dtype.kind not in "buif":
             raise UserError(f"spikes are 0 and 1, as booleans or numbers; this holds {spikes.dtype}")
         if not normalize:

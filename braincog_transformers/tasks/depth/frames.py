@@ -6,11 +6,11 @@ The layout of a sequence is the official one: `spike/r128/spike_0000000001.npy` 
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,10 +19,11 @@ from torch.utils.data import Dataset
 from ...data.loading.folders import visible
 from ...errors import UserError, listed
 from ...runtime.batch import Batch
-from .files import Stream, array_shape, read_depth, read_spikes, read_times
+from .files import Stream, read_depth, read_spikes, read_times, spikes_shape
 from .labels import to_label
 
-__all__ = ["DepthFrames", "Pair", "Reading", "StreamWindows", "centre_crop", "find_sequences", "flip", "pair_files"]
+__all__ = ["DepthFrames", "Pair", "Reading", "StreamWindows", "centre_crop", "count_frames", "find_sequences", "flip"]
+__all__ += ["pair_files"]
 
 EARLIER = 0.01
 """Seconds by which the first depth map that is not earlier than the spikes may be later; else the one before counts."""
@@ -101,56 +102,51 @@ def pair_files(sequence: Path, spikes: Path) -> list[Pair]:
     Raises:
         UserError: for missing files, or a tensor without a depth map of its time.
     """
-    depths, (lists, ends) = sequence / "depth" / "data", ([], [])
-    for folder in (spikes, depths):
-        lists.append(read_times(folder / "timestamps.txt"))
-        ends.append({path.name for path in folder.glob("*.npy")})
-    times, stamps = (one - lists[0][0] for one in lists)
+    depths = sequence / "depth" / "data"
+    times, stamps = (read_times(folder / "timestamps.txt") for folder in (spikes, depths))
     if len(times) < 2:
         raise UserError(f"{spikes / 'timestamps.txt'}: needs two spike tensors or more, of which the first is skipped")
-    pairs = []
-    for number, time in enumerate(times.tolist()[1:], 1):
-        place = bisect_left(stamps, time)
-        if place == len(stamps) or stamps[place] - time > EARLIER:
-            place -= 1
-        if place < 0 or not -EARLIER <= stamps[place] - time < LATER:
+    there, pairs = {path for folder in (spikes, depths) for path in folder.glob("*.npy")}, []
+    since_start = stamps - times[0]
+    for number in range(1, len(times)):
+        place = _match(since_start, times[number] - times[0])
+        if place is None:
             raise UserError(
                 f"{depths / 'timestamps.txt'}: no depth map has the time of spike tensor {number}, "
-                f"{times[number] + lists[0][0]:.9g} s; the two lists of times don't belong together"
+                f"{times[number]:.9g} s; the two lists of times don't belong together"
             )
-        names = f"spike_{number:010d}.npy", f"depth_{place:010d}.npy"
-        for folder, name, there in zip((spikes, depths), names, ends, strict=True):
-            if name not in there:
-                raise UserError(f"{folder / name}: is missing, though timestamps.txt lists it; complete the folder")
-        pairs.append(Pair(spikes / names[0], depths / names[1], sequence.name, place, number - 1))
+        files = spikes / f"spike_{number:010d}.npy", depths / f"depth_{place:010d}.npy"
+        if missing := [path for path in files if path not in there]:
+            raise UserError(f"{missing[0]}: is missing, though timestamps.txt lists it; complete the folder")
+        pairs.append(Pair(*files, sequence.name, place, number - 1))
     return pairs
 
 
-def check_shapes(pair: Pair, frames: int | None, size: tuple[int, int]) -> int:
-    """Return the number of frames of a pair's spikes, by the headings of its files.
+def _match(stamps: np.ndarray, time: float) -> int | None:
+    """Return the place of the depth map that belongs to a time, None if there is none."""
+    place = bisect_left(stamps, time)
+    if place == len(stamps):
+        return None
+    if stamps[place] - time > EARLIER:
+        place -= 1
+    return place if place >= 0 and -EARLIER <= stamps[place] - time < LATER else None
+
+
+def count_frames(pair: Pair, frames: int | None, size: tuple[int, int]) -> int:
+    """Return the number of frames of a pair's spikes, by the heading of their file.
 
     Raises:
-        UserError: for another number than `frames`, a depth map of another size, or frames smaller than `size`.
+        UserError: for another number than `frames`, or for pictures smaller than `size`.
     """
-    shape, depth = array_shape(pair.spikes), array_shape(pair.depth)
-    if len(shape) == 3 and frames not in (None, shape[0]):
-        raise UserError(f"{pair.spikes}: holds {shape[0]} frames; the first sequence has {frames}")
-    if len(shape) == 3 and len(depth) in (2, 3):
-        _require_size(pair, shape[1:], depth[:2])
-        if any(side < wanted for side, wanted in zip(shape[1:], size, strict=True)):
-            raise UserError(
-                f"{pair.spikes}: {shape[1]}x{shape[2]} pixels are fewer than the {size[0]}x{size[1]} of a crop; give a "
-                "smaller --img-size"
-            )
-    return shape[0] if shape else 0
-
-
-def _require_size(pair: Pair, spikes: Sequence[int], depth: Sequence[int]) -> None:
-    if tuple(spikes) != tuple(depth):
+    count, height, width = spikes_shape(pair.spikes)
+    if frames not in (None, count):
+        raise UserError(f"{pair.spikes}: holds {count} frames; the first sequence has {frames}")
+    if height < size[0] or width < size[1]:
         raise UserError(
-            f"{pair.depth}: a depth map of {depth[0]}x{depth[1]} pixels; its spikes {pair.spikes.name} have "
-            f"{spikes[0]}x{spikes[1]}"
+            f"{pair.spikes}: {height}x{width} pixels are fewer than the {size[0]}x{size[1]} of a crop; give a smaller "
+            "--img-size"
         )
+    return count
 
 
 def flip(x: Tensor, flipped: bool) -> Tensor:
@@ -192,7 +188,14 @@ class DepthFrames(Dataset):
         depth = torch.from_numpy(read_depth(pair.depth))[None]
         if len(spikes) != self.frames:
             raise UserError(f"{pair.spikes}: holds {len(spikes)} frames; the first one of the set has {self.frames}")
-        _require_size(pair, spikes.shape[1:], depth.shape[1:])
+        (*_, height, width), (*_, rows, columns) = spikes.shape, depth.shape
+        if (height, width) != (rows, columns):
+            raise UserError(
+                f"{pair.depth}: a depth map of {rows}x{columns} pixels; its spikes {pair.spikes.name} have "
+                f"{height}x{width}"
+            )
+        if height < how.size[0] or width < how.size[1]:
+            raise UserError(f"{pair.spikes}: {height}x{width} pixels; the first of the sequence has more")
         label = to_label(depth, how.clip_distance, how.reg_factor)
         spikes, label = self._varied(spikes, label) if how.flip is not None else self._centred(pair, spikes, label)
         return spikes, Batch(depth=label, index=torch.tensor(index))

@@ -65,7 +65,6 @@ class SegmentationMeter(Meter):
         """Note what a network makes of pictures (1, 3, h, w), with `labels` (1, H, W) and `index` (1,)."""
         all_logits = call(x)
         self.matrix.to(all_logits.device)
-        self.criterion.to(all_logits.device)
         for logits, labels, index in zip(all_logits, target.labels, target.index.tolist(), strict=True):
             label = labels_of(logits, tuple(labels.shape))
             self.matrix.update(label[None], labels[None].long())

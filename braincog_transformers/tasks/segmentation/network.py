@@ -147,8 +147,7 @@ class SegmentationLoss(nn.Module):
 
     def __init__(self, class_weights: Sequence[float] | None = None, auxiliary: float = 0.0):
         super().__init__()
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.auxiliary = auxiliary
 
     def forward(self, output: Tensor | dict[str, Tensor], target: Tensor) -> Tensor:
@@ -159,7 +158,8 @@ class SegmentationLoss(nn.Module):
 
     def _entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         # PyTorch's own mean is not a number where all of a batch is void, as crops at a picture's border can be
-        logits, target, weights = logits.float(), target.long(), self.class_weights
+        logits, target = logits.float(), target.long()
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         total = F.cross_entropy(logits, target, weight=weights, ignore_index=VOID, reduction="sum")
         counted = target != VOID
         count = counted.sum() if weights is None else (weights[target.where(counted, 0)] * counted).sum()
