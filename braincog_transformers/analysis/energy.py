@@ -22,7 +22,7 @@ have it (SpikeZIP-TF, arXiv 2406.03470). A first layer that the input of a conve
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -160,7 +160,9 @@ def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]
         return 0.0, macs * row.average(spikes)
     dense = macs + row.total("biases")
     if row.kind in ("binary", "ternary") or (whole_as_spikes and row.kind == "integer"):
-        return 0.0, dense * row.average("mean")
+        # where a bias enters at the first step alone, later steps without spikes must not make it cheaper
+        biased = replace(row, calls=[call for call in row.calls if call.biases] or row.calls)
+        return 0.0, macs * row.average("mean") + row.total("biases") * biased.average("mean")
     return dense, 0.0
 
 

@@ -345,6 +345,12 @@ class SpikingPoseTransformer(nn.Module):
         return {f"{name}.{inner}" for name, node in self.nodes.items() for inner, _ in node.named_parameters()}
 
     @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Group the parameters for timm: those of the regressors first, then all others. So a layer decay of 0.01 gives
+        the regressors a hundredth of the others' learning rate, as published."""
+        return {"stem": r"^dec(?:pose|trans|beta)\.", "blocks": r"^(?:backbone|layers)\."}
+
+    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block and layer in the backward pass instead of keeping what is inside."""
         self.grad_checkpointing = self.backbone.grad_checkpointing = enable

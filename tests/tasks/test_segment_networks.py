@@ -27,7 +27,8 @@ from braincog_transformers.tasks.segmentation.masks import VOID, MaskRule
 from braincog_transformers.tasks.segmentation.meter import labels_of
 from braincog_transformers.tasks.segmentation.samples import Segments
 
-# convolutions of QKFormer's stem are an eighth as wide; oneDNN 3.x damages memory in the backward pass of 8 channels
+# QKFormer of width 64 has a convolution of 8 to 16 channels, 1 x 1 with stride 2, in whose backward pass oneDNN 3.12
+# damages memory
 BACKBONES = {
     "sdt_v2_15m": {"embed_dims": (16, 32, 48, 64), "depths": (1, 1), "num_heads": 4, "step": 2},
     "sdt_v3_5m": {"embed_dims": (16, 32, 48, 64), "depths": (1, 1), "num_heads": 4},

@@ -39,7 +39,7 @@ class PoseSettings(TaskSettings):
     Args:
         largest_gap: a training clip has a pose at each frame, or each second, and so on up to this number.
         test_gap: frames from a pose of a test clip to the next one.
-        augment: turn, crop and mirror training clips; `--hflip` is the share of mirrored ones.
+        augment: turn, crop and mirror training clips; `--hflip` is the share of mirrored ones, with or without it.
         test_actions: how the names of test actions begin; by default those of the set's test subjects.
         body_model: file of the body model SMPL; by default a skeleton that is fitted to training poses.
         mean_start: start from the mean pose of the training data, as other networks for poses do, and not from a random
@@ -119,7 +119,7 @@ class PoseEstimation(Task):
         steps, settings, hflip = self.options.model.step or _STEPS, self.settings, self.options.aug.hflip
         if not info.folders:
             make_scene(data_dir / info.name / LAYOUTS[info.layout].folder)
-        mirrored = 0.0 if not settings.augment else _MIRRORED if hflip is None else hflip
+        mirrored = hflip if hflip is not None else _MIRRORED * settings.augment
         train, test = find_actions(info, data_dir, settings.test_actions, mirrored=mirrored > 0)
         shared = {"steps": steps, "side": side, "frame_size": frame_size}
         # as published, a training clip has room for a gap that is one larger than any that is drawn
@@ -147,7 +147,8 @@ class PoseEstimation(Task):
 
     def network_arguments(self, bundle: DataBundle) -> dict[str, Any]:
         """See `Task`."""
-        return {"img_size": bundle.input_shape[-1], "in_chans": bundle.input_shape[-3]}
+        steps, channels, _, side = bundle.input_shape
+        return {"step": steps, "in_chans": channels, "img_size": side}
 
     def _body(self, part: str, poses: dict[str, Tensor], say: Callable[[str], object]) -> SMPL | Skeleton:
         if path := self.settings.body_model:

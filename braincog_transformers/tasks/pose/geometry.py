@@ -66,7 +66,8 @@ def warp(frames: Tensor, matrix: Tensor) -> Tensor:
     x, y = (places + 0.5).floor().long().unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     source = (y * width + x).where(inside, 0).flatten()
-    return frames.flatten(-2)[..., source].view(frames.shape) * inside.to(frames.dtype)
+    flat = frames.flatten(-2)
+    return flat.gather(-1, source.expand(flat.shape)).view(frames.shape) * inside.to(frames.dtype)
 
 
 def aligned(points: Tensor, target: Tensor) -> Tensor:

@@ -81,14 +81,14 @@ def _motion(rng: np.random.Generator, times: np.ndarray) -> tuple[np.ndarray, np
         return middle + size * waves
 
     turns = np.zeros((len(times), JOINTS, 3))
-    yaw = swing(0, 0.5) / 2
+    yaw = swing(0, 0.3) / 2
     # half a turn about x, which puts the body upright into the camera's coordinates, after a turn about its own y
     turns[:, 0, 0], turns[:, 0, 2] = np.pi * np.cos(yaw), np.pi * np.sin(yaw)
     turns[:, 3, 2] = swing(0, 0.15)
     for side, (hip, knee, shoulder, elbow) in ((1, (1, 4, 16, 18)), (-1, (2, 5, 17, 19))):
         turns[:, hip, 0], turns[:, hip, 2] = swing(-0.3, 0.5), side * swing(0.1, 0.2)
         turns[:, knee, 0] = swing(0.6, 0.6)
-        turns[:, shoulder, 2], turns[:, shoulder, 1] = side * swing(-0.3, 1.1), side * swing(-0.2, 0.4)
+        turns[:, shoulder, 2], turns[:, shoulder, 1] = side * swing(-0.3, 1.1), side * swing(-0.2, 0.2)
         turns[:, elbow, 1] = side * swing(-0.7, 0.7)
     trans = np.stack([swing(0, 0.2), swing(0.05, 0.05), swing(3.1, 0.3)], axis=1)
     return turns, trans

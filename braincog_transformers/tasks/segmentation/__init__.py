@@ -31,9 +31,9 @@ _DRAWN = 4
 class Segmentation(Task):
     """Semantic segmentation on VOC's and ADE20K's folders, see `Task`.
 
-    Training samples are crops of --img-size from pictures of random size, with --hflip and --color-jitter. In
-    the test a picture is seen whole, one at a time, its short side resized to --img-size, and the prediction is
-    compared at the size of the mask: the published protocol of ADE20K.
+    Training samples are crops of --img-size from pictures of random size, with --hflip and --color-jitter. In the test
+    a picture is seen whole, one at a time, its short side resized to --img-size, and the prediction is compared at the
+    size of the mask: the published protocol of ADE20K.
     """
 
     name = "segment"
