@@ -244,6 +244,8 @@ def _once(counted: Operations, row: Operation) -> float:
     """Return the multiply-accumulates of a row in an ordinary network."""
     if counted.by_steps:  # its first step computes each product once, running sums being empty
         return sum(call.macs for call in row.calls if not call.step)
+    if row.name in counted.apart and row.total("rows") / counted.samples > counted.steps:
+        return row.total("macs")
     # a row computed T steps of a sample, or 1 where all share what it saw; further calls belong to the same steps
     return row.total("macs") / min(row.total("rows") / counted.samples, counted.steps)
 
@@ -285,7 +287,7 @@ def dense_energy(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
         batches: as in `analyze`.
         e_mac: energy of a multiply-accumulate, pJ.
     """
-    counted = count_operations(model, batches, spiking=False)
+    counted = count_operations(model, batches)
     return sum(row.total("macs") for row in counted.rows) / counted.samples * e_mac / 1e9
 
 
