@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from test_body_model import fields
@@ -26,6 +27,7 @@ from braincog_transformers.tasks.pose.geometry import aligned, crop_matrix, fit_
 from braincog_transformers.tasks.pose.losses import PoseLoss
 from braincog_transformers.tasks.pose.meter import PoseMeter
 from braincog_transformers.tasks.pose.metrics import figures, joint_errors, right_joints
+from braincog_transformers.training.optim import build_optimizer
 
 VALUE = 1e-9
 STEPS = 2
@@ -412,6 +414,34 @@ def test_the_users_body_model_is_read_and_trained_with(recorded, tmp_path):
         with pytest.raises(UserError, match=words) as caught:
             _network(task(f"body_model={path}"), bundle)
         assert str(caught.value).startswith(str(path))
+
+
+def test_an_evaluation_needs_no_training_data(folder):
+    shutil.rmtree(first(folder))
+    made = task()
+    bundle = made.build_data(lookup("mmhpsd"), folder)
+    _, lines = _network(made, bundle)
+    assert (len(bundle.train), "fitted to 8 test poses" in lines[0]) == (0, True)
+
+
+def test_a_layer_decay_gives_the_regressors_their_own_rate():
+    options = Options.from_dict({"opt": "adam", "layer_decay": 0.01, "weight_decay": 0.0})
+    network = timm.create_model("spiking_pose_transformer_small")
+    names = {id(parameter): name.partition(".")[0] for name, parameter in network.named_parameters()}
+    scales = {}
+    for group in build_optimizer(network, options.optim, lr=0.01).param_groups:
+        scales.setdefault(group["lr_scale"], set()).update(names[id(parameter)] for parameter in group["params"])
+    assert scales == {1.0: {"backbone", "layers"}, 0.01: {"decpose", "dectrans", "decbeta"}}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "options", "share"),
+    [((), {}, 0.5), (("augment=False",), {}, 0), (("augment=False",), {"hflip": 0.3}, 0.3), ((), {"hflip": 0.0}, 0)],
+    ids=["published", "plain", "mirrored alone", "never mirrored"],
+)
+def test_hflip_is_the_share_of_mirrored_clips(recorded, kwargs, options, share):
+    bundle = built(recorded, *kwargs, **options)
+    assert (bundle.train.mirrored, bundle.test.mirrored) == (share, 0)
 
 
 def _outputs(clips, shift=0.0):
