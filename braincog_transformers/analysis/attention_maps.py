@@ -47,7 +47,8 @@ from ..layers.products import (
     SpikeSum,
     SpikingProduct,
 )
-from .recorder import all_steps, device_of, frozen_inference, unwrap
+from ..runtime.batch import Batch
+from .recorder import all_steps, device_of, frozen_inference, pictured, unwrap
 
 __all__ = ["AttentionMap", "attention_maps", "received"]
 
@@ -204,18 +205,19 @@ def _softmax(attention: Attention, x: Tensor) -> Tensor:
     return (q.float() * attention.scale @ k.float().transpose(-2, -1)).softmax(-1)
 
 
-def attention_maps(model: nn.Module, x: Tensor) -> list[AttentionMap]:
+def attention_maps(model: nn.Module, x: Tensor | Batch) -> list[AttentionMap]:
     """Return the attention maps of the first sample, in evaluation mode, in the order of execution.
 
     Args:
         model: a network whose attention is made of `layers.products`, or a converted one; it is left as it was.
-        x: images `(B, C, H, W)` or event frames `(B, T, C, H, W)`.
+        x: images `(B, C, H, W)`, event frames `(B, T, C, H, W)`, or a batch of several tensors.
 
     Returns:
         No map for sequences without height and width, for a network without such attention, and for an attention
         whose tokens are not the places of any convolution's output.
     """
-    if x.dim() < 4 or x.shape[-2] == 1:
+    shown = pictured(x)
+    if shown.dim() < 4 or shown.shape[-2] == 1:
         return []
     inner, seen = unwrap(model), _Seen()
     others = getattr(inner.network, "num_prefix_tokens", 0) if isinstance(inner, Converted) else 0

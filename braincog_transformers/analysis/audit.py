@@ -57,12 +57,14 @@ class Audit:
         steps: T.
         analog: what stays analog: the operators outside of neurons that are neither sums nor scalings, and read
             something else than spikes.
+        spiking: whether the network has a neuron.
     """
 
     findings: list[Finding]
     samples: int
     steps: int = 1
     analog: tuple[Operator, ...] = ()
+    spiking: bool = True
 
     def inner(self, inputs: str) -> list[Finding]:
         """Return the inner layers and products with one kind of input."""
@@ -71,7 +73,7 @@ class Audit:
     @property
     def spike_driven(self) -> bool:
         """Whether everything between the first layer and the classifier reads zeros and ones, which may have a sign."""
-        return not self.inner("integer") and not self.inner("real")
+        return self.spiking and not self.inner("integer") and not self.inner("real")
 
 
 def audit(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Audit:
@@ -82,7 +84,7 @@ def audit(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Aud
         batches: inputs, or `(input, target, ...)` as a loader gives them.
 
     Raises:
-        UserError: if no batch came, or the network has no neuron or no layer with weights.
+        UserError: if no batch came, or the network has no layer with weights.
     """
     return judge(count_operations(model, batches))
 
@@ -94,7 +96,7 @@ def judge(counted: Operations) -> Audit:
         Finding(row.name, row.type, row.kind, row.largest, roles.get(row.name, "inner"), row.planes)
         for row in counted.rows
     ]
-    return Audit(findings, counted.samples, counted.steps, counted.analog)
+    return Audit(findings, counted.samples, counted.steps, counted.analog, counted.spiking)
 
 
 def format_audit(found: Audit) -> str:
@@ -104,7 +106,8 @@ def format_audit(found: Audit) -> str:
     inner = [finding for finding in found.findings if finding.role == "inner"]
     counts = ", ".join(f"{len(found.inner(kind))} {kind}" for kind in KINDS if kind != "ternary" or found.inner(kind))
     apart = ", apart from what stays analog" if found.analog else ""
-    verdict = f"spike-driven{apart}" if found.spike_driven else "not spike-driven"
+    none = "" if found.spiking else ", it has no spiking neuron"
+    verdict = f"spike-driven{apart}" if found.spike_driven else f"not spike-driven{none}"
     caption = f"what enters each layer, over {found.samples:,} samples"
     between = f"of {len(inner)} layers and products between the first layer and the classifier, {counts}"
     analog = name_analog((str(operator), operator.path) for operator in found.analog)
@@ -138,7 +141,7 @@ def write_audit(found: Audit, folder: str | Path) -> Path:
     """
     findings = [asdict(finding) | {"meaning": finding.meaning} for finding in found.findings]
     content = {
-        "spike_driven": found.spike_driven, "samples": found.samples, "steps": found.steps,
+        "spike_driven": found.spike_driven, "spiking": found.spiking, "samples": found.samples, "steps": found.steps,
         "analog": [asdict(operator) | {"meaning": str(operator)} for operator in found.analog], "findings": findings,
     }  # fmt: skip
     with writing(folder) as folder:

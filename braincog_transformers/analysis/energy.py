@@ -22,7 +22,7 @@ have it (SpikeZIP-TF, arXiv 2406.03470). A first layer that the input of a conve
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -160,7 +160,9 @@ def _spikingformer(row: Operation, whole_as_spikes: bool) -> tuple[float, float]
         return 0.0, macs * row.average(spikes)
     dense = macs + row.total("biases")
     if row.kind in ("binary", "ternary") or (whole_as_spikes and row.kind == "integer"):
-        return 0.0, dense * row.average("mean")
+        # where a bias enters at the first step alone, later steps without spikes must not make it cheaper
+        biased = replace(row, calls=[call for call in row.calls if call.biases] or row.calls)
+        return 0.0, macs * row.average("mean") + row.total("biases") * biased.average("mean")
     return dense, 0.0
 
 
@@ -242,6 +244,8 @@ def _once(counted: Operations, row: Operation) -> float:
     """Return the multiply-accumulates of a row in an ordinary network."""
     if counted.by_steps:  # its first step computes each product once, running sums being empty
         return sum(call.macs for call in row.calls if not call.step)
+    if row.name in counted.apart and row.total("rows") / counted.samples > counted.steps:
+        return row.total("macs")
     # a row computed T steps of a sample, or 1 where all share what it saw; further calls belong to the same steps
     return row.total("macs") / min(row.total("rows") / counted.samples, counted.steps)
 
@@ -283,7 +287,7 @@ def dense_energy(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]],
         batches: as in `analyze`.
         e_mac: energy of a multiply-accumulate, pJ.
     """
-    counted = count_operations(model, batches, spiking=False)
+    counted = count_operations(model, batches)
     return sum(row.total("macs") for row in counted.rows) / counted.samples * e_mac / 1e9
 
 

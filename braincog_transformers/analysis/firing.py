@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError, listed
 from ..nodes import IFNode, LIFNode, PLIFNode, ValuedNode
 from .output import align_table, write_csv, write_json, writing
-from .recorder import outputs, refuse_streaming, watch
+from .recorder import is_spiking, outputs, refuse_streaming, watch
 
 __all__ = ["SATURATED", "SILENT", "Row", "extremes", "firing_rates", "format_table", "overall_rate", "rating"]
 __all__ += ["real_outputs", "write_rates", "write_silent"]
@@ -87,17 +87,18 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
         model: any network made of BrainCog nodes, layer by layer or step by step.
 
     Yields:
-        A function that returns a row per node that was called, in the order of execution.
+        A function that returns a row per node that was called, in the order of execution; none of a network without
+        nodes.
 
     Raises:
-        UserError: by that function, if no batch came, or the model has no node; the model is streaming.
+        UserError: by that function, if no batch came, or no node was called; the model is streaming.
         ValueError: samples differ in size or steps.
     """
     tallies: dict[str, _Tally] = {}
     seen_now: set[str] = set()
     samples = 0
 
-    def begin(_model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def begin(_model: nn.Module, inputs: tuple) -> None:
         nonlocal samples
         refuse_streaming("firing_rates", model)
         seen_now.clear()
@@ -119,10 +120,10 @@ def rating(model: nn.Module) -> Iterator[Callable[[], list[Row]]]:
     def rows() -> list[Row]:
         if not samples:
             raise UserError("firing_rates: needs at least one batch of data; got none (an empty split?)")
-        if not tallies:
+        if not tallies and is_spiking(model):
             raise UserError(
-                f"firing_rates: needs a spiking network, made of BrainCog nodes; no node of {type(model).__name__} was "
-                "called (choose a model of --list-models)"
+                f"firing_rates: no node of {type(model).__name__} was called; run the network as a whole, and not step "
+                "by step"
             )
         return [_row(name, tally, samples) for name, tally in tallies.items()]
 

@@ -32,18 +32,20 @@ from ..layers.products import SpikeMatmul, SpikeSum, SpikingProduct
 from ..layers.transforms import FixedTransform
 from ..nodes import ValuedNode
 from ..ops import planes
-from ..ops.operators import CONTROL, Operator, Operators
+from ..ops.operators import CONTROL, SHAPED_BY_DATA, Operator, Operators
+from ..runtime.batch import Batch, tensors_of
 from .dispatch import DenseProduct, Follower, unseen
-from .recorder import all_steps, frozen_inference, outputs, refuse_streaming, unwrap
+from .recorder import all_steps, frozen_inference, is_spiking, outputs, refuse_streaming, unwrap
 
 __all__ = ["KINDS", "Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
 
 Kind = Literal["binary", "ternary", "integer", "real"]
 KINDS: tuple[Kind, ...] = ("binary", "ternary", "integer", "real")
-_LAYERS = {nn.Conv1d: "conv", nn.Conv2d: "conv", nn.Linear: "linear"}
+_TRANSPOSED = nn.modules.conv._ConvTransposeNd
+_LAYERS = {nn.modules.conv._ConvNd: "conv", nn.Linear: "linear"}
 _PRODUCTS = {SpikingProduct: "product", SpikeMatmul: "matmul", SpikeSum: "sum", FixedTransform: "transform"}
 _UNSEEN = ("sum", "transform")  # PyTorch's counter knows no operation in them
-_UNCOUNTED = (nn.modules.conv._ConvNd, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+_UNCOUNTED = (nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 _SURVEYED = 2  # samples: a network that drops axes of length 1 would stumble over a single one
 TOLERANCE = 1e-3
 """Share of all operations by which two counts may differ without a warning."""
@@ -174,6 +176,8 @@ class Operations:
             steps are not equal.
         classifier: names of the last layers.
         analog: operators outside of neurons that are not linear, and read something else than spikes.
+        spiking: whether the network has a neuron of BrainCog's.
+        apart: names of rows in parts without neurons that stand beside spiking ones, and see a sample once.
     """
 
     rows: list[Operation]
@@ -185,6 +189,8 @@ class Operations:
     classifier: tuple[str, ...] = ()
     by_steps: bool = False
     analog: tuple[Operator, ...] = ()
+    spiking: bool = True
+    apart: frozenset[str] = frozenset()
 
     def until(self, steps: int) -> "Operations":
         """Return what was done in the first steps, and once, of a network whose calls belong to steps."""
@@ -268,7 +274,8 @@ class _Counter:
         self._observed = self._pooled = self._produced = _Known()
         self._hooks = ExitStack()
         # by shape of a sample, what two samples showed: multiply-accumulates of one, by layer or module
-        self._surveys: dict[tuple[int, ...], dict[str, float]] = {}
+        self._surveys: dict[tuple[tuple[int, ...], ...], dict[str, float]] = {}
+        self._depends = False  # whether the number of rows somewhere follows from the data, as that of boxes does
         self._expected, self._counted = Counter(), Counter()
         self._differing: dict[str, tuple[float, float]] = {}
         self._other, self._asking = set(), set()
@@ -291,10 +298,11 @@ class _Counter:
         x = inputs[0]
         if name in self._other or not (isinstance(x, Tensor) and isinstance(output, Tensor)):
             return
-        macs = output.numel() * _fan_in(module)
+        macs = _layer_macs(module, x, output)
         row, values = self._row(name, _type(module), sum(p.numel() for p in module.parameters())), self._observe(x)
         self._counted[name] += macs
-        if self.fold and self._produced.holds(x):  # nothing in between: two layers that are one
+        if self.fold and self._produced.holds(x) and not isinstance(module, _TRANSPOSED):
+            # nothing in between: two layers that are one
             before = self.rows[self._produced.value]
             before.folded = True
             values = before.calls[-1].operands[0]
@@ -302,7 +310,7 @@ class _Counter:
         biases = output.numel() if module.bias is not None and not self._had_its_bias(name, module) else 0
         before_pooling = self._pooled.value if self._pooled.holds(x) else values.mean
         self._note(row, Seen(self._length(x), macs, biases, (values,), before_pooling))
-        self._produced = _Known(output, name)
+        self._produced = _Known() if isinstance(module, _TRANSPOSED) else _Known(output, name)
 
     def _had_its_bias(self, name: str, module: nn.Module) -> bool:
         """Tell whether a layer added its bias in an earlier step, if it does so once."""
@@ -350,23 +358,26 @@ class _Counter:
     def _uncounted(self, name: str, module: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
         raise UserError(
             f"count_operations: {name} is a {type(module).__name__}, whose operations are not counted here; those of "
-            "Conv1d, Conv2d and Linear are"
+            "convolutions and Linear are"
         )
 
-    def _begin(self, inputs: tuple[Tensor, ...]) -> None:
+    def _begin(self, inputs: tuple) -> None:
         refuse_streaming("count_operations", self.model)
-        x = inputs[0]
-        events = x.dim() != (4 if self.stepping is None else self.stepping.input_dims)
+        x, tensors = inputs[0], tensors_of(inputs[0])
+        if not tensors:
+            raise UserError(f"count_operations: an input is a tensor or a Batch; got {type(x).__name__}")
+        events = tensors[0].dim() != (4 if self.stepping is None else self.stepping.input_dims)
         if self.events not in (None, events):
             raise UserError("count_operations: the data hold both images and frames of events; count each by itself")
         self.samples, self.events, self._batch = self.samples + len(x), events, len(x)
         self._called, self._entered = set(), _entered(self.stepping, events)
-        if x.shape[1:] not in self._surveys:
-            self._surveys[x.shape[1:]] = self._survey(inputs)
-        for name, macs in self._surveys[x.shape[1:]].items():
+        shapes = tuple(tuple(one.shape[1:]) for one in tensors)
+        if shapes not in self._surveys:
+            self._surveys[shapes] = self._survey(inputs)
+        for name, macs in self._surveys[shapes].items():
             self._expected[name] += macs * len(x)
 
-    def _survey(self, inputs: tuple[Tensor, ...]) -> dict[str, float]:
+    def _survey(self, inputs: tuple) -> dict[str, float]:
         """Run two samples eagerly and find the products that no layer's class explains."""
         found, known = Counter(), Counter()
 
@@ -374,7 +385,7 @@ class _Counter:
             found[name] += product.macs
             known[name] += product.macs * product.known
 
-        def run(x: Tensor) -> None:
+        def run(x: Tensor | Batch) -> None:
             trial._batch = len(x)
             operators = Operators(hides=(BaseNode,), spikes=_spikes)
             # modes end in the opposite order
@@ -384,6 +395,7 @@ class _Counter:
                 Follower(self.model, note).follow(self._modules.items(), hooks)
                 self.model(x, *inputs[1:])
             kept = (operator for operator in operators.found if operator.name != CONTROL)  # when to stop, for example
+            self._depends |= any(operator.name in SHAPED_BY_DATA for operator in operators.found)
             self.analog |= {(operator.path, str(operator)): operator for operator in kept}
 
         trial, counter = _Counter(self.model, fold=False, look=_not_seen), FlopCounterMode(display=False)
@@ -439,7 +451,7 @@ class _Counter:
     def warn(self) -> None:
         """Say where the count and PyTorch's differ, if they do."""
         total, differing = sum(self._expected.values()), dict(self._differing)
-        if abs(sum(self._counted.values()) - total) > TOLERANCE * total:
+        if not self._depends and abs(sum(self._counted.values()) - total) > TOLERANCE * total:
             for name in self._expected.keys() | self._counted.keys():
                 ours, theirs = self._counted[name] / self.samples, self._expected[name] / self.samples
                 if abs(ours - theirs) * self.samples > TOLERANCE * total:
@@ -509,6 +521,13 @@ def _product_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor)
     return inputs[0].numel(), 0.0
 
 
+def _layer_macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
+    """Return the multiply-accumulates of a layer with weights."""
+    if isinstance(module, _TRANSPOSED):  # each input goes to so many outputs
+        return x.numel() * (module.out_channels // module.groups) * math.prod(module.kernel_size)
+    return output.numel() * _fan_in(module)
+
+
 def _fan_in(module: nn.Module) -> int:
     """Return how many numbers meet in one output."""
     if isinstance(module, nn.Linear):
@@ -525,23 +544,17 @@ def _joint_fan_in(first: nn.Module, second: nn.Module) -> int:
 
 
 @contextmanager
-def counting(model: nn.Module, *, fold: bool = False, spiking: bool = True) -> Iterator[Callable[[], Operations]]:
+def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], Operations]]:
     """Count what a network does while the context lasts; it yields a function that returns what was counted.
 
     Args:
-        model: any network with BrainCog's neurons; its hooks are left as they were.
+        model: any network; without BrainCog's neurons, nothing in it spikes. Its hooks are left as they were.
         fold: count two convolutions with nothing in between as the one dense convolution that they are.
-        spiking: refuse an ordinary network.
 
     Raises:
-        UserError: if a network that is to spike has no neuron; by the function, if no batch came, or nothing with
-            weights was called.
+        UserError: by the function, if no batch came, or nothing with weights was called.
     """
     inner = unwrap(model)
-    if spiking and not any(isinstance(module, BaseNode) for module in inner.modules()):
-        raise UserError(
-            f"count_operations: {type(inner).__name__} has no neuron of BrainCog's (BaseNode), so nothing in it spikes"
-        )
     counter = _Counter(inner, fold)
 
     def counted() -> Operations:
@@ -558,7 +571,8 @@ def counting(model: nn.Module, *, fold: bool = False, spiking: bool = True) -> I
             calls = 0
         return Operations(
             rows, first, counter.samples, steps, counter.events, calls, _classifier(inner),
-            counter.stepping is not None, tuple(counter.analog.values()),
+            counter.stepping is not None, tuple(counter.analog.values()), is_spiking(inner),
+            _apart(inner, rows),
         )  # fmt: skip
 
     follows = any(isinstance(module, ValuedNode) for module in inner.modules())
@@ -569,17 +583,16 @@ def counting(model: nn.Module, *, fold: bool = False, spiking: bool = True) -> I
 
 
 def count_operations(
-    model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]], *, fold: bool = False, spiking: bool = True
+    model: nn.Module, batches: Iterable[Tensor | Batch | Sequence[Any]], *, fold: bool = False
 ) -> Operations:
     """Run a network on data, in evaluation mode, and count, see `counting`.
 
     Args:
-        model: any network with BrainCog's neurons; its mode and hooks are left as they were.
+        model: any network; its mode and hooks are left as they were.
         batches: inputs, or `(input, target, ...)` as a loader gives them; moved to the model's device.
         fold: count two convolutions with nothing in between as the one dense convolution that they are.
-        spiking: refuse an ordinary network.
     """
-    with counting(model, fold=fold, spiking=spiking) as counted:
+    with counting(model, fold=fold) as counted:
         for _ in outputs(model, batches):
             pass
     return counted()
@@ -601,7 +614,27 @@ def _repeats(model: nn.Module, events: bool) -> bool:
     """Tell whether all steps see one image, as BrainCog's direct encoding has it."""
     if isinstance(model, Converted):
         return not events and model.coding == "constant"
-    return not events and getattr(getattr(model, "encoder", None), "encode_type", "") == "direct"
+    encoders = (getattr(module, "encoder", None) for module in model.modules())  # in a detector, its backbone has one
+    return not events and any(getattr(encoder, "encode_type", "") == "direct" for encoder in encoders)
+
+
+def _apart(model: nn.Module, rows: Iterable[Operation]) -> frozenset[str]:
+    """Name the rows in parts without neurons: a detector's heads, or the ordinary branch of a network.
+
+    Their samples may be boxes or windows, so that their number does not tell how many steps they computed. A layer that
+    belongs to a spiking part itself, or reads each step (`head_time`), is none of them.
+    """
+    modules = dict(model.named_modules())
+    if any(getattr(module, "head_time", "") == "each" for module in modules.values()):
+        return frozenset()
+    spiking = {name for name, module in modules.items() if is_spiking(module)}
+
+    def apart(name: str) -> bool:
+        path = name.split(".")
+        ancestors = [".".join(path[:depth]) for depth in range(len(path))]
+        return len(ancestors) - 1 > max((i for i, one in enumerate(ancestors) if one in spiking), default=0)
+
+    return frozenset(row.name for row in rows if apart(row.name))
 
 
 def _classifier(model: nn.Module) -> tuple[str, ...]:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from ..conversion.converted import Converted
 from ..errors import UserError
 from ..nodes.valued import ValuedNode
+from ..runtime.batch import Batch, tensors_of
 
 __all__ = ["NodeRecord", "all_steps", "device_of", "frozen_inference", "inputs_of", "outputs", "record"]
-__all__ += ["is_spiking", "refuse_streaming", "unwrap", "watch"]
+__all__ += ["is_spiking", "pictured", "refuse_streaming", "unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -45,9 +46,23 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
-def inputs_of(batch: Tensor | Sequence[Tensor]) -> Tensor:
+def inputs_of(batch: Tensor | Batch | Sequence[Any]) -> Tensor | Batch:
     """Take the inputs out of what a loader gives."""
-    return batch if isinstance(batch, Tensor) else batch[0]
+    return batch if isinstance(batch, Tensor | Batch) else batch[0]
+
+
+def pictured(x: Tensor | Batch) -> Tensor:
+    """Return what of an input is drawn, `(B, ..., H, W)` of at most five axes: of a batch of several tensors its last
+    one that is laid out in space, what lies in front of its steps, as polarity, being summed.
+
+    Raises:
+        UserError: for an input of which nothing can be drawn.
+    """
+    spatial = [tensor for tensor in tensors_of(x) if tensor.dim() > 3] or tensors_of(x)
+    if not spatial:
+        raise UserError(f"pictures: an input is a tensor or a Batch; got {type(x).__name__}")
+    shown = spatial[-1]
+    return shown.flatten(1, shown.dim() - 4).unflatten(1, (-1, shown.shape[-4])).sum(1) if shown.dim() > 5 else shown
 
 
 def unfold_time(node: BaseNode, output: Tensor) -> Tensor:
@@ -98,7 +113,7 @@ def watch(model: nn.Module, seen: Callable[[str, BaseNode, Tensor], None]) -> It
     """
     inner, samples = unwrap(model), 0
 
-    def begin(_model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def begin(_model: nn.Module, inputs: tuple) -> None:
         nonlocal samples
         samples = len(inputs[0])
 
@@ -129,7 +144,7 @@ def frozen_inference(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def outputs(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[tuple[Tensor, Any]]:
+def outputs(model: nn.Module, batches: Iterable[Tensor | Batch | Sequence[Any]]) -> Iterator[tuple[Tensor, Any]]:
     """Run a network over data, in evaluation mode and without gradients, batch by batch.
 
     Args:

@@ -1,5 +1,6 @@
 """What every converted network is: a network run for T steps on each input, whose outputs are added up."""
 
+import warnings
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -62,6 +63,8 @@ class Converted(nn.Module):
     coding: Literal["constant", "once", "spread"] = "constant"
     readout_is: Literal["sum", "mean"] = "mean"
     spread = 1
+    fitted_to: int | None = None
+    """T that the thresholds are for, None where they do not depend on it."""
     input_dims = 4
     """Axes of the source's input, the batch's among them; one more is the axis of time, behind the batch's."""
 
@@ -69,7 +72,6 @@ class Converted(nn.Module):
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.settings = dict(settings or {})
-        self.stops = True
         self.step = step
         self.current: int | None = None
         self.stops = True
@@ -90,6 +92,12 @@ class Converted(nn.Module):
         if isinstance(value, bool) or value != int(value) or value < 1:
             raise UserError(f"{type(self).__name__}: the number of steps must be a whole number from 1; got {value}")
         self._step = int(value)
+        if self.fitted_to is not None and self.fitted_to != self._step:
+            warnings.warn(
+                f"{type(self).__name__}: T is {self._step} now, and the thresholds stay those that were found for "
+                f"{self.fitted_to}; convert the source again with step={self._step} to have others",
+                stacklevel=2,
+            )
 
     @property
     def steps_used(self) -> int | None:

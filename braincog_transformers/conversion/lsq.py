@@ -9,6 +9,8 @@ The gradient goes straight through the rounding. With g = 1 / sqrt(high N) for t
     low <= n <= high:  dy/dx = 1,  dy/ds = g (n - x / s)
     otherwise:         dy/dx = 0,  dy/ds = g clip(n, low, high)
 
+The scale is |s| of the parameter, since a step of training may take it below 0, where it would mean nothing.
+
 A quantiser begins with s = 2 mean|x| / sqrt(high) of the first x that it sees in training, or of calibration data.
 
 Source: Esser et al., Learned Step Size Quantization (ICLR 2020, arXiv 1902.08153), equations 1 to 3 and section 2; the
@@ -84,6 +86,11 @@ class Quantiser(nn.Module):
         self.s.copy_(torch.where(mean > 0, 2 * mean / self.high**0.5, 1.0))
         self.initialised.fill_(True)
 
+    @property
+    def scale(self) -> Tensor:
+        """The scale, above 0."""
+        return self.s.abs().clamp(min=torch.finfo(self.s.dtype).tiny)
+
     def forward(self, x: Tensor) -> Tensor:
         """Quantise a tensor of any shape."""
         if not self.ready:
@@ -97,12 +104,14 @@ class Quantiser(nn.Module):
                 distributed.all_reduce(mean)
                 mean /= distributed.get_world_size()
             self.start(mean)
-        return _Quantise.apply(x, self.s, self.low, self.high)
+        return _Quantise.apply(x, self.scale, self.low, self.high)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._ready = False
         if f"{prefix}s" in state_dict and f"{prefix}initialised" not in state_dict:
+            if not (given := state_dict[f"{prefix}s"]) > 0:  # official code divides by it as it is
+                raise UserError(f"{prefix}s is {float(given):.3g}; the scale of a quantiser is above 0")
             self.initialised.fill_(True)
 
     def extra_repr(self) -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from torch import Tensor, nn
 
 from ..errors import unknown
+from ..models.arguments import check_types
 from .converted import Converted
 
 __all__ = ["Known", "Method"]
@@ -62,13 +63,20 @@ class Method:
     networks: tuple[type[nn.Module], ...] = ()
 
     def chosen(self, given: dict[str, Any]) -> Any:
-        """Return the options, checked by name; their dataclass checks the values.
+        """Return the options, checked by name and type; their dataclass checks the values.
 
         Raises:
-            UserError: for a name that this method does not have.
+            UserError: for a name that this method does not have, or a value of another type.
         """
         names = [field.name for field in fields(self.options)]
         for name in given:
             if name not in names:
                 raise unknown(f"option of {self.name}", name, names)
-        return self.options(**given)
+        hints = get_type_hints(self.options)
+        try:
+            options = self.options(**given)
+        except TypeError:  # a comparison with a value of another type
+            check_types(self.name, hints, given)
+            raise
+        check_types(self.name, hints, given)
+        return options

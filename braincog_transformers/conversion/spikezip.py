@@ -277,11 +277,7 @@ class SpikeZipText(SpikeZip):
 
 def _neuron(path: str, quantiser: Quantiser) -> STBIFNode:
     """Make a neuron from a quantiser; without a scale, its threshold is not a number until one is loaded."""
-    threshold = quantiser.s if quantiser.ready else torch.full_like(quantiser.s, torch.nan)
-    if threshold <= 0:
-        raise UserError(
-            f"conversion: the scale of {path} is {float(threshold):.3g}, not above 0; train at a lower learning rate"
-        )
+    threshold = quantiser.scale.detach() if quantiser.ready else torch.full_like(quantiser.s, torch.nan)
     return STBIFNode(threshold, low=quantiser.low, high=quantiser.high)
 
 

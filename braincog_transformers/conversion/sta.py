@@ -294,6 +294,10 @@ class STAConverted(Converted):
 
     method = "sta"
 
+    def __init__(self, network: nn.Module, step: int, settings: dict[str, Any] | None = None):
+        super().__init__(network, step, settings)
+        self.fitted_to = step
+
     def _enter(self, x: Tensor) -> Tensor:
         network = self.network
         return network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(x))))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, nearest, quoted, unknown
 
-__all__ = ["ArgumentChecks", "check_arguments", "hints_of", "sides"]
+__all__ = ["ArgumentChecks", "check_arguments", "check_types", "hints_of", "sides"]
 
 _PACKAGE = __name__.partition(".")[0]
 _NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name", type: "a class"}
@@ -48,6 +48,16 @@ def hints_of(cls: type[nn.Module]) -> dict[str, Any]:
     return found
 
 
+def check_types(owner: str, hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Raise `UserError` for the first argument of another type than is declared, see `check_arguments`."""
+    for name, value in arguments.items():
+        hint = hints.get(name) or Any
+        if not _is(hint, value):
+            if get_origin(hint) is Literal and nearest(value, choices := [str(one) for one in get_args(hint)]):
+                raise unknown(f"{owner} {name}", value, choices)
+            raise UserError(f"{owner}: {name} must be {_in_words(hint)}; got {quoted(value, 80)}")
+
+
 def check_arguments(owner: str, hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """Raise `UserError` for the first argument of another type than is declared, or out of its range.
 
@@ -56,12 +66,9 @@ def check_arguments(owner: str, hints: Mapping[str, Any], arguments: Mapping[str
         hints: declared types by name; arguments without one pass.
         arguments: values by name.
     """
+    check_types(owner, hints, arguments)
     for name, value in arguments.items():
         hint = hints.get(name) or Any
-        if not _is(hint, value):
-            if get_origin(hint) is Literal and nearest(value, choices := [str(one) for one in get_args(hint)]):
-                raise unknown(f"{owner} {name}", value, choices)
-            raise UserError(f"{owner}: {name} must be {_in_words(hint)}; got {quoted(value, 80)}")
         for one in value if isinstance(value, (tuple, list)) else (value,):
             if hint is Any or not isinstance(one, Real):
                 continue

@@ -19,11 +19,13 @@ from torch.utils._pytree import tree_leaves
 
 from .kernels import integer_products as integer_products  # registers an operation that is named below
 
-__all__ = ["ATTENTION", "CONTROL", "MATRIX_PRODUCT", "PRODUCT", "Operator", "Operators"]
+__all__ = ["ATTENTION", "CONTROL", "MATRIX_PRODUCT", "PRODUCT", "SHAPED_BY_DATA", "Operator", "Operators"]
 
 PRODUCT, MATRIX_PRODUCT = "product of two activations", "matrix product of two activations"
 ATTENTION, CONTROL = "fused attention", "data-dependent control"
 _DIVISION, _SELECTION = "division by an activation", "data-dependent selection"
+SHAPED_BY_DATA = frozenset({"nonzero", "torchvision.nms"})
+"""Operators whose values decide how many entries the output has."""
 _NORM_OF_BATCH = "batch norm with the batch's statistics"
 _COMPARISON, _ROUNDING, _EXTREME, _POOLING = "comparison", "rounding", "maximum", "max pooling"
 

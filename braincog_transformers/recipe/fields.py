@@ -132,7 +132,7 @@ class Entry:
         if isinstance(value, int) and abs(value) >= 2**63:
             return "below 2^63"
         if choices and value not in choices:
-            return "one of " + ", ".join(choice or "''" for choice in choices)
+            return "one of " + ", ".join(filter(None, choices))
         for fact, (words, holds) in _BOUNDS.items():
             bound = self.metadata[fact]
             if bound is not None and not holds(value, bound):

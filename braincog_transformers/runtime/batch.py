@@ -27,8 +27,9 @@ class Batch:
         except KeyError:
             raise AttributeError(f"a batch of {', '.join(self.__dict__.get('_named', ()))} has no {name}") from None
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._named[name]
+    def __getitem__(self, key: str | slice) -> "Tensor | Batch":
+        """Return the tensor of a name, or a batch of some of the samples."""
+        return self.map(lambda value: value[key]) if isinstance(key, slice) else self._named[key]
 
     def __len__(self) -> int:
         """Return the number of samples."""

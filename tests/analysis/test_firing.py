@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from braincog_transformers import LIFNode
 from braincog_transformers.analysis.firing import (
     Row,
     extremes,
@@ -109,9 +110,15 @@ def test_no_data_is_refused(small_net):
         firing_rates(small_net(), [])
 
 
-def test_a_network_without_neurons_is_refused():
+def test_a_network_without_neurons_has_no_rates():
+    assert firing_rates(nn.Linear(2, 2), [torch.rand(1, 2)]) == []
+
+
+def test_a_network_whose_neurons_are_not_called_is_refused():
+    network = nn.Linear(2, 2)
+    network.node = LIFNode(step=1, layer_by_layer=True)
     with pytest.raises(UserError, match="no node of Linear was called"):
-        firing_rates(nn.Linear(2, 2), [torch.rand(1, 2)])
+        firing_rates(network, [torch.rand(1, 2)])
 
 
 def test_rates_are_written_as_json_and_as_a_table(small_net, currents, tmp_path):

@@ -313,9 +313,9 @@ def test_a_product_of_spikes_with_numbers_is_charged_by_the_spikes():
 
 
 def test_an_uncounted_layer_is_refused_before_anything_is_measured():
-    toy = nn.Sequential(LIFNode(step=1, layer_by_layer=True), nn.Conv3d(1, 1, 1))
-    with pytest.raises(UserError, match="1 is a Conv3d"):
-        count_operations(toy, [torch.rand(2, 1, 2, 2, 2)])
+    toy = nn.Sequential(LIFNode(step=1, layer_by_layer=True), nn.GRU(4, 4))
+    with pytest.raises(UserError, match="1 is a GRU"):
+        count_operations(toy, [torch.rand(2, 3, 4)])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -5,7 +5,7 @@ from cli_runs import RESNET, VIT
 
 FILE = ["--initial-checkpoint", "{weights}"]
 BAD = {
-    "unknown method": (["--convert", "snn"], "--convert must be one of '', qcfs, sta, spikezip, rate; got"),
+    "unknown method": (["--convert", "snn"], "--convert must be one of qcfs, sta, spikezip, rate; got"),
     "unknown option": (
         ["--convert", "qcfs", *VIT, "--convert-kwargs", "level=8", "foo=1"],
         "--convert-kwargs level, foo: qcfs has no such option; it has levels, threshold, percentile",

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from user_networks import NETWORKS, build
 
 from braincog_transformers import UserError
@@ -100,3 +101,19 @@ def test_the_audit_of_sta_lists_its_softmax_and_its_products_and_no_operator_who
     assert ("network.blocks.0.attn.softmax.exp.approximator.1", "relu") in found
     assert ("network.blocks.1.attn.context.function", "matrix product of two activations of running means") in found
     assert not any(".mlp" in path or ".operator" in path or "encoder" in path for path, _ in found)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("rate", {"percentile": "0.9"}, "rate: percentile must be a finite number or None; got '0.9'"),
+        ("rate", {"start": "half"}, "rate: start must be a finite number; got 'half'"),
+        ("qcfs", {"norms": 3}, "qcfs: norms must be"),
+        ("sta", {"clamp": "much"}, "sta: clamp must be"),
+        ("sta", {"bipolar": "no"}, "sta: bipolar must be"),
+    ],
+)
+def test_an_option_of_another_type_is_named(method, given, message):
+    with pytest.raises(UserError) as caught:
+        prepare(nn.Sequential(nn.Linear(2, 2)), method, data=[torch.zeros(1, 2)], **given)
+    assert message in str(caught.value)

@@ -239,7 +239,7 @@ def source_with(**changes):
         ({"step": 2.5}, "step is 2.5"),
         ({"options": {"high": -1}}, "high must be at least 0; got -1"),
         ({"options": {"higher": 1}}, "unknown option of toy 'higher'; did you mean high?"),
-        ({"options": {"high": "x"}}, "can't be built (TypeError"),
+        ({"options": {"high": "x"}}, "toy: high must be a whole number; got 'x'"),
         ({"dtype": "load"}, "dtype is 'load'"),
         ({"source": None}, "source is None"),
         ({"source": {}}, "its source is not named"),

@@ -184,6 +184,21 @@ def test_training_in_half_precision_sums_the_gradient_of_the_scale_in_single():
     assert quantiser.s.grad.item() == pytest.approx(3 * 70000 / (3 * 70000) ** 0.5)
 
 
+def test_a_scale_below_zero_means_its_size():
+    quantiser, mirrored, x = Quantiser(8, signed=True).eval(), Quantiser(8, signed=True).eval(), torch.randn(50)
+    for one, sign in ((quantiser, 1), (mirrored, -1)):
+        one.start(torch.tensor(0.5))
+        with torch.no_grad():
+            one.s.mul_(sign)
+        with torch.enable_grad():
+            one(x).square().sum().backward()
+    assert torch.equal(quantiser(x), mirrored(x))
+    assert torch.equal(quantiser.s.grad, -mirrored.s.grad)
+    official = {"s": torch.tensor(-0.5)}
+    with pytest.raises(UserError, match=r"s is -0.5; the scale of a quantiser is above 0"):
+        mirrored.load_state_dict(official, strict=False)
+
+
 def test_nothing_but_zeros_leaves_the_scale_at_one():
     quantiser = Quantiser(8, signed=True)
     quantiser(torch.zeros(4))
@@ -627,13 +642,6 @@ def test_network_without_scales_is_converted_with_data_only():
         convert(network, "spikezip")
     spiking = convert(network, "spikezip", step=ENOUGH, data=images())
     assert (spiking(images()) - quantised()(images())).abs().max() < VALUE
-
-
-def test_scale_below_zero_is_named():
-    network = quantised()
-    network.blocks[0].norm1[1].s.fill_(-0.5)
-    with pytest.raises(UserError, match=r"the scale of blocks.0.norm1.1 is -0.5"):
-        convert(network, "spikezip")
 
 
 def test_encoder_of_text_says_what_it_takes():

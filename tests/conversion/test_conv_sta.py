@@ -1,7 +1,9 @@
 """Spatio-Temporal Approximation: official vectors, and what holds for any vision transformer."""
 
+import copy
 import json
 import math
+import warnings
 from functools import partial
 
 import pytest
@@ -633,3 +635,16 @@ def test_scores_far_above_the_first_need_the_largest():
     with pytest.raises(UserError, match=r'exp in blocks\.1\.exp has to hold from -20 to .*shift="max"'):
         prepare(source, "sta", data=x, shift="first")
     assert distance(prepare(source, "sta", data=x, sqrtinv_hidden=32)(x), source(x)) < 0.05
+
+
+def test_other_steps_than_the_thresholds_are_for_are_told():
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 16, 16)
+    network = VisionTransformer(img_size=16, patch_size=8, num_classes=5, depth=1, embed_dim=24, num_heads=2)
+    converted = convert(prepare(network, "sta", data=[x]), "sta", step=4, data=[x])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        converted.step = 4
+    with pytest.warns(UserWarning, match="T is 8 now, and the thresholds stay those that were found for 4"):
+        converted.step = 8
+    assert copy.deepcopy(converted).step == 8

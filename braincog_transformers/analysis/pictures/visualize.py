@@ -18,7 +18,7 @@ from ..embedding import classifier_features, principal_components, tsne
 from ..energy import Analysis
 from ..firing import Row, firing_rates
 from ..output import writing
-from ..recorder import NodeRecord, device_of, frozen_inference, inputs_of, outputs, record, unwrap
+from ..recorder import NodeRecord, device_of, frozen_inference, inputs_of, outputs, pictured, record, unwrap
 from . import plots
 from .classes import plot_confusion, plot_points
 from .maps import event_image, image_for_display, plot_attention, plot_images, plot_spike_maps
@@ -26,7 +26,7 @@ from .maps import event_image, image_for_display, plot_attention, plot_images, p
 __all__ = ["confusion_matrix", "display_steps", "draw_attention", "draw_confusion", "draw_energy", "draw_features"]
 __all__ += ["draw_membranes", "draw_rates", "save_images", "spike_maps", "visualize"]
 
-Batch = Tensor | Sequence[Tensor]
+Batch = Tensor | Sequence[Any]
 Batches = Iterable[Sequence[Tensor]]
 Classes = Sequence[str] | None
 Scale = Sequence[float] | None
@@ -53,13 +53,14 @@ def visualize(
     """
     folder = Path(folder)
     inputs = inputs_of(batch).to(device_of(model))
+    picture = pictured(inputs)
     with frozen_inference(model), record(model) as records:
         model(inputs[:1])
     written = [_draw_raster(records, folder / "spike_raster.png")]
-    maps = spike_maps(records, tuple(inputs.shape[-2:]), **_tokens(model))
+    maps = spike_maps(records, tuple(picture.shape[-2:]), **_tokens(model))
     if maps:
         steps = max(len(rates) for rates in maps.values())
-        shown = display_steps(inputs[0].cpu().numpy(), steps, mean=mean, std=std)
+        shown = display_steps(picture[0].float().cpu().numpy(), steps, mean=mean, std=std)
         chosen = {name: maps[name] for name in _spread(maps, 7)}
         written.append(plots.save(plot_spike_maps(shown, chosen), folder / "spike_maps.png"))
     written.append(draw_rates(rows or firing_rates(model, [inputs]), folder))
@@ -158,7 +159,8 @@ def draw_attention(
     maps = _few_maps(attention_maps(model, inputs))
     if not maps:
         return None
-    shown = display_steps(inputs[0].cpu().numpy(), len(maps[0].values), mean=mean, std=std)
+    picture = pictured(inputs)[0].float().cpu().numpy()
+    shown = display_steps(picture, len(maps[0].values), mean=mean, std=std)
     return plots.save(plot_attention(shown, maps), Path(folder) / "attention.png")
 
 
@@ -287,11 +289,14 @@ def save_images(
     Sequences are drawn with time downwards and channels to the right.
 
     Args:
-        batch: inputs and targets; a soft target is titled by its largest class.
+        batch: inputs and targets; a soft target is titled by its largest class, another target than classes by the
+            number of its sample.
     """
-    inputs, target = batch[0][:limit].float().cpu().numpy(), batch[1][:limit].cpu()
-    labels = target.argmax(-1) if target.ndim == 2 else target
-    titles = [str(int(label)) if classes is None else str(classes[int(label)]) for label in labels]
+    inputs, target = pictured(batch[0])[:limit].float().cpu().numpy(), batch[1][:limit]
+    titles = [str(number) for number in range(len(inputs))]
+    if isinstance(target, Tensor) and ((target.ndim == 1 and not target.is_floating_point()) or target.ndim == 2):
+        labels = (target.argmax(-1) if target.ndim == 2 else target).cpu()
+        titles = [str(int(label)) if classes is None else str(classes[int(label)]) for label in labels]
     samples = inputs.sum(1) if inputs.ndim == 5 else inputs
     if inputs.ndim == 3:  # each step as a band, so that a few steps of many channels make a square
         samples = inputs[:, None].repeat(max(inputs.shape[2] // inputs.shape[1], 1), axis=2)
