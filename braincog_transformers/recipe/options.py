@@ -46,7 +46,7 @@ _OF_TASK = {
     "depth": frozenset(("img_size", "hflip")),
     "pose": frozenset(("step", "event_size", "hflip")),
     "detect": _OF_BACKBONES | (_OF_EVENTS - {"skip_bad", "label_order"}),
-    "segment": _OF_BACKBONES | {"scale", "color_jitter", "max_pixels"},
+    "segment": _OF_BACKBONES | {"color_jitter", "max_pixels"},
 }
 """Options of data, model, augmentation and training that a task other than classification takes besides."""
 TRAINING_FREE = ("rate", "sta")

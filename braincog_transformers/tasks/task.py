@@ -89,7 +89,7 @@ class Task(ABC):
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         for name, value in given.items():
             if not fits(value, known[name]):
-                kind = getattr(known[name], "__name__", known[name])
+                kind = known[name].__name__ if isinstance(known[name], type) else known[name]
                 raise UserError(f"--task-kwargs {name}: takes {kind}; got {quoted(value, 60)}")
         try:
             return self.settings_type(**given)

@@ -26,7 +26,7 @@ def method_of(options: Options) -> tuple[Method, dict[str, Any]]:
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for name, value in given.items():
         if not fits(value, known[name]):
-            kind = getattr(known[name], "__name__", known[name])
+            kind = known[name].__name__ if isinstance(known[name], type) else known[name]
             raise UserError(f"--convert-kwargs {name}: {method.name} takes {kind}; got {quoted(value, 60)}")
     try:
         method.chosen(given)

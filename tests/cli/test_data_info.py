@@ -92,5 +92,5 @@ def test_a_set_for_a_task_says_which(capsys, tmp_path):
     assert lines(capsys, "--dataset", "track_scene")[:2] == ["track_scene  data for --task track", "classes      none"]
     (row,) = (line.split() for line in lines(capsys) if line.startswith("mmhpsd "))
     assert row[:5] == ["mmhpsd", "task", "pose", "none", "any"]
-    found = lines(capsys, "--dataset", "mmhpsd", "--data-dir", str(tmp_path))
-    assert "found not looked at; main.py --task pose --dataset mmhpsd reads the files" in map(" ".join, map(str.split, found))
+    found = [" ".join(line.split()) for line in lines(capsys, "--dataset", "mmhpsd", "--data-dir", str(tmp_path))]
+    assert "found not looked at; main.py --task pose --dataset mmhpsd reads the files" in found

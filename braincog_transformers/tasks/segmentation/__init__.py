@@ -47,8 +47,6 @@ class Segmentation(Task):
         side, size = options.data.img_size, self.settings.size
         if size and side:
             raise UserError(f"--img-size {side} and --task-kwargs size={size} say the same; leave one out")
-        if options.aug.scale:
-            raise UserError("--scale: segment crops after it has resized by --task-kwargs resize; leave it out")
 
     # Data
 
