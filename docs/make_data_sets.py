@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from braincog_transformers.data import DATASETS, DatasetInfo
+from braincog_transformers.data.registry import TaskSet
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 START, END = "<!-- data sets -->", "<!-- end of data sets -->"
@@ -14,11 +15,12 @@ KINDS = {"image": "pictures", "event": "events", "sequence": "sequences"}
 
 
 def _row(info: DatasetInfo) -> str:
-    train, test = info.samples
-    samples = f"{train:,} + {test:,}" if test else f"{train:,}, no official split"
+    train, test = info.samples or (0, 0)
+    samples = f"{train:,} + {test:,}" if test else f"{train:,}, no official split" if train else "any number"
     files = f"`{info.tree.strip(',')}`" if info.folders else info.tree
     fetched = "yes" if info.downloadable else "no" if info.folders else "not needed"
-    what = f"{KINDS[info.kind]}, {info.num_classes} classes"
+    what = f"`--task {info.task}`" if isinstance(info, TaskSet) else KINDS[info.kind]
+    what += f", {info.num_classes} classes" if info.num_classes else ""
     return f"| `{info.name}` | {what} | {samples} | {files} | {fetched} | {info.note} |"
 
 

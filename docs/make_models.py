@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from braincog_transformers.models import ModelInfo, describe, list_models
 from braincog_transformers.models.registry import REGISTERED
+from braincog_transformers.models.task_networks import TASK_NETWORKS
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- models -->", "<!-- end of models -->"
@@ -83,9 +84,29 @@ def details() -> str:
                 f"{', '.join(info.published)} |"
             )
         lines.append("")
-    lines += [ABSENT]
+    lines += [*other_tasks(), ABSENT]
     aliases = ", ".join(f"`{name}` is `{e.alias_of}`" for name, e in REGISTERED.items() if e.alias_of)
     return "\n".join([*lines, f"BrainCog's own names: {aliases}.", ""])
+
+
+def other_tasks() -> list[str]:
+    """Return the lines of the section on networks that are no classifiers."""
+    lines = ["## Networks for other tasks", ""]
+    columns = ("name", "task", "paper", "input", "T", "parameters", "published")
+    lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for name, found in TASK_NETWORKS.items():
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        cfgs = list(found.entry.variant.cfgs.values())
+        size = " x ".join(map(str, cfgs[0]["input_size"]))
+        paper = found.paper
+        title = f"[{paper.name}](https://github.com/{paper.code})" if paper.code else paper.name
+        notes = ", ".join(note for cfg in cfgs for note in cfg["notes"] or ())
+        source = f"{title}, {paper.venue}, {paper.ids}"
+        steps = getattr(model, "step", "none")
+        lines.append(f"| `{name}` | `{found.task}` | {source} | {size} | {steps} | {count:,} | {notes} |")
+    return [*lines, ""]
 
 
 def families_table() -> str:

@@ -81,41 +81,51 @@ def _list_models(pattern: str, given: Mapping[str, Any], load: Callable[[], obje
     load()
     from ..conversion import SOURCES
     from ..models import describe, list_models
+    from ..models.task_networks import TASK_NETWORKS
     from .data_info import aligned
 
     for wanted in (pattern or "*", f"*{pattern}*"):
-        names, sources = list_models(wanted), [name for name in SOURCES if fnmatchcase(name, wanted)]
-        if names or sources:
+        names, others = list_models(wanted), [name for name in (*TASK_NETWORKS, *SOURCES) if fnmatchcase(name, wanted)]
+        if names or others:
             break
     else:
-        raise unknown("model", pattern, [*list_models(), *SOURCES])
+        raise unknown("model", pattern, [*list_models(), *TASK_NETWORKS, *SOURCES])
     rows = [("name", "family", "year", "T", "input", "params", "status", "published top-1 (source)")]
     for info in (info for name in names for info in describe(name)):
         published = f"{', '.join(info.published)} ({info.ids})" if info.published else ""
         size, parameters = "x".join(map(str, info.input_size)), f"{info.parameters / 1e6:.2f} M"
         facts = str(info.year), str(info.step), size, parameters, info.status
         rows.append((info.name, info.family, *facts, published))
-    rows += [_source_row(name) for name in sources]
+    rows += [_other_row(name) for name in others]
     return aligned(rows)
 
 
-def _source_row(name: str) -> tuple[str, ...]:
-    """Return the row of a network that a paper made for its method of conversion, which has no steps by itself."""
+def _other_row(name: str) -> tuple[str, ...]:
+    """Return the row of a network for a task, or of one that a paper made for its method of conversion, which has no
+    steps by itself."""
     import timm
     import torch
+    from braincog.base.node.node import BaseNode
 
     from ..conversion import SOURCES
+    from ..models.task_networks import TASK_NETWORKS
 
-    source = SOURCES[name]
+    source = TASK_NETWORKS.get(name) or SOURCES[name]
     with torch.device("meta"):
         network = timm.create_model(name)
     count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    steps = str(getattr(network, "step", ""))
+    if name in SOURCES:
+        status = f"source of --convert {source.method}"
+    else:
+        spikes = any(isinstance(module, BaseNode) for module in network.modules())
+        status = f"for --task {source.task}" + ("" if spikes else ", does not spike")
     found = source.entry.variant.cfgs.values()
     size = "x".join(map(str, next(iter(found))["input_size"]))
     notes = ", ".join(note for cfg in found for note in cfg.get("notes") or ())
-    facts = source.paper.name, source.paper.venue.split()[-1], "", size, f"{count:.2f} M"
+    facts = source.paper.name, source.paper.venue.split()[-1], steps, size, f"{count:.2f} M"
     published = f"{notes} ({source.paper.ids})" if notes else ""
-    return name, *facts, f"source of --convert {source.method}", published
+    return name, *facts, status, published
 
 
 def _identify(path: str, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:
@@ -124,14 +134,14 @@ def _identify(path: str, given: Mapping[str, Any], load: Callable[[], object]) -
         raise UserError("--identify needs a file: --identify FILE")
     load()
     from ..checkpoints import identify
-    from ..conversion import is_converted
+    from ..conversion import SOURCES, is_converted
     from ..conversion.saving import read_settings
 
     if is_converted(path):
         found = read_settings(path)
         source = found["source"].get("model") or found["source"].get("class")
         return [f"{source}, converted by {found['method']}, T={found['step']}; --eval_checkpoint {path} evaluates it"]
-    return [str(fit) for fit in identify(path)]
+    return [str(fit) for fit in identify(path, further={name: source.entry for name, source in SOURCES.items()})]
 
 
 def _data_info(_: object, given: Mapping[str, Any], load: Callable[[], object]) -> list[str]:

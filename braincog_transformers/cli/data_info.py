@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from ..data.registry import DATASETS, DatasetInfo, lookup
+from ..data.registry import DATASETS, DatasetInfo, TaskSet, lookup
 from ..errors import UserError
 from ..recipe import ENTRIES, arguments, published, read_recipe
 from ..recipe.options import convert_all
@@ -30,7 +30,8 @@ def data_table() -> list[str]:
     rows = [("name", "kind", "classes", "training + test", "size", "--download")]
     for info in DATASETS.values():
         fetched = "yes" if info.downloadable else "no" if info.folders else "not needed"
-        rows.append((info.name, info.kind, str(info.num_classes), _samples(info, "+"), _size(info), fetched))
+        classes = str(info.num_classes or "none")
+        rows.append((info.name, _kind(info), classes, _samples(info, "+"), _size(info), fetched))
     return aligned(rows)
 
 
@@ -48,20 +49,27 @@ def data_info(name: str, data_dir: str | None = None, *, load: Callable[[], obje
     info = lookup(name)
     rows = list(_described(info))
     if data_dir is not None and info.folders:
-        load()
-        rows += _found(info, data_dir)
+        if isinstance(info, TaskSet):
+            rows.append(("found", f"not looked at; main.py --task {info.task} --dataset {info.name} reads the files"))
+        else:
+            load()
+            rows += _found(info, data_dir)
     return aligned(rows)
 
 
+def _kind(info: DatasetInfo) -> str:
+    return f"task {info.task}" if isinstance(info, TaskSet) else info.kind
+
+
 def _described(info: DatasetInfo) -> Iterator[tuple[str, str]]:
-    yield info.name, f"{info.kind} data"
-    yield "classes", f"{info.num_classes}: {_classes(info)}"
+    yield info.name, f"data for --task {info.task}" if isinstance(info, TaskSet) else f"{info.kind} data"
+    yield "classes", f"{info.num_classes}: {_classes(info)}" if info.num_classes else "none"
     yield "samples", _samples(info, "for training and", " for the test")
     yield "size", _size(info)
     if info.colours:
         mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (info.mean, info.std))
         yield "colours", f"mean {mean}, std {std}: {info.colours.origin}"
-    else:
+    elif not isinstance(info, TaskSet):
         yield "values", "counts of spikes or events, not normalised"
     own = "the set's own" + (", or its validation samples with --split valid" if info.validation else "")
     yield "split", f"--split {', '.join(info.splits)} (the first by default)" if info.splits else own
@@ -94,6 +102,8 @@ def _size(info: DatasetInfo) -> str:
     if info.kind == "sequence":
         return f"{info.length or 'T'} steps of {info.size[1]} channel{'s' * (info.size[1] > 1)}"
     height, width = info.size
+    if isinstance(info, TaskSet):
+        return f"{height} x {width}"
     return f"{info.in_chans} x {height} x {width}" if info.kind == "image" else f"T x 2 x {height} x {width}"
 
 

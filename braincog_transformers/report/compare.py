@@ -8,7 +8,7 @@ from .formats import MISSING, compact, count, energy_unit, fixed, number, signif
 from .markup import Markup, join, tag
 from .measures import basis
 from .runs import Run
-from .sections import CHARTS, curve_figure, headline, sections, subtitle
+from .sections import charts, curve_figure, headline, metric_title, sections, subtitle
 from .tables import Column, amount, code, copyable, missing, table, to_csv, to_latex, to_markdown, word
 
 __all__ = ["comparison"]
@@ -55,10 +55,13 @@ def _measures(runs: Sequence[Run]) -> list[_Measure]:
     def energy(value: object) -> str:
         return significant(None if value is None else value * scale)
 
+    classified = any(not run.metric for run in runs)
+    tasks = {run.metric: run for run in runs if run.metric}
     return [
-        _Measure("top-1, %", lambda run: run.result("test_top1"), fixed, high),
-        _Measure("best top-1, %", lambda run: max((row["test_top1"] for row in run.epochs if "test_top1" in row),
-                                                  default=None), fixed, high),
+        *(_judged("top-1, %", "test_top1", high, max, fixed) if classified else ()),
+        *(one for metric, run in tasks.items()
+          for one in _judged(metric_title(run), f"test_{metric}", low if run.decreasing else high,
+                             min if run.decreasing else max, lambda value: significant(value, 4))),
         _Measure("test loss", lambda run: run.result("test_loss"), lambda value: fixed(value, 4), low),
         _Measure(f"energy estimate, {unit}", lambda run: run.energy_mj, energy, min if same_energy else None),
         _Measure(f"ANN estimate, {unit}", _ann, energy),
@@ -66,6 +69,17 @@ def _measures(runs: Sequence[Run]) -> list[_Measure]:
         _Measure("T", lambda run: run.steps, count),
         _Measure("firing rate", lambda run: run.firing_rate, lambda value: fixed(value, 4)),
     ]  # fmt: skip
+
+
+def _judged(
+    title: str, key: str, best: Callable[..., float] | None, better: Callable[..., float], write: Callable
+) -> tuple[_Measure, _Measure]:
+    """Return the columns of a figure of the recorded result, and of the best epoch."""
+    return (
+        _Measure(title, lambda run: run.result(key), write, best),
+        _Measure(f"best {title}", lambda run: better((row[key] for row in run.epochs if key in row), default=None),
+                 write, best),
+    )  # fmt: skip
 
 
 def _bases(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -91,20 +105,27 @@ def _warnings(runs: Sequence[Run]) -> Markup:
 
 
 def _scatter(runs: Sequence[Run], mixed: bool) -> Markup:
-    """Draw accuracy against energy, twice: for a wide window and for a narrow one."""
+    """Draw accuracy, or the metric that all runs have, against energy: for a wide window and for a narrow one."""
+    metric = runs[0].metric if len({run.metric for run in runs}) == 1 else ""
+    key, judged = (f"test_{metric}", metric_title(runs[0])) if metric else ("test_top1", "top-1, %")
     known = [(place, run) for place, run in enumerate(runs)
-             if run.energy_mj is not None and run.result("test_top1") is not None]  # fmt: skip
+             if run.energy_mj is not None and run.result(key) is not None]  # fmt: skip
     if not known:
-        return missing("No run has both an accuracy and an energy estimate; run with --analyze.")
+        named = f"a test {judged}" if metric else "an accuracy"
+        return missing(f"No run has both {named} and an energy estimate; run with --analyze.")
+
+    def write(run: Run) -> str:
+        return f"{judged} {significant(run.result(key), 4)}" if metric else f"{fixed(run.result(key))} %"
+
     scale, unit = energy_unit([run.energy_mj for _, run in known])
     points = [
-        Point(run.energy_mj * scale, run.result("test_top1"), run.name,
-              f"{run.name}: {fixed(run.result('test_top1'))} %, {significant(run.energy_mj * scale)} {unit} a sample "
+        Point(run.energy_mj * scale, run.result(key), run.name,
+              f"{run.name}: {write(run)}, {significant(run.energy_mj * scale)} {unit} a sample "
               f"(estimate, {basis(run)})", place)
         for place, run in known
     ]  # fmt: skip
-    titles = (f"energy estimate, {unit} per sample", "test top-1, %")
-    hint = "" if mixed else "↖ better"
+    titles = (f"energy estimate, {unit} per sample", f"test {judged}")
+    hint = "" if mixed else "↙ better" if runs[0].decreasing else "↖ better"
     wide = scatter_chart(points, size=(760, 400), titles=titles, hint=hint, class_="scatter wide")
     narrow = scatter_chart(points, size=(340, 330), titles=titles, hint=hint, class_="scatter narrow")
     left_out = [run.name for run in runs if run not in [other for _, other in known]]
@@ -139,7 +160,8 @@ def _run_table(runs: Sequence[Run]) -> Markup:
     copies = [tag("details", tag("summary", f"Copy as {name}"), copyable(content)) for name, content in texts.items()]
     note = (
         "Bold is the best of its column: the highest accuracy, the lowest loss, energy estimate and number of "
-        "parameters. Top-1 is that of the recorded result; best top-1 is picked on the test samples themselves."
+        "parameters. Top-1, or the metric of a task, is that of the recorded result; the best one is picked on the "
+        "test samples themselves."
     )
     return join(table(columns, rows, label="runs"), tag("p", note, class_="note"), tag("div", *copies, class_="copies"))
 
@@ -147,7 +169,7 @@ def _run_table(runs: Sequence[Run]) -> Markup:
 def _curves(runs: Sequence[Run]) -> Markup:
     """Overlay the test curves of all runs."""
     figures = []
-    for title, ending in CHARTS:
+    for title, ending in charts(runs):
         key = ending.removeprefix("_") if ending == "firing_rate" else f"test{ending}"
         curves = []
         for place, run in enumerate(runs):

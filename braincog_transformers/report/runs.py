@@ -17,7 +17,7 @@ __all__ = ["CAPTIONS", "Run", "read_run", "read_runs"]
 
 _MARKS = ("results.json", "args.yaml", "summary.csv", "energy.json", "audit.json", "rates.json", "conversion.json")
 CAPTIONS = {
-    "curves": "Loss, accuracy, firing rate and learning rate over the epochs.",
+    "curves": "Loss, accuracy or the metric of the task, firing rate and learning rate over the epochs.",
     "spike_raster": "Which neurons of each layer fire at which time step, for one test sample: a row is a neuron, a "
     "dark mark a spike. Of large layers, up to 96 neurons at equal distances are shown.",
     "spike_maps": "What one test sample looks like at each step (top), and where each layer fires, averaged over its "
@@ -34,6 +34,13 @@ CAPTIONS = {
     "conversion": "Accuracy and energy of the spiking network over T, beside its source and its limit.",
     "energy": "Estimated energy of each layer, from counted operations; the table above has the numbers and the "
     "constants.",
+    "tracks": "Tracked objects on test frames: the predicted box beside the true one.",
+    "success": "Share of the frames whose predicted box overlaps the true one by more than a threshold, and whose "
+    "centre is closer than a distance.",
+    "depth": "Predicted depth of test frames beside the true one.",
+    "poses": "Predicted and true poses of test samples.",
+    "detections": "Objects found in test pictures, and the true ones.",
+    "segments": "Predicted classes of the pixels of test pictures beside the true ones.",
     "first_batch": "The first training batch, as the network gets it.",
 }
 """What each picture shows, in the order in which the report shows them."""
@@ -94,6 +101,21 @@ class Run:
         if found is None:
             found = next((row[key] for row in reversed(self.epochs) if key in row), None)
         return found
+
+    @property
+    def task(self) -> str:
+        """Name of the task; "" for classification."""
+        return str(self.part("task").get("name") or "")
+
+    @property
+    def metric(self) -> str:
+        """The figure that ranks the epochs of a task, as in `test_miou` without what is in front; "" for others."""
+        return str(self.part("task").get("metric") or "")
+
+    @property
+    def decreasing(self) -> bool:
+        """Whether a smaller metric is a better one."""
+        return self.part("task").get("decreasing") is True
 
     @property
     def energy_mj(self) -> float | None:

@@ -2,7 +2,8 @@
 
 import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from .charts import Curve, colour, line_chart
 from .conversion import conversion_section
@@ -12,10 +13,17 @@ from .measures import audit_section, energy_section, rates_section, short_basis
 from .runs import CAPTIONS, Run
 from .tables import code, copyable, facts, missing
 
-__all__ = ["CHARTS", "command", "curve_figure", "headline", "sections", "subtitle"]
+__all__ = ["charts", "command", "curve_figure", "headline", "metric_title", "sections", "subtitle"]
 
-CHARTS = (("loss", "_loss"), ("top-1 accuracy, %", "_top1"), ("firing rate, per neuron and step", "firing_rate"))
-"""Title of each chart over the epochs, and the ending of the columns it shows."""
+_LOSS, _TOP1 = ("loss", "_loss"), ("top-1 accuracy, %", "_top1")
+_RATE = ("firing rate, per neuron and step", "firing_rate")
+_METRICS = {
+    "auc": "success AUC, %",
+    "abs_rel": "absolute relative error",
+    "pa_mpjpe": "PA-MPJPE, mm",
+    "map": "mAP, %",
+    "miou": "mean IoU, %",
+}
 _COLOURS = {"test": 0, "train": 5, "ema": 2}
 _RESULTS = {
     "test_top1": ("test top-1", percent),
@@ -44,6 +52,17 @@ _FACTS = {
 }
 
 
+def metric_title(run: Run) -> str:
+    """Name the metric of a task with its unit."""
+    return _METRICS.get(run.metric, run.metric.replace("_", " "))
+
+
+def charts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return the title of each chart over the epochs, and the ending of the columns that it shows."""
+    judged = [(metric_title(run), f"_{run.metric}") if run.metric else _TOP1 for run in runs]
+    return [_LOSS, *dict.fromkeys(judged), _RATE]
+
+
 def _tile(name: str, value: str, note: str) -> Markup:
     return tag("div", tag("dt", name), tag("dd", value, class_="value"), tag("dd", note, class_="note"), class_="tile")
 
@@ -54,13 +73,15 @@ def headline(run: Run) -> Markup:
     scale, unit = energy_unit([energy])
     epoch = run.result("best_epoch")
     accuracy, loss = run.result("test_top1"), run.result("test_loss")
-    labelled = accuracy is not None or loss is None  # masked pre-training has no labels
-    note = "top-1" if labelled else "of hidden patches"
-    note += "" if best is None else f"; best {fixed(best) if labelled else fixed(best, 4)}"
+    labelled = not run.metric and (accuracy is not None or loss is None)  # masked pre-training has no labels
+    note = f"--task {run.task}" if run.metric else "top-1" if labelled else "of hidden patches"
+    shown = (lambda value: significant(value, 4)) if run.metric else fixed if labelled else partial(fixed, digits=4)
+    note += "" if best is None else f"; best {shown(best)}"
     if best is not None and epoch is not None:
         note += f" in epoch {count(epoch)}"
     tiles = [
-        _tile("Test accuracy", percent(accuracy), note) if labelled else _tile("Test loss", fixed(loss, 4), note),
+        _tile(f"Test {metric_title(run)}", shown(run.result(f"test_{run.metric}")), note) if run.metric
+        else _tile("Test accuracy", percent(accuracy), note) if labelled else _tile("Test loss", fixed(loss, 4), note),
         _tile("Energy estimate", MISSING, "not estimated; run with --analyze") if energy is None
         else _tile("Energy estimate", f"{significant(energy * scale)} {unit}", f"per sample; {short_basis(run)}"),
         _tile("Time steps T", count(run.steps), ""),
@@ -91,7 +112,7 @@ def curve_figure(title: str, curves: list[Curve], *, legend: bool = True) -> Mar
 
 def _curves(run: Run) -> Markup:
     figures = []
-    for title, ending in CHARTS:
+    for title, ending in charts([run]):
         columns = [key for key in dict.fromkeys(key for row in run.epochs for key in row) if key.endswith(ending)]
         curves = []
         for place, key in enumerate(sorted(columns, key=lambda key: not key.startswith("test"))):
@@ -123,8 +144,12 @@ def _evaluation(later: dict) -> Markup:
 
 def _results(run: Run) -> Markup:
     found = run.part("results")
-    pairs = [(name, write(run.result(key))) for key, (name, write) in _RESULTS.items() if run.result(key) is not None]
-    pairs += [(key, significant(value, 4)) for key, value in found.items() if key not in _RESULTS]
+    first = {f"test_{run.metric}": (f"test {metric_title(run)}", partial(significant, digits=4))} if run.metric else {}
+    best = {"best": ("best over the epochs", partial(significant, digits=4))} if run.metric else {}
+    known = first | _RESULTS | best
+    pairs = [(name, write(run.result(key))) for key, (name, write) in known.items() if run.result(key) is not None]
+    others = {key: significant(value, 4) for key, value in found.items() if key not in known}
+    pairs += [(key.replace("_", " ") if run.metric else key, value) for key, value in others.items()]
     model, samples = run.part("model"), run.part("samples")
     pairs += [(f"{part} samples", count(value)) for part, value in samples.items()]
     if run.results.get("checkpoint"):

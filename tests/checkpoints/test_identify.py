@@ -13,6 +13,16 @@ def _state(name, **kwargs):
     return timm.create_model(name, **kwargs).state_dict()
 
 
+@pytest.mark.parametrize(
+    "name", ["stnet_small", "spike_transformer_depth_small", "spiking_pose_transformer_small",
+             "masked_spiking_transformer_digits", "rate_coded_transformer_digits"],
+)  # fmt: skip
+def test_networks_for_tasks_and_for_conversion_are_known_too(name, tmp_path, capsys):
+    torch.save(_state(name), tmp_path / "weights.pth")
+    assert cli.main(["--identify", str(tmp_path / "weights.pth")]) == 0
+    assert f"fits {name}" in capsys.readouterr().out.splitlines()
+
+
 def test_every_network_of_its_shapes_is_named_and_another_class_count():
     fits = identify(_state("spikformer_digits", num_classes=7))
     assert [(fit.name, fit.num_classes) for fit in fits] == [("spikformer_digits", 7)]

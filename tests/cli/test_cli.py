@@ -10,6 +10,7 @@ from braincog_transformers import cli, list_models
 from braincog_transformers.cli import resolve
 from braincog_transformers.conversion import SOURCES
 from braincog_transformers.errors import Interrupted, NonFiniteLoss, UserError
+from braincog_transformers.models.task_networks import TASK_NETWORKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,7 +159,7 @@ def test_list_models_prints_a_row_for_each_network(capsys):
     assert cli.main(["--list-models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["name", "family", "year", "T"]
-    assert [line.split()[0] for line in lines[1:]] == [*list_models(), *SOURCES]
+    assert [line.split()[0] for line in lines[1:]] == [*list_models(), *TASK_NETWORKS, *SOURCES]
     row = next(line for line in lines if line.startswith("spikformer_8_512 "))
     assert row.split()[1:7] == ["Spikformer", "2023", "4", "3x224x224", "29.69", "M"]
     assert row.endswith("ImageNet 73.38 (arXiv:2209.15425)")
@@ -171,6 +172,13 @@ def test_a_model_may_have_the_tag_of_one_of_its_configurations(capsys):
     assert "cifar100" in error
     assert cli.main(["--model", "spikformer_digits.x", "--dataset", "digits"]) == 2
     assert "it has one" in capsys.readouterr().err
+
+
+def test_list_models_says_what_a_network_for_a_task_is_for(capsys):
+    assert cli.main(["--list-models", "s*_small"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "for --task depth, does not spike" in rows["spike_transformer_depth_small"]
+    assert rows["stnet_small"].rstrip().endswith("for --task track")
 
 
 def test_list_models_takes_a_pattern_or_a_part_of_a_name(capsys):

@@ -25,8 +25,8 @@ def test_every_set_says_what_it_is_and_how_to_get_it(name):
     info = DATASETS[name]
     text = "\n".join(data_info(name))
     assert info.tree in text
-    assert str(info.num_classes) in text
-    assert f"{info.samples[0]:,}" in text
+    assert str(info.num_classes or "none") in text
+    assert (f"{info.samples[0]:,}" if info.samples else "any number") in text
     assert all(f"{value:.4f}" in text for value in (*info.mean, *info.std))
     assert (info.source in text) or not info.folders
     assert info.licence in text
@@ -86,3 +86,11 @@ def test_what_is_missing_is_said(capsys, tmp_path):
 def test_mistakes_beside_it_are_named(argv, capsys):
     assert cli.main(["--data-info", *argv]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_set_for_a_task_says_which(capsys, tmp_path):
+    assert lines(capsys, "--dataset", "track_scene")[:2] == ["track_scene  data for --task track", "classes      none"]
+    (row,) = (line.split() for line in lines(capsys) if line.startswith("mmhpsd "))
+    assert row[:5] == ["mmhpsd", "task", "pose", "none", "any"]
+    found = [" ".join(line.split()) for line in lines(capsys, "--dataset", "mmhpsd", "--data-dir", str(tmp_path))]
+    assert "found not looked at; main.py --task pose --dataset mmhpsd reads the files" in found

@@ -85,5 +85,5 @@ def make_run(tmp_path):
             (folder / picture).write_bytes(png())
         return folder
 
-    make.energy, make.results = energy, results
+    make.energy, make.results, make.folder = energy, results, lambda name: tmp_path / name
     return make

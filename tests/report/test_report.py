@@ -294,3 +294,33 @@ def test_the_audit_says_what_stays_analog(make_run):
     page = read(write_report([make_run(audit={"findings": [], "analog": [*analog, 3, {"path": ""}]})]))
     assert "Stays analog: softmax of running sums in blocks.0.<b>, blocks.1.<b> and 1 more (3)" in page.text
     assert "Stays analog" not in read(write_report([make_run("second")])).text
+
+
+def task_run(make_run, name, value, other, **changes):
+    """Write the run of a task whose metric is smaller where it is better."""
+    task = {"name": "depth", "metric": "abs_rel", "decreasing": True}
+    found = {"test_abs_rel": value, "test_rmse": other, "best": value, "best_epoch": 2, "epochs": 2}
+    summary = f"epoch,train_loss,test_abs_rel,test_rmse\n0,1.0,0.5,3.0\n1,0.6,{value},{other}\n"
+    content = make_run.results(name, None, results=found, task=task, pictures=[], **changes)
+    return make_run(name, results=content, summary=summary)
+
+
+def test_a_task_shows_its_own_figures_instead_of_accuracy(make_run):
+    shown = Page(page(read_runs([task_run(make_run, "depth", 0.1234, 2.5)]))).text
+    assert "Test absolute relative error 0.1234 --task depth; best 0.1234 in epoch 2" in shown
+    assert "test rmse 2.500" in shown
+    assert "absolute relative error by epoch" in page(read_runs([make_run.folder("depth")]))
+    assert "top-1" not in shown
+    assert "accuracy" not in shown.replace("Loss, accuracy or", "")
+
+
+def test_tasks_are_compared_by_their_metric_and_beside_classification(make_run):
+    worse, better = (task_run(make_run, name, value, 2.5) for name, value in (("worse", 0.2), ("better", 0.1)))
+    read = Page(page(read_runs([worse, better])))
+    assert "0.1000" in read.bold
+    assert "0.2000" not in read.bold
+    assert "top-1, %" not in read.text.replace("\u2060", "").replace("\xa0", " ")
+    assert "↙ better" in read.text
+    mixed = Page(page(read_runs([better, make_run("classified")])))
+    titles = {text.replace("\u2060", "").replace("\xa0", " ") for text in mixed.texts}
+    assert {"best absolute relative error", "best top-1, %"} <= titles
