@@ -39,6 +39,13 @@ class dtype:
         self.order = ">" if state[1] == ">" else "<"
 
 
+class Logger:
+    """Stands in for the history of a training script from a widespread template, which checkpoints hold beside the
+    weights; what the script wrote is kept as attributes, and nobody reads it."""
+
+    __module__ = "logger.logger"
+
+
 def _scalar(kind: dtype, raw: bytes) -> bool | int | float | complex | str:
     """Return the value of a NumPy scalar as one of Python's."""
     if type(kind) is not dtype or not isinstance(kind.code, str) or not _PLAIN.fullmatch(kind.code):
@@ -71,6 +78,7 @@ def _called(name: str, function: Callable) -> Callable:
 _SAFE = [
     argparse.Namespace,
     dtype,
+    Logger,
     *(_called(f"{module}.multiarray.scalar", _scalar) for module in ("numpy.core", "numpy._core")),
     _called("collections.defaultdict", _without_default),
     *(_called(f"builtins.{name}", _never) for name in _FACTORIES if name not in ("complex", "set")),

@@ -58,14 +58,16 @@ def relative_positions(window: Sequence[int]) -> Tensor:
     return found
 
 
-def different_regions(sizes: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Tensor:
+def different_regions(
+    sizes: Sequence[int], window: Sequence[int], shift: Sequence[int], device: torch.device | None = None
+) -> Tensor:
     """Return which pairs of tokens of a rolled map's windows were no neighbours before, boolean `(n, N, N)`.
 
     Along an axis that shifts, the last window consists of two regions, and the windows in front of it are a third one.
     """
-    regions = torch.zeros(*sizes, dtype=torch.long)
+    regions = torch.zeros(*sizes, dtype=torch.long, device=device)
     for axis, (size, side, by) in enumerate(zip(sizes, window, shift, strict=True)):
-        place = torch.arange(size)
+        place = torch.arange(size, device=device)
         region = (place >= size - side).long() + (place >= size - by) if by else torch.zeros_like(place)
         regions = regions * 3 + region.view(-1, *(1,) * (len(sizes) - axis - 1))
     regions = split_windows(regions[None, ..., None], window)[0, ..., 0]
@@ -156,7 +158,7 @@ class WindowBlock(nn.Module):
         mask, padded = None, x.shape[1:-1]
         if any(shift):
             x = x.roll([-by for by in shift], axes)
-            mask = different_regions(padded, window, shift).to(x.device)
+            mask = different_regions(padded, window, shift, x.device)
         x = join_windows(self.attn(split_windows(x, window), mask), window, padded)
         if any(shift):
             x = x.roll(shift, axes)

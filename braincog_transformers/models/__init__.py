@@ -14,6 +14,7 @@ from .sdt_v2 import MetaSpikeformer
 from .sdt_v3 import ESpikeformer
 from .sdt_v3_large import ESpikeformerLarge
 from .sglformer import SGLFormer, SGLFormerImageNet
+from .spike_transformer_depth import SpikeTransformerDepth
 from .spikeformer import Spikeformer
 from .spikformer import Spikformer
 from .spikformer_v2 import SpikformerV2
@@ -29,4 +30,5 @@ __all__ = [
     "ESpikeformerLarge", "MaskedAutoencoder", "MetaSpikeformer", "QKFormer", "SGLFormer", "SGLFormerImageNet",
     "STSTransformer", "SpikeDrivenTransformer", "Spikeformer", "Spikformer", "SpikformerV2", "SpikingPoseTransformer",
     "SpikingResformer", "Spikingformer", "TIMSpikformer", "ModelInfo", "describe", "list_models", "STNet",
+    "SpikeTransformerDepth",
 ]  # fmt: skip

@@ -21,7 +21,8 @@ _PACKAGE = __name__.partition(".")[0]
 _NAMES = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a name", type: "a class"}
 _COUNTS = (
     *("embed_dim", "embed_dims", "num_heads", "patch_size", "patch_sizes", "group_size", "pool_to", "img_size"),
-    *("in_chans", "step", "kernel_size", "blocks_per_stage"),
+    *("in_chans", "step", "kernel_size", "blocks_per_stage", "widths", "window_size", "z_size", "x_size"),
+    "num_conv3x3",
 )
 # smallest and largest values
 _ENDS = {

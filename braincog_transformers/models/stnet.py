@@ -68,7 +68,7 @@ def dynamic_threshold(features: Tensor, base: float = 0.3) -> Tensor:
         low, high = places.aminmax()
         scaled = (places - low) / (high - low).clamp(min=torch.finfo(x.dtype).tiny) * 255
         # the bins of torch.histc, which has no deterministic form on a GPU
-        bins = (scaled * 256 / 255).long().clamp(max=255)
+        bins = (scaled * 256 / 255).long().clamp(0, 255)
         share = torch.bincount(bins, minlength=256).to(x.dtype) / len(bins)
         entropy = -(share * (share + 1e-8).log()).sum() / torch.count_nonzero(share)
         return base * (x.sigmoid().mean() + 10 * entropy)
@@ -103,7 +103,7 @@ class SwinBranch(nn.Module):
         )
         dims, window = (embed_dim, 2 * embed_dim), (window_size, window_size)
         shifts = (0, 0), (window_size // 2, window_size // 2)
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = (drop_path_rate * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
         self.stages = nn.ModuleList()
         for dim, heads, depth in zip(dims, num_heads, depths, strict=True):
             blocks = (WindowBlock(dim, heads, window, shifts[i % 2], drop_path=next(rates)) for i in range(depth))
@@ -252,7 +252,9 @@ class TrackingHead(nn.Module):
     def forward(self, cls: Tensor, box: Tensor) -> Batch:
         """Map two correlated maps `(B, C, h, w)` to what `STNet` returns."""
         cls, box = self.cls_tower(cls), self.box_tower(box)
-        near, far = (torch.exp(self.scale * self.box(box) + self.shift) * self.stride).flatten(2).mT.chunk(2, -1)
+        distances = self.scale * self.box(box) + self.shift
+        distances = distances.to(membrane_dtype(distances.dtype))  # pixels, which 16 bits can't tell apart
+        near, far = (distances.exp() * self.stride).flatten(2).mT.chunk(2, -1)
         logits = {name: layer(cls).flatten(2).mT for name, layer in (("cls", self.cls), ("ctr", self.ctr))}
         return Batch(**logits, boxes=torch.cat((self.centres - near, self.centres + far), -1))
 
@@ -401,9 +403,11 @@ class STNet(BaseModule):
 
     def embed_template(self, template: Tensor) -> Batch:
         """Return what `track` looks for, from templates `(B, 2, T, C, z, z)`; its neurons start from zeros."""
+        frames = self._frames(template, self.z_size, "template")
         for node in self.spiking.template_nodes:
             node.n_reset()
-        features = self._embed(template, self.z_size, self.spiking.template_nodes, "template")
+        over_time, spatial = self._both_branches(frames, self.spiking.template_nodes)
+        features = self.fusion(over_time, F.relu(self.to_template(spatial)))
         return Batch(cls=self.template_cls(features), box=self.template_box(features))
 
     def track(self, search: Tensor, kernels: Batch) -> Batch:
@@ -417,25 +421,36 @@ class STNet(BaseModule):
 
         Returns:
             What the network returns.
+
+        Raises:
+            UserError: for crops of another shape, or another number of them.
+            ValueError: for another number of samples than in the call before.
         """
-        features = self._embed(search, self.x_size, self.spiking.search_nodes, "search")
+        frames = self._frames(search, self.x_size, "search")
+        if len(frames) != len(kernels):
+            raise UserError(f"STNet: each search area has a template; got {len(frames)} and {len(kernels)}")
+        features = self.fusion(*self._both_branches(frames, self.spiking.search_nodes))
         cls = self.correlate(self.search_cls(features), kernels.cls)
         return self.head(cls, self.correlate(self.search_box(features), kernels.box))
 
-    def _embed(self, frames: Tensor, side: int, nodes: nn.ModuleList, name: str) -> Tensor:
-        """Return the map of one kind of crop, from both branches."""
+    def _frames(self, crop: Tensor, side: int, name: str) -> Tensor:
+        """Return crops in the type of the weights; raise `UserError` for another shape."""
         expected = (2, self.step, self.in_chans, side, side)
-        if frames.dim() != 6 or tuple(frames.shape[1:]) != expected:
+        if crop.dim() != 6 or tuple(crop.shape[1:]) != expected:
             raise UserError(
                 f"STNet: {name} must be (B, polarity, T, colour, rows, columns) = (B, {', '.join(map(str, expected))});"
-                f" got {tuple(frames.shape)}"
+                f" got {tuple(crop.shape)}"
             )
-        frames = frames.to(self.transformer.convert.weight.dtype)
+        return crop.to(self.transformer.convert.weight.dtype)
+
+    def _both_branches(self, frames: Tensor, nodes: nn.ModuleList) -> tuple[Tensor, Tensor]:
+        """Return the maps of the spiking branch, with its threshold from the other one, and of the transformer."""
         spatial = self.transformer(frames.flatten(1, 3))
-        over_time = self.spiking(frames.amax(1), dynamic_threshold(spatial), nodes)
-        if name == "template":
-            spatial = F.relu(self.to_template(spatial))
-        return self.fusion(over_time, spatial)
+        return self.spiking(frames.amax(1), dynamic_threshold(spatial), nodes), spatial
+
+    def get_classifier(self) -> tuple[nn.Module, ...]:
+        """Return the last layers: of the score, the centre-ness and the box."""
+        return tuple(layer.conv for layer in (self.head.cls, self.head.ctr, self.head.box))
 
     def set_attr(self, attr: str, val: Any) -> None:
         """Set an attribute of all neurons.
@@ -467,7 +482,7 @@ def _score_size(z_size: int, x_size: int, img_size: int, layers: int) -> int:
     search = math.ceil(math.ceil(img_size / 4) / 2) - 2
     template = (search - _REDUCTION) // 2 + 1
     if template < 3:
-        raise UserError(f"STNet: img_size must be at least 137; got {img_size}")
+        raise UserError(f"STNet: img_size must be at least 145; got {img_size}")
     if (_after(z_size), _after(x_size)) != (template, search):
         sides = {"z_size": template, "x_size": search}
         crops = (f"{name} from {_least(side)} to {_least(side) + 7}" for name, side in sides.items())

@@ -150,7 +150,8 @@ def _report(parts: Parts, trained: Trained) -> dict[str, Any]:
     result["checkpoint"] = str(checkpoints.last)
     line = f"checkpoint {checkpoints.last}"
     with journal.optional("pictures and results of the run"):
-        curves = training_curves(rows, folder / "curves.png")
+        judged = {} if (task := parts.task) is None else {"metric": task.metric, "decreasing": task.decreasing}
+        curves = training_curves(rows, folder / "curves.png", **judged)
         about = {"checkpoint": checkpoints.last.name, "kind": "training", "pictures": [curves]}
         result |= conclude(parts, figures, journal, **about) | {"curves": str(curves)}
         line += f" | training curves {curves}"

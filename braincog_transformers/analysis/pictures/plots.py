@@ -6,7 +6,7 @@ pyplot: no window opens, no global state or backend changes, and nothing stays i
 share, and those of numbers by layer or epoch; `maps` has those laid out in space, `classes` those by class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,8 @@ __all__ += ["plot_rates", "plot_rates_per_step", "save", "short_name", "styled",
 
 INK, GREY, GRID = "#22252b", "#7a808c", "#e4e6ea"
 BLUE, RED, AMBER, GREEN = "#2f6db3", "#c8413f", "#d99a2b", "#3f8f5b"
-LOSS, ACCURACY, FIRING = "loss", "accuracy (%)", "spikes per neuron and step"
-CURVES = {LOSS: ("loss",), ACCURACY: ("top1", "top5"), FIRING: ("firing",), "learning rate": ("lr",)}
+LOSS, ACCURACY, FIRING, RATE = "loss", "accuracy (%)", "spikes per neuron and step", "learning rate"
+CURVES = {LOSS: ("loss",), ACCURACY: ("top1", "top5"), FIRING: ("firing",), RATE: ("lr",)}
 STYLE = {
     **dict.fromkeys(("axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
@@ -88,29 +88,36 @@ def short_name(name: str, width: int) -> str:
 
 
 @styled
-def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> Path:
+def training_curves(
+    rows: Sequence[Mapping[str, object]], path: str | Path, *, metric: str = "", decreasing: bool = False
+) -> Path:
     """Draw loss, accuracy, firing rate and learning rate over the epochs of a run, and save the picture.
 
     Args:
         rows: one mapping per epoch, as in summary.csv: `epoch` (from 0 on, drawn from 1 on), and any columns whose
             name holds `loss`, `top1`, `top5`, `firing` or `lr`; values may be text, missing ones are left out.
         path: the PNG to write.
+        metric: what a run is judged by instead of accuracy, as `miou` for the columns `test_miou` and `ema_miou`.
+        decreasing: whether a smaller metric is a better one.
     """
     names = list(dict.fromkeys(key for row in rows for key in row))
     parts = {name: {*name.lower().split("_")} for name in names}  # `eval_top1` belongs to `top1`
     found = {title: [name for name in names if parts[name] & {*marks}] for title, marks in CURVES.items()}
+    if metric:
+        judged = metric.replace("_", " "), [name for name in names if name.endswith(f"_{metric}")]
+        found = dict(judged if title == ACCURACY else (title, columns) for title, columns in found.items())
     found = {title: columns for title, columns in found.items() if columns or title != FIRING}
     figure = new_figure(3.4 * len(found), 3.2)
     figure.get_layout_engine().set(wspace=0.05)
     for ax, (title, columns) in zip(new_grid(figure, 1, len(found))[0], found.items(), strict=True):
         for name in columns:
-            _draw_curve(ax, rows, name)
+            _draw_curve(ax, rows, name, best=min if decreasing else max)
         ax.set(title=title, xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.yaxis.set_major_formatter("{x:g}")
         ax.grid(axis="y", color=GRID, linewidth=0.8)
         ax.set_axisbelow(True)
-        if title in (LOSS, ACCURACY) and columns:
+        if title not in (FIRING, RATE) and columns:
             ax.legend(loc="best")
         if title == ACCURACY and columns:
             ax.set_ylim(top=101)
@@ -119,7 +126,7 @@ def training_curves(rows: Sequence[Mapping[str, object]], path: str | Path) -> P
     return save(figure, path)
 
 
-def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str) -> None:
+def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str, *, best: Callable = max) -> None:
     """Draw one column over the epochs: training blue, evaluation red with its best point, averaged weights amber."""
     points = [(float(row.get("epoch", i)) + 1, value) for i, row in enumerate(rows)
               if np.isfinite(value := _number(row.get(name)))]  # fmt: skip
@@ -129,10 +136,10 @@ def _draw_curve(ax: Axes, rows: Sequence[Mapping[str, object]], name: str) -> No
     evaluated = name.startswith(("eval", "test", "val"))
     colour = RED if evaluated else AMBER if name.startswith("ema") else BLUE
     label = name.replace("_", " ")
-    if evaluated and "top1" in name:
-        best = int(np.argmax(values))
-        ax.plot(epochs[best], values[best], "o", color=colour, markersize=4)
-        label += f" (best {values[best]:.2f})"
+    if evaluated and not name.endswith(("loss", "top5")):
+        place = values.index(best(values))
+        ax.plot(epochs[place], values[place], "o", color=colour, markersize=4)
+        label += f" (best {values[place]:.4g})" if "top1" not in name else f" (best {values[place]:.2f})"
     style = "--" if "top5" in name else "-"
     ax.plot(epochs, values, style, color=colour, linewidth=1.6, marker="." if len(points) < 3 else None, label=label)
 

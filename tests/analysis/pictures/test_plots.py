@@ -188,3 +188,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         with pytest.raises(UserError, match=r"^output folder '.*' can't be written \(.*\); name another") as raised:
             plots.training_curves([], path)
         assert "\n" not in str(raised.value)
+
+
+def test_the_curves_of_a_task_show_its_metric(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+    rows = [{"epoch": i, "train_loss": 1.0, "test_abs_rel": value, "lr": 0.1} for i, value in enumerate((3, 1, 2))]
+    plots.training_curves(rows, tmp_path / "curves.png", metric="abs_rel", decreasing=True)
+    panels = {ax.get_title(loc="left") or ax.get_title(): ax for ax in drawn[0].axes}
+    assert list(panels) == ["loss", "abs rel", "learning rate"]
+    assert panels["abs rel"].get_legend().get_texts()[0].get_text() == "test abs rel (best 1)"
