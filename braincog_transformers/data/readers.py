@@ -7,7 +7,7 @@
 | `.aedat4` | AEDAT4 container of DV, in `aedat4.py` | CIFAR10-DVS (tonic's files) |
 | `.aedat` | AEDAT 3.1, in `aedat3.py`, cut into `Segment`s | DVS128 Gesture (official files) |
 | `.npy` | rows x, y, polarity, milliseconds | DVS128 Gesture (tonic's files) |
-| `.dat` | Prophesee's DAT, version 2 | N-CARS |
+| `.dat` | Prophesee's DAT, version 2 | N-CARS, Gen1 |
 | `.mat` | MATLAB columns ts, x, y, pol | UCF101-DVS, HMDB-DVS |
 
 Where an ending doesn't say it all (a stretch of a longer file, a format of one set), a class derived from `Recording`
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from .formats.columns import LATEST_US, check_clock, inside, make_events, whole_
 from .formats.mat5 import mat_columns
 from .formats.opening import after_lines, complete, file_bytes, named
 
-__all__ = ["READERS", "Recording", "Segment", "encode_bin", "make_events", "read_recording"]
+__all__ = ["READERS", "DatStretch", "Recording", "Segment", "dat_start", "encode_bin", "make_events", "read_recording"]
 
 _BIN_OVERFLOW_ROW = 240
 _BIN_OVERFLOW_US = 8192
@@ -39,6 +40,8 @@ _BIN_LONGEST_US = 1 << 23
 _AEDAT2_MAGIC = b"#!AER-DAT2."
 _AEDAT2_SPECIAL = 1 << 31 | 1 << 15
 _DAT_KINDS = (0, 12)
+_DAT_HEAD = 1 << 16
+"""Bytes that are enough for the lines of text in front of the events."""
 _MAT_ROWS = 180
 _ANY_PIXEL = 1 << 15
 
@@ -145,16 +148,33 @@ def read_dat(raw: bytes) -> np.ndarray:
 
     The address has x in bits 13..0, y in bits 27..14 and the polarity above. Both axes stay as they were stored.
     """
-    start = after_lines(raw, b"%")
-    version = re.search(rb"^% Version (\d+)", raw[:start], re.MULTILINE)
+    return _dat_events(raw, dat_start(raw, len(raw)))
+
+
+def _dat_events(raw: bytes, start: int) -> np.ndarray:
+    t, address = np.frombuffer(raw, "<u4", offset=start).reshape(-1, 2).astype(np.int64).T
+    return make_events(t, address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28)
+
+
+def dat_start(head: bytes, size: int) -> int:
+    """Return where the events of a DAT recording begin.
+
+    Args:
+        head: the first bytes of the file, or all of them.
+        size: of the file in bytes.
+
+    Raises:
+        UserError: for another format, or a size that holds no whole events.
+    """
+    start = after_lines(head, b"%")
+    version = re.search(rb"^% Version (\d+)", head[:start], re.MULTILINE)
     if not start or (version and version.group(1) != b"2"):
         raise UserError("not a DAT recording of version 2; it doesn't begin with such lines, fetch it anew")
-    if (len(raw) - start) % 8 != 2 or raw[start + 1] != 8:
+    if len(head) < start + 2 or (size - start) % 8 != 2 or head[start + 1] != 8:
         raise UserError("truncated DAT recording; it doesn't hold whole 8-byte events, fetch it anew")
-    if raw[start] not in _DAT_KINDS:
-        raise UserError(f"not a DAT recording of pixels; its events are of kind {raw[start]}, not 0 or 12")
-    t, address = np.frombuffer(raw, "<u4", offset=start + 2).reshape(-1, 2).astype(np.int64).T
-    return make_events(t, address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28)
+    if head[start] not in _DAT_KINDS:
+        raise UserError(f"not a DAT recording of pixels; its events are of kind {head[start]}, not 0 or 12")
+    return start + 2
 
 
 @_reader(".mat")
@@ -240,6 +260,60 @@ class Segment(Recording):
         events = make_events(*decode_aedat3(raw))
         check_clock(events["t"])
         return events
+
+
+@dataclass(frozen=True)
+class DatStretch(Recording):
+    """Describe one stretch of a longer DAT recording; only its bytes are read.
+
+    Args:
+        start_us: time in microseconds from which on events belong to it.
+        end_us: time of its end, at which an event belongs to it no more.
+    """
+
+    start_us: int
+    end_us: int
+
+    __str__, name = Segment.__str__, Segment.name
+
+    def read(self) -> np.ndarray:
+        """Read the stretch, which may be empty; its place is found by bisection, so the clock must not go backwards."""
+        size = self.stat().st_size
+        with open(self.path, "rb") as file:
+            start = dat_start(file.read(_DAT_HEAD), size)
+            low, high = (_first_at(file, start, (size - start) // 8, time) for time in (self.start_us, self.end_us))
+            file.seek(start + 8 * low)
+            return _dat_events(file.read(8 * max(0, high - low)), 0)
+
+    def events(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the checked events (N,), none where nothing happened.
+
+        Args:
+            size: (H, W) of the sensor.
+
+        Raises:
+            UserError: one line with the file, as `read_recording`; for times that are not those of the stretch, too.
+        """
+        with named(self):
+            events = self.read()
+            if len(events):
+                _check(events, size)
+                if events["t"][0] < self.start_us or events["t"][-1] >= self.end_us:
+                    raise UserError("time goes backwards in it, so that a stretch can't be found; fetch it anew")
+        return events
+
+
+def _first_at(file: BinaryIO, start: int, count: int, time: int) -> int:
+    """Return the number of the first event of a DAT file at a time or later, by bisection."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        file.seek(start + 8 * middle)
+        if int.from_bytes(file.read(4), "little") < time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @lru_cache(maxsize=1)

@@ -42,6 +42,7 @@ def events_to_frames(
     by: Literal["number", "time", "given"] = "number",
     remainder: Literal["last", "drop"] = "last",
     merge: bool = False,
+    span: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Count events per frame, polarity and pixel.
 
@@ -52,6 +53,7 @@ def events_to_frames(
         by: equal numbers of events, equal times, or, of recordings that come in eight steps, equal numbers of those.
         remainder: what is left over joins the last frame or is dropped.
         merge: count both polarities together.
+        span: start and duration in microseconds of what equal times divide; by default that of the events.
 
     Returns:
         counts (T, P, H, W) float32; of P = 2 channels, 0 holds OFF events and 1 ON events.
@@ -65,7 +67,7 @@ def events_to_frames(
         rules = f"by must be in {_CUTS}, remainder in {_REMAINDERS}"
         raise ValueError(f"events_to_frames: {rules}; got {by!r}, {remainder!r}")
     height, width = size
-    cuts = _cuts(events, steps, by)
+    cuts = _cuts(events, steps, by, span)
     if remainder == "last":
         cuts[-1] = len(events)
     cell = events["y"].astype(np.intp) * width + events["x"]
@@ -78,7 +80,7 @@ def events_to_frames(
     return frames.reshape(steps, chans, height, width)
 
 
-def _cuts(events: np.ndarray, steps: int, by: str) -> np.ndarray:
+def _cuts(events: np.ndarray, steps: int, by: str, span: tuple[int, int] | None = None) -> np.ndarray:
     """Return (T + 1,): frame k has the events from place k to place k + 1; those behind the last are the remainder."""
     edges = np.arange(steps + 1)
     if by == "number":
@@ -88,7 +90,8 @@ def _cuts(events: np.ndarray, steps: int, by: str) -> np.ndarray:
     if not len(events):
         return edges * 0
     t = np.ascontiguousarray(events["t"])
-    return np.searchsorted(t, t[0] + edges * ((t[-1] - t[0]) // steps))
+    start, duration = span or (t[0], t[-1] - t[0])
+    return np.searchsorted(t, start + edges * (duration // steps))
 
 
 def voxel_grid(events: np.ndarray, steps: int, size: tuple[int, int]) -> np.ndarray:
@@ -279,19 +282,34 @@ class FrameRule(Rule):
         """Return the frames of `pack`'s result."""
         return normalize_frames(stored.astype(np.float32) / np.float32(self.factor or 1), self.norm)
 
+    def of_events(self, events: np.ndarray, span: tuple[int, int]) -> np.ndarray:
+        """Return the frames (T, P, H, W) of a stretch of a recording, which may hold no events: then they are zeros.
+
+        Args:
+            events: checked, sorted by time.
+            span: start and duration of the stretch in microseconds, which counts by time divide.
+        """
+        if not len(events):
+            return np.zeros(self.shape, np.float32)
+        return normalize_frames(self._fitted(self._converted(events, span)), self.norm)
+
     def _frames(self, path: Path | Recording) -> np.ndarray:
-        events = read_recording(path, self.sensor)
-        if self.kind == "voxel":
-            frames = voxel_grid(events, self.steps, self.sensor)
-        elif self.kind == "surface":
-            frames = time_surfaces(events, self.steps, self.sensor, tau_us=self.tau_us, merge=self.merge)
-        else:
-            frames = events_to_frames(
-                events, self.steps, self.sensor, by=self.by, remainder=self.remainder, merge=self.merge
-            )
+        frames = self._converted(read_recording(path, self.sensor))
         if not frames.any():
             rule = "last" if self.remainder == "drop" else self.remainder
             raise UserError(f"{path}: no event is left in its frames; use fewer steps, or --remainder {rule}")
+        return self._fitted(frames)
+
+    def _converted(self, events: np.ndarray, span: tuple[int, int] | None = None) -> np.ndarray:
+        """Return frames of the sensor's size."""
+        if self.kind == "voxel":
+            return voxel_grid(events, self.steps, self.sensor)
+        if self.kind == "surface":
+            return time_surfaces(events, self.steps, self.sensor, tau_us=self.tau_us, merge=self.merge)
+        cut = {"by": self.by, "remainder": self.remainder, "merge": self.merge, "span": span}
+        return events_to_frames(events, self.steps, self.sensor, **cut)
+
+    def _fitted(self, frames: np.ndarray) -> np.ndarray:
         if self.clip:
             np.minimum(frames, self.clip, out=frames)
         return resize_counts(frames, self.size, self.resize)
