@@ -35,7 +35,7 @@ from ..ops import planes
 from ..ops.operators import CONTROL, SHAPED_BY_DATA, Operator, Operators
 from ..runtime.batch import Batch, tensors_of
 from .dispatch import DenseProduct, Follower, unseen
-from .recorder import all_steps, frozen_inference, is_spiking, outputs, refuse_streaming, unwrap
+from .recorder import all_steps, frozen_inference, is_spiking, outputs, refuse_streaming, steps_of, unwrap
 
 __all__ = ["KINDS", "Kind", "Operation", "Operations", "Seen", "count_operations", "counting", "observe"]
 
@@ -352,7 +352,7 @@ class _Counter:
         """Return how many samples times steps a tensor holds, `(T*B, ...)`, `(T, B, ...)` or `(B, ...)`."""
         if self.stepping is not None:
             return len(x)
-        steps = getattr(self.model, "step", 1)
+        steps = steps_of(self.model)
         return len(x) * x.shape[1] if x.dim() > 2 and x.shape[:2] == (steps, self._batch) else len(x)
 
     def _uncounted(self, name: str, module: nn.Module, _inputs: tuple[Tensor, ...], _output: Tensor) -> None:
@@ -560,7 +560,7 @@ def counting(model: nn.Module, *, fold: bool = False) -> Iterator[Callable[[], O
     def counted() -> Operations:
         if not counter.samples:
             raise UserError("count_operations: the data hold no batch; nothing can be counted")
-        steps, rows = getattr(inner, "step", 1), list(counter.rows.values())
+        steps, rows = steps_of(inner), list(counter.rows.values())
         counter.warn()
         first = _first(rows)
         if first is None:

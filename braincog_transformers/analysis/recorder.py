@@ -21,7 +21,7 @@ from ..nodes.valued import ValuedNode
 from ..runtime.batch import Batch, tensors_of
 
 __all__ = ["NodeRecord", "all_steps", "device_of", "frozen_inference", "inputs_of", "outputs", "record"]
-__all__ += ["is_spiking", "pictured", "refuse_streaming", "unwrap", "watch"]
+__all__ += ["is_spiking", "pictured", "steps_of", "refuse_streaming", "unwrap", "watch"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -39,6 +39,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 def is_spiking(model: nn.Module) -> bool:
     """Say whether a model has a spiking neuron, a node of BrainCog's."""
     return any(isinstance(module, BaseNode) for module in model.modules())
+
+
+def steps_of(model: nn.Module) -> int:
+    """Return the number of steps T of a network, of one that doesn't say it that of its neurons; 1 without any."""
+    if isinstance(step := getattr(model, "step", None), int):
+        return step
+    return max((module.step for module in model.modules() if isinstance(module, BaseNode)), default=1)
 
 
 def device_of(model: nn.Module) -> torch.device:

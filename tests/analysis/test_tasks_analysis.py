@@ -154,7 +154,9 @@ def test_steps_that_follow_from_the_input():
     x = torch.rand(3, 5, 2, 8, 8) * 4
     (row,) = firing_rates(network, [x])
     assert len(row.per_step) == 5
-    assert rows_of(count_operations(network, [x]))["conv"].total("rows") == 15
+    counted = count_operations(network, [x])
+    assert counted.steps == 5
+    assert rows_of(counted)["conv"].total("rows") == 15
 
 
 def test_a_network_that_does_not_spike():
