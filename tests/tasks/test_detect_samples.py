@@ -72,7 +72,7 @@ def test_varied_samples_move_boxes_with_the_picture(annotations, tmp_path, jitte
             assert ((x[0] > 0.5).float() - mask).abs().sum() <= 0.3 * mask.sum() + 8
             seen, flipped = seen + 1, flipped | {x1 > 40}
     assert seen >= 5
-    assert len(flipped) == 2
+    assert len(flipped) == 2 or jitter[1] < 1  # a shrunken picture lies in the left half
 
 
 def test_a_picture_that_is_damaged_or_of_another_size_is_named(annotations, tmp_path):
@@ -279,7 +279,7 @@ def test_a_set_of_your_own_and_what_differs_between_its_halves(annotations, tmp_
     [
         (["window_us=5"], "window_us: for sets in the layout of gen1, not for detect_scene"),
         (["jitter=(2.0, 1.0)"], "jitter: must be the smaller and the larger factor"),
-        (["channels=0"], "channels: must be from 1"),
+        (["channels=1"], "channels: must be from 2"),
         (["first_stride=3"], "first_stride: must be 1, 2, 4"),
         (["channel=3"], "channel: detect has no such option"),
     ],

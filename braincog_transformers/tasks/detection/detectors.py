@@ -48,8 +48,9 @@ class DetectionLoss(nn.Module):
 
 def _group_norm(channels: int) -> nn.GroupNorm:
     """Return the normalisation of torchvision's RetinaNet of 2022 (`retinanet_resnet50_fpn_v2`), which trains from the
-    start where heads without one hardly do; of fewer channels than usual, in fewer groups."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    start where heads without one hardly do; of fewer channels than usual, in fewer groups. A group has two channels or
+    more, since the coarsest map of a small picture is a single place."""
+    return nn.GroupNorm(math.gcd(32, max(1, channels // 2)), channels)
 
 
 class Coarser(ExtraFPNBlock):

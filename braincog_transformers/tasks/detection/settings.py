@@ -66,7 +66,7 @@ class DetectionSettings(TaskSettings):
              f"height and width from 1 to {_LARGEST}"),
             ("jitter", all(map(isfinite, self.jitter)) and 0.05 <= self.jitter[0] <= self.jitter[1] <= 20,
              "the smaller and the larger factor, from 0.05 to 20"),
-            ("channels", 1 <= self.channels <= 4096, "from 1 to 4096"),
+            ("channels", 2 <= self.channels <= 4096, "from 2 to 4096"),
             ("box_channels", 1 <= self.box_channels <= 16_384, "from 1 to 16384"),
             ("first_stride", stride is None or stride in (1, 2, 4, 8, 16, 32), "1, 2, 4, 8, 16 or 32"),
             ("anchor_scale", scale is None or 0.5 <= scale <= 64, "from 0.5 to 64"),
