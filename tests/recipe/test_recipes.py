@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 import yaml
 from torch import nn
 
 import braincog_transformers
 from braincog_transformers.cli import resolve
 from braincog_transformers.errors import UserError
+from braincog_transformers.models.task_networks import TASK_NETWORKS
+from braincog_transformers.recipe import keywords
+from braincog_transformers.tasks import find_task
 from braincog_transformers.training.network import find_shape
 from braincog_transformers.training.optim import build_optimizer, build_schedule
 
@@ -43,7 +48,16 @@ def test_a_recipe_opens_with_four_comment_lines(path):
 @pytest.mark.parametrize("path", RECIPES)
 def test_a_recipe_builds_its_network(path):
     options = resolve(["-c", str(path)])
+    if (found := TASK_NETWORKS.get(options.model.model)) is not None:
+        assert found.task == options.task.task
+        with torch.device("meta"):
+            network = timm.create_model(options.model.model, **keywords(options.model.model_kwargs))
+        assert isinstance(network, found.entry.cls)
+        return
     assert options.model.model in braincog_transformers.list_models()
+    if options.task.task:
+        assert find_task(options.task.task)(options).name == options.task.task
+        return
     shape = find_shape(options)  # builds it without memory, for the recipe's size, channels and steps
     assert options.model.step in (None, shape.step)
 
