@@ -533,7 +533,7 @@ def test_the_scene_is_the_same_each_time_and_whole_or_not_there(tmp_path, monkey
         given[0].mkdir(parents=True)
 
     monkeypatch.setattr(scene, "_write_action", fails)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"the scene can.t be written \(disk full\)"):
         scene.make_scene(tmp_path / "c")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 

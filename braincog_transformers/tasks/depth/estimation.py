@@ -12,7 +12,6 @@ from ...data.build import DataBundle
 from ...data.loading.folders import describe, find_root, visible
 from ...data.registry import DatasetInfo
 from ...errors import UserError
-from ...files import reason
 from ...runtime.batch import Batch
 from ..task import Meter, Task
 from .files import Stream
@@ -42,10 +41,7 @@ class DepthEstimation(Task):
         """Read the list of files; a scene is made first, and a raw stream has no training part."""
         if not info.folders:
             root = data_dir / info.name
-            try:
-                make_scene(root)
-            except OSError as error:
-                raise UserError(f"{root}: can't be written ({reason(error)}); name another --data-dir") from error
+            make_scene(root)
         else:
             root = find_root(info, data_dir)
         train, test = (self._streams if info.layout == "stream" else self._sequences)(info, root)

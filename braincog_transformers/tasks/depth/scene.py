@@ -5,12 +5,12 @@ adds light with the distance. A pixel adds up the light and fires at the thresho
 al., ECCV 2022, section on spike generation). The files are those of the real set, with 32 frames in a tensor.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from ..scenes import write_scene
 
 __all__ = ["integrate_and_fire", "make_scene", "render"]
 
@@ -105,22 +105,11 @@ def _write_sequence(folder: Path, rng: np.random.Generator) -> None:
 
 
 def make_scene(folder: Path) -> None:
-    """Write the scene into `folder`, unless it is there. It is there completely or not at all.
+    """Write the scene into `folder`, unless it is there, see `scenes.write_scene`."""
+    write_scene(folder, _write)
 
-    Raises:
-        OSError: for a place that can't be written.
-    """
-    if folder.is_dir():
-        return
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
+
+def _write(folder: Path) -> None:
     names = [(part, number) for part, count in PARTS.items() for number in range(count)]
-    try:
-        for seed, (part, number) in enumerate(tqdm(names, "planes of depth_scene", unit="sequence", mininterval=0.5)):
-            _write_sequence(partial / part / f"sequence_{number:02d}", np.random.default_rng((_SEED, seed)))
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # by another process, which was faster
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    for seed, (part, number) in enumerate(tqdm(names, "planes of depth_scene", unit="sequence", mininterval=0.5)):
+        _write_sequence(folder / part / f"sequence_{number:02d}", np.random.default_rng((_SEED, seed)))

@@ -1,16 +1,13 @@
 """A small set of shapes on a plain ground, written as PNG with COCO's JSON."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ...data.registry import TaskSet
-from ...errors import UserError
-from ...files import reason
+from ..scenes import write_scene
 
 __all__ = ["scene_folder"]
 
@@ -22,26 +19,8 @@ _RADII = (8, 20)
 
 
 def scene_folder(info: TaskSet, data_dir: Path) -> Path:
-    """Return the scene's folder below `data_dir`; it is written whole, or not at all, where it isn't there yet.
-
-    Raises:
-        UserError: the folder can't be written.
-    """
-    folder = data_dir / info.name
-    if folder.exists():
-        return folder
-    beside = data_dir / f".{info.name}.{os.getpid()}.tmp"
-    try:
-        _write(beside, info.classes)
-        beside.rename(folder)
-    except OSError as error:
-        if not folder.exists():  # else another process was faster
-            raise UserError(
-                f"{folder}: the scene can't be written ({reason(error)}); name a folder to write into with --data-dir"
-            ) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return folder
+    """Return the scene's folder below `data_dir`, which is written where it isn't there, see `scenes.write_scene`."""
+    return write_scene(data_dir / info.name, lambda folder: _write(folder, info.classes))
 
 
 def _write(root: Path, classes: tuple[str, ...]) -> None:

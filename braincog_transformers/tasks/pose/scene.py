@@ -4,8 +4,6 @@ Angles of its joints are sums of sines. It is drawn as thick lines, and a pixel 
 changes. The 24 joints, their tree and the turned camera are those of the real set; bones and shape are made up.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from ...models.body_model import PARENTS
 from ...models.rotations import Camera, matrices_from_axis_angles, project
+from ..scenes import write_scene
 from .files import JOINTS
 from .geometry import fit_translation
 
@@ -154,26 +153,16 @@ def _write_action(folder: Path, shape: np.ndarray, rng: np.random.Generator) -> 
 
 
 def make_scene(folder: Path) -> None:
-    """Write the scene's actions, with the names of MMHPSD's, into `folder`, unless they are there.
+    """Write the scene's actions, with the names of MMHPSD's, into `folder`, unless it is there; see `write_scene`.
 
-    Subjects 01, 02 and 07 test, as in the real set. The folder is there completely or not at all.
-
-    Raises:
-        OSError: for a place that can't be written.
+    Subjects 01, 02 and 07 test, as in the real set.
     """
-    if folder.is_dir():
-        return
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
-    try:
-        for subject in tqdm(_SUBJECTS, "figure of pose_scene", unit="subject", mininterval=0.5):
-            shape = np.random.default_rng((_SEED, subject)).normal(size=len(_SHAPES)).clip(-2, 2)
-            for group in range(1, 1 + (_TEST_GROUPS if subject in _TEST else _GROUPS)):
-                rng = np.random.default_rng((_SEED, subject, group))
-                _write_action(partial / f"subject{subject:02d}_group{group}_time1", shape, rng)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # by another process, which was faster
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    write_scene(folder, _write)
+
+
+def _write(folder: Path) -> None:
+    for subject in tqdm(_SUBJECTS, "figure of pose_scene", unit="subject", mininterval=0.5):
+        shape = np.random.default_rng((_SEED, subject)).normal(size=len(_SHAPES)).clip(-2, 2)
+        for group in range(1, 1 + (_TEST_GROUPS if subject in _TEST else _GROUPS)):
+            rng = np.random.default_rng((_SEED, subject, group))
+            _write_action(folder / f"subject{subject:02d}_group{group}_time1", shape, rng)

@@ -1,15 +1,12 @@
 """A small set of shapes on a plain ground, written in VOC's layout."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ...data.registry import TaskSet
-from ...errors import UserError
-from ...files import reason
+from ..scenes import write_scene
 from .masks import VOID, mask_picture
 
 __all__ = ["scene_folder"]
@@ -22,26 +19,9 @@ _SIDES = (64, 89)
 
 
 def scene_folder(info: TaskSet, data_dir: Path) -> Path:
-    """Return the scene's folder VOC2012 below `data_dir`; it is written whole, or not at all, where it isn't there yet.
-
-    Raises:
-        UserError: the folder can't be written.
-    """
-    folder, inside = data_dir / info.name, Path("VOCdevkit", "VOC2012")
-    if folder.exists():
-        return folder / inside
-    beside = data_dir / f".{info.name}.{os.getpid()}.tmp"
-    try:
-        _write(beside / inside, dict(zip(("train", "val"), info.samples, strict=True)))
-        beside.rename(folder)
-    except OSError as error:
-        if not folder.exists():  # else another process was faster
-            raise UserError(
-                f"{folder}: the scene can't be written ({reason(error)}); name a folder to write into with --data-dir"
-            ) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return folder / inside
+    """Return the scene's folder VOC2012 below `data_dir`, which is written where it isn't there, see `write_scene`."""
+    inside, parts = Path("VOCdevkit", "VOC2012"), dict(zip(("train", "val"), info.samples, strict=True))
+    return write_scene(data_dir / info.name, lambda folder: _write(folder / inside, parts)) / inside
 
 
 def _write(root: Path, parts: dict[str, int]) -> None:

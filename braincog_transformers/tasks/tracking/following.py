@@ -16,7 +16,6 @@ from ...data.build import DataBundle
 from ...data.loading.folders import find_root
 from ...data.registry import DatasetInfo
 from ...errors import UserError, shown
-from ...files import reason
 from ...models.task_networks import TASK_NETWORKS
 from ...recipe import keywords
 from ..task import Call, Task, TaskSettings
@@ -97,10 +96,7 @@ class Tracking(Task):
         """See `Task`: training pairs, whole test sequences, and pairs of these for the analysis."""
         if not info.folders:
             root = data_dir / info.name
-            try:
-                make_scene(root)
-            except OSError as error:
-                raise UserError(f"{root}: can't be written ({reason(error)}); name another --data-dir") from error
+            make_scene(root)
         else:
             root = find_root(info, data_dir)
         train, test = (find_sequences(root, part, absent=self.settings.absent) for part in ("train", "test"))

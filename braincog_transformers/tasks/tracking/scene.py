@@ -1,12 +1,11 @@
 """A small scene to track in: two textured patterns before an event camera, of which the larger is followed."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from ..scenes import write_scene
 from .files import SUB_FRAMES, event_frames, write_sequence
 
 __all__ = ["make_scene"]
@@ -65,7 +64,7 @@ def _events(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _write(root: Path, part: str, name: str, count: int, rng: np.random.Generator) -> None:
+def _write_sequence(root: Path, part: str, name: str, count: int, rng: np.random.Generator) -> None:
     height, width = rng.integers(26, 37, 2)
     kind = int(rng.integers(2))
     patterns = [_texture(height, width, kind), _texture(20, 20, 1 - kind)]
@@ -84,24 +83,13 @@ def _write(root: Path, part: str, name: str, count: int, rng: np.random.Generato
 
 
 def make_scene(root: Path) -> None:
-    """Write the scene into `root`, in the layout of `files`, unless it is there; completely or not at all.
+    """Write the scene into `root`, in the layout of `files`, unless it is there; see `scenes.write_scene`."""
+    write_scene(root, _write)
 
-    Raises:
-        OSError: for a place that can't be written.
-    """
-    if root.is_dir():
-        return
-    partial = root.with_name(f".{root.name}-{os.getpid()}.partial")
-    try:
-        for number, (part, (count, frames)) in enumerate(_PARTS.items()):
-            names = [f"pattern_{part}_{place:02d}" for place in range(1, count + 1)]
-            for place, name in enumerate(tqdm(names, f"track_scene, {part}", mininterval=0.5)):
-                _write(partial, part, name, frames, np.random.default_rng((_SEED, number, place)))
-            (partial / "img_120_split" / part / "list.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        try:
-            partial.rename(root)
-        except OSError:
-            if not root.is_dir():  # by another process, which was faster
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+def _write(root: Path) -> None:
+    for number, (part, (count, frames)) in enumerate(_PARTS.items()):
+        names = [f"pattern_{part}_{place:02d}" for place in range(1, count + 1)]
+        for place, name in enumerate(tqdm(names, f"track_scene, {part}", mininterval=0.5)):
+            _write_sequence(root, part, name, frames, np.random.default_rng((_SEED, number, place)))
+        (root / "img_120_split" / part / "list.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
