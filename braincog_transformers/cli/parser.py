@@ -29,6 +29,8 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "export": dict(metavar="FILE", help="write the --eval_checkpoint as .onnx, .pt2 or .aot.pt2 (compiled), and stop"),
 }
 """What is done instead of a training, with argparse's arguments."""
+_NETWORKS = {"track": "stnet", "depth": "spike_transformer_depth", "pose": "spiking_pose_transformer_34"}
+"""The published network of a task that has its own, where none is named."""
 
 
 def _data_problems(options: Options) -> Iterator[str]:
@@ -224,4 +226,7 @@ def read(argv: Sequence[str]) -> Command:
         # an empty one undoes the recipe's
         if entry.metadata["named"] and given.get(name) == "" and not recipe.get(name)
     ]
-    return Command(action, argument, recipe | given, problems)
+    values = recipe | given
+    if (network := _NETWORKS.get(str(values.get("task")))) is not None:
+        values.setdefault("model", network)
+    return Command(action, argument, values, problems)

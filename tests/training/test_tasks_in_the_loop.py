@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from braincog_transformers import tasks
-from braincog_transformers.cli import main
+from braincog_transformers.cli import main, resolve
 from braincog_transformers.data import DATASETS
 from braincog_transformers.data.build import DataBundle
 from braincog_transformers.data.registry import TaskSet
@@ -192,6 +192,19 @@ def test_what_does_not_belong_to_a_task_is_refused(tmp_path, capsys, more, messa
     assert message in said.err
     assert said.err.count("\n") == 1
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "model"),
+    [
+        (["--task", "track", "--dataset", "fe240hz"], "stnet"),
+        (["--task", "track"], "stnet_small"),
+        (["--task", "track", "--dataset", "fe240hz", "--model", "stnet_small"], "stnet_small"),
+        (["--task", "detect", "--dataset", "coco", "--model", "sdt_v2_15m"], "sdt_v2_15m"),
+    ],
+)
+def test_a_task_has_a_network_of_its_own(given, model):
+    assert resolve(given).model.model == model
 
 
 @pytest.mark.parametrize(
