@@ -99,6 +99,7 @@ ELSEWHERE = {
     "spike_transformer_depth": "tasks/test_depth_network.py and test_depth_numbers.py",
     "spiking_pose_transformer": "tasks/test_pose_network.py",
     "pose_scores": "tasks/test_pose_task.py",
+    "tracking_pipeline": "tasks/test_tracking_vectors.py",
 }
 """Where vectors are tested that are no classifier's, by how their names begin."""
 

@@ -90,6 +90,8 @@ def build_datasets(
         TypeError: for an unknown option.
     """
     info = lookup(name)
+    if info.kind == "task":
+        raise UserError(f"data set {name} is for --task {info.task}, and has no classes of samples; see docs/tasks.md")
     data_dir = Path(data_dir)
     frames = FrameRule(kind=frames) if isinstance(frames, str) else frames or FrameRule()
     split = split if isinstance(split, Split) else Split(rule=split)

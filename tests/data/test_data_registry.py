@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from braincog_transformers.data import DATASETS
+from braincog_transformers.data.build import build_datasets
 from braincog_transformers.data.events.splits import SPLITS
 from braincog_transformers.data.readers import READERS
 from braincog_transformers.data.registry import lookup
 from braincog_transformers.data.settings import Augment
 from braincog_transformers.errors import UserError
+from braincog_transformers.recipe import ENTRIES
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -21,6 +23,10 @@ def test_every_entry_is_complete(name):
     assert len(info.classes) in (0, info.num_classes)
     assert len(set(info.classes)) == len(info.classes)
     colours = info.in_chans if info.kind == "image" else info.size[1] if info.length else 0
+    if info.kind == "task":
+        assert info.task in ENTRIES["task"].metadata["choices"]
+        colours = len(info.mean)
+        assert colours in (0, info.in_chans)
     assert len(info.mean) == len(info.std) == colours
     assert bool(info.colours) == bool(colours)
     assert set(info.endings) - {".npz"} <= READERS.keys()  # which ES-ImageNet's own recordings read
@@ -30,7 +36,7 @@ def test_every_entry_is_complete(name):
     assert info.source
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", [name for name in DATASETS if DATASETS[name].kind != "task"])
 def test_no_default_augmentation_is_left_open(name):
     unused = {"scale", "ratio", "color_jitter", "aa", "reprob", "remode", "recount", "train_interpolation"}
     unused |= {"interpolation", "crop_pct"}
@@ -38,6 +44,11 @@ def test_no_default_augmentation_is_left_open(name):
     unused = unused[DATASETS[name].kind]
     filled = Augment().filled(DATASETS[name].augment)
     assert {key for key, value in vars(filled).items() if value is None} == unused
+
+
+def test_a_set_of_another_task_is_no_set_of_classes(tmp_path):
+    with pytest.raises(UserError, match="data set voc is for --task segment, and has no classes of samples"):
+        build_datasets("voc", tmp_path)
 
 
 def test_what_the_user_gave_wins_over_the_sets_default():

@@ -13,7 +13,7 @@ from braincog_transformers.tasks.tracking.metrics import center_error, figures, 
 from braincog_transformers.tasks.tracking.targets import Locations, box_loss, centerness_loss, class_loss
 from braincog_transformers.tasks.tracking.tracker import Tracker, choose, cosine_window
 
-HERE = Path(__file__).parents[1] / "golden" / "stnet_tracking.safetensors"
+HERE = Path(__file__).parents[1] / "golden" / "tracking_pipeline.safetensors"
 
 
 class Vector:

@@ -134,7 +134,7 @@ def test_an_incomplete_set_is_used_with_a_warning(tmp_path):
         build_datasets("nmnist", tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("digits", "ndigits")])
+@pytest.mark.parametrize("name", [one.name for one in DATASETS.values() if one.kind != "task" and one.folders])
 def test_missing_data_say_what_where_how_and_which_option(tmp_path, name):
     with pytest.raises(MissingData) as caught:
         build_datasets(name, tmp_path)
