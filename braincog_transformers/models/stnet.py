@@ -299,6 +299,8 @@ class STNet(BaseModule):
 
     total_stride = 8
     num_classes = 0
+    input_names = ("template", "search")
+    """Tensors of the `Batch` that a call takes."""
     official_names = OfficialNames(
         rename=(
             (r"^basemodel\.conv([123])\.", lambda match: f"spiking.convs.{int(match[1]) - 1}."),

@@ -16,6 +16,7 @@ from braincog_transformers.analysis.attention_maps import attention_maps
 from braincog_transformers.analysis.audit import audit, format_audit
 from braincog_transformers.analysis.firing import firing_rates
 from braincog_transformers.analysis.operations import count_operations
+from braincog_transformers.analysis.pictures.diagram import draw_architecture
 from braincog_transformers.analysis.pictures.visualize import save_images, visualize
 from braincog_transformers.analysis.recorder import is_spiking, outputs, pictured, record
 from braincog_transformers.errors import UserError
@@ -201,7 +202,10 @@ def test_segmentation_on_a_network_of_the_zoo():
     assert len(firing_rates(network, [torch.rand(2, 3, 64, 64)])) == len(nodes) - 1
 
 
-@pytest.mark.parametrize("name", ["stnet_small", "spike_transformer_depth_small", "spiking_pose_transformer_small"])
+TASK_NAMES = ["stnet_small", "spike_transformer_depth_small", "spiking_pose_transformer_small"]
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
 def test_networks_of_papers(name):
     network = timm.create_model(name).eval()
     if name == "stnet_small":
@@ -221,3 +225,13 @@ def test_networks_of_papers(name):
 def test_what_is_no_tensor_is_refused():
     with pytest.raises(UserError, match="an input is a tensor or a Batch; got str"):
         pictured("x")
+
+
+TASK_NAMES = ["stnet_small", "spike_transformer_depth_small", "spiking_pose_transformer_small"]
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_a_diagram_of_a_network_that_has_none_is_refused(name, tmp_path):
+    with pytest.raises(UserError, match=r"no diagram of \w+: it does not take one picture"):
+        draw_architecture(timm.create_model(name), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

@@ -178,12 +178,17 @@ def follow(model: nn.Module) -> dict[str, Call]:
         Calls by name, the input being the first.
 
     Raises:
-        UserError: for a converted network.
+        UserError: for a converted network, or one that takes no picture or has no steps.
     """
     if isinstance(unwrap(model), Converted):
         raise UserError(
             f"no diagram of {type(unwrap(model)).__name__}: its sums run over steps, so that it has no order of boxes; "
             "draw a registered network"
+        )
+    if getattr(unwrap(model), "input_names", ()) or not hasattr(unwrap(model), "layer_by_layer"):
+        raise UserError(
+            f"no diagram of {type(unwrap(model)).__name__}: it does not take one picture or sequence and run over its "
+            "steps; draw a classifier of the zoo"
         )
     network = copy.deepcopy(unwrap(model))
     if not network.layer_by_layer:
