@@ -52,7 +52,7 @@ def plot_detections(
             ax.set(xticks=[], yticks=[])
             if column == 0:
                 ax.set_title(title)
-            for box, text in boxes:
+            for box, text in reversed(boxes):  # the best, which comes first, on top
                 ax.add_patch(Rectangle(box[:2] - 0.5, *box[2:], fill=False, edgecolor=colour, linewidth=1.5))
                 below = box[1] < picture.shape[0] / 12  # no room above
                 style = {"facecolor": colour, "edgecolor": "none", "pad": 1, "alpha": 0.85}

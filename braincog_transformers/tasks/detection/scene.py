@@ -77,6 +77,6 @@ def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int, n
         angles = turn + 2 * np.pi * np.arange(corners) / corners
         outline = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], 1)
         drawn.polygon([tuple(point) for point in outline.tolist()], fill=tuple(colour.tolist()))
-        shapes.append((kind, outline + 0.5))  # in COCO's coordinates a pixel begins, in Pillow's its centre lies there
+        shapes.append((kind, outline))  # Pillow fills half a pixel more on each side
     noise = rng.normal(0, 4, size=(height, width, 3)).round(-1)  # few values, so that a PNG is small
     return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)), shapes
