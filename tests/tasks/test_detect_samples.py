@@ -163,6 +163,40 @@ def test_heads_that_read_each_step_average_what_they_predict(kind):
     assert DetectionLoss()(each.train()(still, target_of(2)), target_of(2)).isfinite()
 
 
+def test_heads_of_faster_r_cnn_average_what_they_predict():
+    torch.manual_seed(0)
+    model = detector("sdt_v2_digits", "fasterrcnn").model
+    predictor, rpn, align = model.roi_heads.box_predictor, model.rpn.head, model.roi_heads.box_roi_pool
+    x, maps, boxes = torch.randn(6, 16), torch.randn(4, 16, 8, 8), torch.tensor([[0.0, 0, 16, 16], [4, 4, 30, 20]])
+
+    def predicted(steps, x, maps, regions):
+        predictor.steps = rpn.steps = align.steps = steps
+        both = predictor(x), tuple(one[0] for one in rpn([maps]))
+        return *both, align({"0": maps}, regions, [(32, 32)] * len(regions))
+
+    with torch.no_grad():
+        both = predicted(2, x, maps, [boxes, boxes + 2])
+        first, second = (predicted(1, x[i : i + 3], maps[j : j + 2], [boxes, boxes + 2]) for i, j in ((0, 0), (3, 2)))
+    for heads in range(2):
+        for one, a, b in zip(both[heads], first[heads], second[heads], strict=True):
+            torch.testing.assert_close(one, (a + b) / 2)
+    torch.testing.assert_close(both[2], torch.cat([first[2], second[2]]))  # steps outermost
+
+
+def test_the_background_is_no_class_for_others():
+    class Told(torch.nn.Module):
+        def forward(self, images, targets):
+            self.labels = None if targets is None else [one["labels"].tolist() for one in targets]
+            return [{"labels": torch.tensor([1, 4])}]
+
+    network = detector("sdt_v2_digits", "fasterrcnn")
+    told = Told()
+    told.backbone = network.model.backbone
+    network.model = told
+    (found,) = network(torch.zeros(2, 3, 64, 64), target_of(2))
+    assert (found["labels"].tolist(), told.labels) == ([0, 3], [[1, 4], []])
+
+
 def test_frames_of_events_are_read_and_sides_may_be_odd():
     network = detector("sdt_v2_digits", size=(100, 90), in_chans=2).train()
     frames = torch.rand(2, 3, 2, 100, 90)
