@@ -86,6 +86,10 @@ GOOD = "2 3 10 9"
         ([GOOD] * 4, "has 4 boxes for 3 frames"),
         ([GOOD, "2 3 0 9", GOOD], r"box 2 is empty \(0 x 9\); --task-kwargs absent=True"),
         ([GOOD, "2 3 10 -9", GOOD], "box 2 is empty"),
+        ([GOOD, "2 3 1e-300 9", GOOD], r"box 2 is empty \(1e-300 x 9\)"),
+        ([GOOD, "2 3 10 0.9", GOOD], "box 2 is empty"),
+        ([GOOD, "2 3 1e300 9", GOOD], "line 2: x y w h are pixels, of at most 1,000,000; got '2 3 1e300 9'"),
+        ([GOOD, "-2e6 3 10 9", GOOD], "line 2: x y w h are pixels"),
         ([GOOD, GOOD, "32 3 10 9"], r"box 3 \(32 3 10 9\) lies outside of the picture of 32 x 24"),
         ([GOOD, GOOD, "-10 3 10 9"], r"box 3 .* lies outside"),
         ([GOOD, "2 3 10", GOOD], "line 2: needs four numbers x y w h; got '2 3 10'"),
@@ -110,6 +114,15 @@ def test_boxes_with_commas_and_of_absent_objects(root):
     boxes(root, "0,0,0,0", "2,3,10,9", "3,3,10,9")
     with pytest.raises(UserError, match=r"box 1 is empty .* the first must hold the object"):
         find_sequences(root, "train", absent=True)
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_name_or_number(root):
+    for file in ("list.txt", "one/groundtruth_rect.txt"):
+        path = root / "img_120_split" / "train" / file
+        spoil(root, file, b"\xef\xbb\xbf" + path.read_bytes())
+    (sequence,) = find_sequences(root, "train")
+    assert sequence.name == "one"
+    assert sequence.boxes[0].tolist() == [2, 3, 10, 9]
 
 
 def remove(root, *names):

@@ -85,6 +85,19 @@ def test_a_sequence_is_tracked_and_measured(sequences, tmp_path):
     assert parts[0].compute(lambda own: tracks) == pytest.approx(found)
 
 
+@pytest.mark.parametrize("spoiled", ["cls", "boxes"])
+def test_a_network_that_gives_nan_is_named(sequences, spoiled):
+    class Damaged(Finder):
+        def track(self, search, kernels):
+            found = super().track(search, kernels)
+            parts = {name: found[name] for name in ("cls", "ctr", "boxes")}
+            return Batch(**parts | {spoiled: parts[spoiled] * float("nan")})
+
+    with pytest.raises(UserError, match="one: the tracker's boxes are not finite") as caught:
+        TrackingMeter(**RULES).update(Damaged().eval(), sequences[0], 0)
+    assert "\n" not in str(caught.value)
+
+
 def rules(**other):
     given = {"context": 0.5, "most_apart": 2, "negative": 0.0, "scale": 1.3, "shift": 0.4} | other
     return PairRules(Z, X, Locations(COUNT, STRIDE, X), **given)

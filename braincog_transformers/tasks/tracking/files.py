@@ -29,6 +29,8 @@ POLARITIES = ("pos", "neg")
 _NAMES, _PIXELS = "img_120_split", "img_120_5_split"
 _LONGEST = 2**24
 """Bytes of a list of boxes."""
+_FARTHEST = 1e6
+"""Pixels: what is larger in a list of boxes is no place and no size."""
 
 
 def event_frames(events: np.ndarray, borders: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -142,7 +144,7 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LONGEST:
             raise UserError(f"{path}: is too large for a list ({path.stat().st_size} bytes)")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read as text ({reason(error)})") from error
 
@@ -159,18 +161,23 @@ def _boxes(path: Path) -> np.ndarray:
             row = []
         if len(row) != 4 or not all(map(math.isfinite, row)):
             raise UserError(f"{path}, line {number}: needs four numbers x y w h; got {shown(line, 60)!r}")
+        if max(map(abs, row)) > _FARTHEST:
+            raise UserError(
+                f"{path}, line {number}: x y w h are pixels, of at most {_FARTHEST:,.0f}; got {shown(line, 60)!r}"
+            )
         rows.append(row)
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def _checked(boxes: np.ndarray, path: Path, size: tuple[int, int], absent: bool) -> np.ndarray:
-    """Refuse boxes that are empty or outside of the picture; with `absent` the empty ones become zeros."""
+    """Refuse boxes that are empty, which is less than a pixel, or outside of the picture; with `absent` the empty ones
+    become zeros."""
     height, width = size
     for number, (x, y, w, h) in enumerate(boxes, start=1):
-        if absent and number > 1 and (w <= 0 or h <= 0):
+        if absent and number > 1 and min(w, h) < 1:
             boxes[number - 1] = 0
             continue
-        if w <= 0 or h <= 0:
+        if min(w, h) < 1:
             remedy = "the first must hold the object" if absent else "--task-kwargs absent=True leaves such frames out"
             raise UserError(f"{path}: box {number} is empty ({w:g} x {h:g}); {remedy}")
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:

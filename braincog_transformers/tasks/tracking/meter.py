@@ -32,10 +32,13 @@ class TrackingMeter(Meter):
 
     def update(self, call: Callable[[Any], Any], x: Video, target: Any) -> None:
         """Track the object of a sequence."""
-        boxes = torch.stack(list(Tracker(unwrap(call), **self.rules).run(x)))
-        if not torch.isfinite(boxes).all():
-            raise UserError(f"{x.folder}: the tracker's boxes are not finite; the weights may be damaged")
-        self.tracks[x.name] = {"boxes": boxes.tolist(), "truth": x.boxes.tolist(), "size": tuple(x.size)}
+        boxes = []
+        for box in Tracker(unwrap(call), **self.rules).run(x):
+            # at once: the next region can't be cut around a box that is not finite
+            if not torch.isfinite(box).all():
+                raise UserError(f"{x.folder}: the tracker's boxes are not finite; the weights may be damaged")
+            boxes.append(box.tolist())
+        self.tracks[x.name] = {"boxes": boxes, "truth": x.boxes.tolist(), "size": tuple(x.size)}
 
     def compute(self, gather: Callable[[dict], list[dict]]) -> dict[str, float]:
         """Return the figures, see `metrics.figures`. The first frame, whose box is given, and those without the object
@@ -68,7 +71,8 @@ class TrackingMeter(Meter):
         places.mkdir(exist_ok=True)
         for name, track in self.tracks.items():
             lines = (",".join(f"{value:.4f}" for value in box) for box in track["boxes"])
-            path = places / f"{name.replace('/', '_')}.txt"
+            path = places / f"{name}.txt"  # a name may have folders, and none that lead out
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, "\n".join(lines) + "\n")
             measured = self._measured(track)
             rows[name] = figures(*([one] for one in measured)) if len(measured[0]) else {}
